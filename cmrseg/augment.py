@@ -1,0 +1,102 @@
+"""From stored grey levels to a batch the network sees: normalise, then vary.
+
+Everything works on a whole batch of tensors at once, image and mask together: images float32
+(N, 1, H, W), labels int64 (N, H, W). Chance comes from a generator that is passed in, so that a
+run can be repeated. :data:`AUGMENTATIONS` names the variations for a configuration.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+
+def normalise(images: np.ndarray, scale: str = "zscore") -> Tensor:
+    """uint8 (N, H, W) -> float32 (N, 1, H, W).
+
+    Args:
+        images: grey levels as stored.
+        scale: ``"zscore"``: each slice gets mean 0 and standard deviation 1, so that the brightness
+            of a scan does not matter; ``"raw"``: 0 to 255 as they are, as the 2020 report did.
+
+    Raises:
+        ValueError: an unknown ``scale``.
+    """
+    x = torch.from_numpy(np.ascontiguousarray(images)).float().unsqueeze(1)
+    if scale == "raw":
+        return x
+    if scale == "zscore":
+        mean, std = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
+        return (x - mean) / (std + 1e-6)
+    raise ValueError(f"scale={scale!r}: expected raw or zscore")
+
+
+def uniform(n: int, low: float, high: float, rng: Generator) -> Tensor:
+    """n numbers, evenly spread between low and high: float32 (n,)."""
+    return low + (high - low) * torch.rand(n, generator=rng)
+
+
+def mirror(images: Tensor, labels: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Flip each slice left to right with probability one half."""
+    flip = (torch.rand(len(images), generator=rng) < 0.5).to(images.device)
+    return (
+        torch.where(flip[:, None, None, None], images.flip(-1), images),
+        torch.where(flip[:, None, None], labels.flip(-1), labels),
+    )
+
+
+def affine(
+    images: Tensor,
+    labels: Tensor,
+    rng: Generator,
+    degrees: float = 30.0,
+    zoom: float = 1.25,
+    shift: float = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """Rotate by up to ``degrees``, zoom by up to ``zoom`` either way, shift by a part of the width.
+
+    Images are interpolated linearly and continue at their edges; labels take the nearest pixel,
+    and what comes from outside is background.
+    """
+    n = len(images)
+    angle = uniform(n, -math.radians(degrees), math.radians(degrees), rng)
+    size = torch.exp(uniform(n, -math.log(zoom), math.log(zoom), rng))
+    x, y = uniform(n, -2 * shift, 2 * shift, rng), uniform(n, -2 * shift, 2 * shift, rng)
+    cos, sin = torch.cos(angle) / size, torch.sin(angle) / size
+    matrix = torch.stack([cos, -sin, x, sin, cos, y], 1).view(n, 2, 3).to(images.device)
+    return warp(images, labels, F.affine_grid(matrix, list(images.shape), align_corners=False))
+
+
+def warp(images: Tensor, labels: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample images and labels at one grid (N, H, W, 2) of points in -1..1."""
+    moved = F.grid_sample(images, grid, "bilinear", "border", align_corners=False)
+    kept = F.grid_sample(labels[:, None].float(), grid, "nearest", "zeros", align_corners=False)
+    return moved, kept[:, 0].long()
+
+
+def intensity(
+    images: Tensor, labels: Tensor, rng: Generator, amount: float = 0.2, noise: float = 0.1
+) -> tuple[Tensor, Tensor]:
+    """Change contrast and brightness by up to ``amount`` and add Gaussian noise, in units of the
+    slice's own standard deviation; labels stay."""
+    n = len(images)
+    spread = images.std((1, 2, 3), keepdim=True)
+    gain = uniform(n, 1 - amount, 1 + amount, rng).view(n, 1, 1, 1).to(images.device)
+    offset = uniform(n, -amount, amount, rng).view(n, 1, 1, 1).to(images.device)
+    level = uniform(n, 0, noise, rng).view(n, 1, 1, 1)
+    grain = (level * torch.randn(images.shape, generator=rng)).to(images.device)
+    return images * gain + (offset + grain) * spread, labels
+
+
+AUGMENTATIONS = {"mirror": mirror, "affine": affine, "intensity": intensity}
+
+
+def augment(images: Tensor, labels: Tensor, names, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Apply the named variations in turn."""
+    for name in names:
+        images, labels = AUGMENTATIONS[name](images, labels, rng)
+    return images, labels

@@ -1,0 +1,404 @@
+"""Slices: where they come from, how they are read, and which patient they belong to.
+
+A *data root* is a folder ``{train,val,test}/{image,mask}`` of 8-bit grey PNG files ``cmrN.png`` and
+``cmrN_mask.png`` (the test split has no masks). Three kinds of *source* name one:
+
+- ``"phantom"``: synthetic slices made in memory by :mod:`cmrseg.phantom`; nothing to download;
+- ``"acdc96"``: the real slices of the 2020 report (from ACDC, Bernard et al. 2018), put into
+  ``data/acdc96`` by :func:`fetch`;
+- a path: any folder in the layout above.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+CLASSES = ("background", "RV", "Myo", "LV")
+SPLITS = ("train", "val", "test")
+FOLDS = 5
+ACDC96_URL = (
+    "https://raw.githubusercontent.com/AlexandruNst/CNN-Image-Segmentation/"
+    "030cfbd53a39eab3d2e7c01c4c4a5a65ba15fb6d/data/"
+)
+NAME = re.compile(r"cmr(\d+)(_mask)?\.png")
+
+
+class BadInput(ValueError):
+    """A user's file or folder is not what it should be: which one, what is wrong, what cures it."""
+
+    def __init__(self, file, problem: str, cure: str):
+        super().__init__(f"{file}: {problem}. {cure}.")
+        self.file, self.problem, self.cure = str(file), problem, cure
+
+
+@dataclass(frozen=True)
+class Slices:
+    """A stack of slices.
+
+    Attributes:
+        images: uint8 (N, H, W), grey levels as stored.
+        masks: uint8 (N, H, W) label maps 0 background, 1 RV, 2 Myo, 3 LV; or None (test split).
+        names: N names without ending, such as ``"cmr7"``.
+        patients: int64 (N,), the patient each slice belongs to: the unit of every statistic.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray | None
+    names: tuple[str, ...]
+    patients: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index) -> Slices:
+        """The slices at ``index`` (a list of positions, a slice or a boolean mask), as Slices."""
+        index = np.arange(len(self))[index]
+        masks = None if self.masks is None else self.masks[index]
+        names = tuple(self.names[i] for i in index)
+        return Slices(self.images[index], masks, names, self.patients[index])
+
+    def __add__(self, other: Slices) -> Slices:
+        masks = None if self.masks is None else np.concatenate([self.masks, other.masks])
+        return Slices(
+            np.concatenate([self.images, other.images]),
+            masks,
+            self.names + other.names,
+            np.concatenate([self.patients, other.patients]),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits of a SHA-256 over pixels, labels, names and patients."""
+        digest = hashlib.sha256(repr((self.images.shape, self.names)).encode())
+        for array in (self.images, self.masks, self.patients.astype("<i8")):
+            digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:12]
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def read_png(path: Path, mask: bool = False) -> np.ndarray:
+    """Read one 8-bit grey PNG as uint8 (H, W); a mask may hold the values 0 to 3 only.
+
+    Raises:
+        BadInput: a missing, truncated or mis-typed file, colour, 16 bit, or a wrong mask value.
+    """
+    kind = "mask" if mask else "image"
+    if path.is_symlink() and not path.exists():
+        raise BadInput(path, "a link to nowhere", "Put the file itself there, or mend the link")
+    if not path.is_file():
+        raise BadInput(path, f"no such {kind}", "Check the path, or put the file there")
+    try:
+        with Image.open(path) as picture:
+            if picture.format != "PNG":
+                raise BadInput(path, f"a {picture.format} file with the name of a PNG",
+                               "Save it as PNG: renaming does not convert it")
+            if picture.mode != "L":
+                raise BadInput(path, f"expected 8-bit grey, found {_MODES.get(picture.mode, picture.mode)}",
+                               "Convert it to 8-bit grey" + (" label values 0-3" if mask else ""))
+            pixels = np.array(picture)
+    except BadInput:
+        raise
+    except Image.DecompressionBombError:
+        raise BadInput(path, "far too large for a slice", "Crop or resample it") from None
+    except (OSError, SyntaxError, ValueError):
+        # Pillow reports a torn PNG as OSError, SyntaxError or ValueError, by where it is torn.
+        raise BadInput(path, "not a readable PNG (truncated or damaged)",
+                       "Copy or download it again") from None
+    if mask and pixels.max(initial=0) > 3:
+        raise _wrong_labels(path, np.unique(pixels))
+    return pixels
+
+
+_MODES = {"RGB": "RGB colour", "RGBA": "RGB colour with alpha", "P": "a colour palette",
+          "I;16": "16-bit grey", "I": "16-bit grey", "1": "1-bit black and white",
+          "LA": "grey with alpha"}
+
+
+def _wrong_labels(path: Path, values: np.ndarray) -> BadInput:
+    shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
+    if set(values) <= {0, 85, 170, 255}:
+        cure = "These are labels stretched for viewing: divide by 85"
+    else:
+        cure = "Store labels, not colours: 0 background, 1 RV, 2 Myo, 3 LV"
+    return BadInput(path, f"mask values {shown}, expected 0-3", cure)
+
+
+def list_pngs(folder: Path, mask: bool = False) -> dict[int, Path]:
+    """The files ``cmrN.png`` (or ``cmrN_mask.png``) of a folder, keyed and ordered by N.
+
+    Raises:
+        BadInput: a missing or empty folder, a foreign name, or two files with one number.
+    """
+    folder, pattern = Path(folder), "cmrN_mask.png" if mask else "cmrN.png"
+    if not folder.is_dir():
+        raise BadInput(folder, "no such folder", f"It should hold files named {pattern}")
+    found: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() != ".png" or path.name.startswith("."):
+            continue
+        match = NAME.fullmatch(path.name)
+        if not match or bool(match[2]) != mask:
+            raise BadInput(path, f"expected a name like {pattern}", "Rename it or move it away")
+        if int(match[1]) in found:
+            raise BadInput(path, f"has the same number as {found[int(match[1])].name}",
+                           "Keep one file for each number")
+        found[int(match[1])] = path
+    if not found:
+        raise BadInput(folder, f"holds no {pattern}", "Check the path: PNG files are expected here")
+    return dict(sorted(found.items()))
+
+
+def _stack(paths: dict[int, Path], mask: bool = False) -> np.ndarray:
+    arrays = [read_png(path, mask) for path in paths.values()]
+    for path, array in zip(paths.values(), arrays):
+        if array.shape != arrays[0].shape:
+            raise different_size(path, array.shape, arrays[0].shape)
+    return np.stack(arrays)
+
+
+def different_size(path, shape, expected) -> BadInput:
+    """The error for a file whose size differs from that of the others."""
+    sizes = ["x".join(map(str, reversed(s))) for s in (shape, expected)]
+    return BadInput(path, f"is {sizes[0]} pixels, expected {sizes[1]} like the others",
+                    "Crop or pad all slices to one size")
+
+
+def read_images(folder) -> Slices:
+    """All images ``cmrN.png`` of one folder, without masks, ordered by N."""
+    paths = list_pngs(Path(folder))
+    names = tuple(path.stem for path in paths.values())
+    return Slices(_stack(paths), None, names, patients_of(paths))
+
+
+def read_masks(folder) -> dict[str, np.ndarray]:
+    """All masks of one folder: ``{"cmr7": uint8 (H, W), ...}``, ordered by number."""
+    paths = list_pngs(Path(folder), mask=True)
+    return {path.stem.removesuffix("_mask"): read_png(path, mask=True) for path in paths.values()}
+
+
+def read_split(root, split: str) -> Slices:
+    """One split of a data root: its images and, except for the test split, their masks.
+
+    Raises:
+        BadInput: anything wrong with the folder, an image without its mask or a mask without image.
+    """
+    folder = Path(root) / split
+    slices = read_images(folder / "image")
+    if split == "test":
+        return slices
+    masks = list_pngs(folder / "mask", mask=True)
+    images = {int(NAME.fullmatch(name + ".png")[1]): name for name in slices.names}
+    for number in images.keys() - masks.keys():
+        raise BadInput(folder / "image" / f"{images[number]}.png", "has no mask",
+                       f"Put cmr{number}_mask.png into {folder / 'mask'}")
+    for number in masks.keys() - images.keys():
+        raise BadInput(masks[number], "has no image", f"Put cmr{number}.png beside it, or remove it")
+    labels = _stack(masks, mask=True)
+    if labels.shape != slices.images.shape:
+        raise different_size(next(iter(masks.values())), labels.shape[1:], slices.images.shape[1:])
+    return Slices(slices.images, labels, slices.names, slices.patients)
+
+
+# --- patients and folds --------------------------------------------------------------------------
+
+
+@lru_cache
+def acdc96_hashes() -> dict[str, str]:
+    """SHA-256 of every file of the real data set: ``{"train/image/cmr1.png": "...", ...}``."""
+    lines = files("cmrseg").joinpath("acdc96.sha256").read_text().splitlines()
+    return {name: digest for digest, name in (line.split() for line in lines)}
+
+
+def patients_of(paths: dict[int, Path]) -> np.ndarray:
+    """The patient of each file, int64 (N,).
+
+    In the real set images 2k-1 and 2k are patient k; we know the set by its hashes. Elsewhere a
+    ``patients.csv`` (columns image, patient) in the folder or above it says so; without one, each
+    image is its own patient.
+    """
+    known = set(acdc96_hashes().values())
+    if all(path.is_file() and _sha256(path) in known for path in paths.values()):
+        return np.array([(number + 1) // 2 for number in paths], dtype=np.int64)
+    folder = next(iter(paths.values())).parent
+    for place in (folder, folder.parent, folder.parent.parent):
+        if (place / "patients.csv").is_file():
+            return _patients_from(place / "patients.csv", paths)
+    return np.array(list(paths), dtype=np.int64)
+
+
+def _patients_from(table: Path, paths: dict[int, Path]) -> np.ndarray:
+    cure = "It needs the columns image,patient: cmr1,1"
+    try:
+        with table.open(newline="") as file:
+            patient = {Path(row["image"]).stem: row["patient"] for row in csv.DictReader(file)}
+        ids = [patient[p.stem.removesuffix("_mask")] for p in paths.values()]
+        if not all(i.isdigit() for i in ids):  # names such as P-017: number them
+            order = {name: n for n, name in enumerate(sorted(set(patient.values())), start=1)}
+            ids = [order[i] for i in ids]
+        return np.array(ids, dtype=np.int64)
+    except KeyError as missing:
+        raise BadInput(table, f"has no entry {missing}", cure) from None
+    except (ValueError, TypeError, AttributeError, csv.Error):
+        raise BadInput(table, "is not a table of images and patients", cure) from None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def folds(slices: Slices) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Five pairs (training positions, held-out positions); patient p is held out in fold p % 5."""
+    fold = slices.patients % FOLDS
+    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(FOLDS)]
+
+
+def split(source: str | Path, name: str) -> tuple[Slices, Slices]:
+    """Training and held-out slices of a source.
+
+    Args:
+        source: see the module.
+        name: ``"val"``: the report's split, 100 and 20 slices; ``"fold0"`` .. ``"fold4"``: all 60
+            labelled patients, a fifth held out; ``"train-fold0"`` ..: the same within the training
+            split only; ``"inner0"`` ..: within the training part of a fold, a quarter held out to
+            tune on; ``"random0"`` ..: slices dealt out at random whoever they belong to, as one
+            should not.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    match = re.fullmatch(r"(fold|train-fold|inner|random)([0-4])", name)
+    if name == "val":
+        return load(source, "train"), load(source, "val")
+    if not match:
+        raise ValueError(f"split {name!r}: expected val, or fold, train-fold, inner, random with 0-4")
+    slices, k = load(source, "train" if match[1] == "train-fold" else "labelled"), int(match[2])
+    if match[1] == "random":
+        held_out = np.random.default_rng(0).permutation(len(slices)) % FOLDS == k
+    else:
+        held_out = slices.patients % FOLDS == k
+    if match[1] == "inner":
+        slices = slices[~held_out]
+        held_out = slices.patients // FOLDS % 4 == 0
+    return slices[~held_out], slices[held_out]
+
+
+# --- sources -------------------------------------------------------------------------------------
+
+
+def source() -> str:
+    """The data source this process should use: ``CMRSEG_DATA``, by default ``"phantom"``."""
+    return os.environ.get("CMRSEG_DATA") or "phantom"
+
+
+def load(source: str | Path, split: str) -> Slices:
+    """One split (``"train"``, ``"val"``, ``"test"``) or ``"labelled"`` (train and val together).
+
+    Raises:
+        BadInput: the source does not exist or something in it is wrong.
+    """
+    if split == "labelled":
+        return load(source, "train") + load(source, "val")
+    if split not in SPLITS:
+        raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)} or labelled")
+    if str(source) == "phantom":
+        return _phantom(split)
+    root = home() / "acdc96" if str(source) == "acdc96" else Path(source)
+    if not root.is_dir():
+        cure = ("Fetch it: python -m cmrseg data --source acdc96" if str(source) == "acdc96"
+                else "Give phantom, acdc96 or a folder with train/ and val/ in it")
+        raise BadInput(root, "no such data", cure)
+    return read_split(root, split)
+
+
+def _phantom(split: str) -> Slices:
+    images, masks = _phantoms()
+    start, stop = {"train": (0, 100), "val": (100, 120), "test": (120, 200)}[split]
+    names = tuple(f"cmr{n + 1}" for n in range(start, stop))
+    patients = np.arange(start, stop, dtype=np.int64) // 2 + 1
+    labels = None if split == "test" else masks[start:stop].copy()
+    return Slices(images[start:stop].copy(), labels, names, patients)
+
+
+@lru_cache(maxsize=1)
+def _phantoms() -> tuple[np.ndarray, np.ndarray]:
+    from cmrseg import phantom
+
+    return phantom.make()
+
+
+def home() -> Path:
+    """Where fetched data sets lie: ``data/`` beside the package's checkout, else in the cwd."""
+    checkout = Path(__file__).resolve().parents[1]
+    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+
+
+# --- writing -------------------------------------------------------------------------------------
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 (H, W) as an 8-bit grey PNG; the file appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)).save(temporary, format="PNG")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_root(out: Path, source: str = "phantom") -> None:
+    """Write a source as a data root that :func:`load` reads back the same, with its patients."""
+    rows = ["image,patient"]
+    for split in SPLITS:
+        slices = load(source, split)
+        for folder in ("image", "mask")[: 1 if slices.masks is None else 2]:
+            (out / split / folder).mkdir(parents=True, exist_ok=True)
+        for i, name in enumerate(slices.names):
+            write_png(out / split / "image" / f"{name}.png", slices.images[i])
+            if slices.masks is not None:
+                write_png(out / split / "mask" / f"{name}_mask.png", slices.masks[i])
+            rows.append(f"{name},{slices.patients[i]}")
+    (out / "patients.csv").write_text("\n".join(rows) + "\n")
+
+
+def fetch(out: Path | None = None, progress: bool = True) -> Path:
+    """Download the real slices into ``out`` (by default ``data/acdc96``), each file checked.
+
+    Files already there with the right hash are not downloaded again. ``CMRSEG_DATA_URL`` replaces
+    the base address, for mirrors and tests.
+
+    Raises:
+        BadInput: a file that is missing at the source, or arrives torn or changed.
+    """
+    import pooch
+    from requests.exceptions import RequestException
+    from tqdm import tqdm
+
+    out = home() / "acdc96" if out is None else Path(out)
+    base = os.environ.get("CMRSEG_DATA_URL", ACDC96_URL).rstrip("/") + "/"
+    pooch.get_logger().setLevel("ERROR")
+    for name, digest in tqdm(acdc96_hashes().items(), "acdc96", unit="file", disable=not progress):
+        target = out / name
+        try:
+            pooch.retrieve(base + name, f"sha256:{digest}", fname=target.name, path=target.parent)
+        except ValueError:
+            raise BadInput(base + name, "arrived torn or changed (its SHA-256 differs)",
+                           "Try again; if it stays, the source has changed: use a mirror by "
+                           "CMRSEG_DATA_URL") from None
+        except (RequestException, OSError) as error:
+            status = getattr(getattr(error, "response", None), "status_code", None)
+            problem = f"the server answered {status}" if status else "the server cannot be reached"
+            raise BadInput(base + name, problem, "Check the network, or set CMRSEG_DATA_URL to a "
+                           "mirror; files already fetched are kept") from None
+    return out

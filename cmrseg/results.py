@@ -1,0 +1,149 @@
+"""The store of what was measured: one run, one JSON file ``results/<protocol>/<key>.json``."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from dataclasses import asdict
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from cmrseg import metrics
+from cmrseg.data import BadInput, Slices
+from cmrseg.training import Run, predict, write_text
+
+VERSION = 1
+STORE = Path(__file__).resolve().parents[1] / "results"
+CLASSES = ["RV", "Myo", "LV"]
+
+
+def image_table(pred: np.ndarray, held_out: Slices) -> dict[str, list]:
+    """What is recorded of each held-out slice: lists of N entries, classes in the order RV, Myo, LV.
+
+    ``dice``, ``hd95`` and ``surface_dice_1px``/``_2px`` hold None where a class is in neither.
+    """
+    truth = held_out.masks
+    return {
+        "name": list(held_out.names),
+        "patient": held_out.patients.tolist(),
+        "dice": _plain(metrics.dice(pred, truth)),
+        "area_true": metrics.areas(truth).tolist(),
+        "area_pred": metrics.areas(pred).tolist(),
+        "hd95": _plain(metrics.hd95(pred, truth)),
+        "surface_dice_1px": _plain(metrics.surface_dice(pred, truth, 1)),
+        "surface_dice_2px": _plain(metrics.surface_dice(pred, truth, 2)),
+    }
+
+
+def _plain(table: np.ndarray) -> list[list[float | None]]:
+    return [[None if np.isnan(v) else round(float(v), 5) for v in row] for row in table]
+
+
+def record(run: Run, held_out: Slices, split: str, fingerprint: str, protocol: str) -> dict:
+    """The record of a finished run: everything a page says about it is computed from this."""
+    pred = predict(run.model, held_out.images, run.config.scale, precision=run.precision)
+    images = image_table(pred, held_out)
+    means = [mean_dice(d) for d in run.history["dice"] if d is not None]
+    epochs = [e for e, d in zip(run.history["epoch"], run.history["dice"]) if d is not None]
+    best = int(np.argmax(means))
+    return {
+        "version": VERSION,
+        "key": run.config.key(split, fingerprint),
+        "protocol": protocol,
+        "config": asdict(run.config),
+        "split": split,
+        "seed": run.config.seed,
+        "fingerprint": fingerprint,
+        "dice_last": metrics.mean(_floats(images["dice"])),
+        "dice_best": means[best],
+        "epoch_best": epochs[best],
+        "history": run.history,
+        "images": images,
+        "seconds": round(run.seconds, 2),
+        "device": f"{run.device}: {_processor() if run.device == 'cpu' else torch.cuda.get_device_name()}",
+        "threads": torch.get_num_threads(),
+        "precision": run.precision,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("torch", "numpy")}},
+        "commit": _commit(),
+    }
+
+
+def mean_dice(by_class: list[float | None]) -> float:
+    """Mean of [RV, Myo, LV], leaving out None."""
+    return float(np.mean([d for d in by_class if d is not None]))
+
+
+def _floats(table: list) -> np.ndarray:
+    return np.array(table, dtype=float)
+
+
+def write(found: dict, store: Path = STORE) -> Path:
+    """File a record; the file appears whole or not at all."""
+    path = store / found["protocol"] / f"{found['key']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(found, separators=(",", ":")) + "\n")
+    return path
+
+
+def read(path: Path) -> dict:
+    """One record.
+
+    Raises:
+        BadInput: a torn file, or a record of a newer version.
+    """
+    try:
+        found = json.loads(path.read_text())
+        newer = found["version"] > VERSION
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadInput(path, "is not a record", "Remove it; the sweep will make it again") from None
+    if newer:
+        raise BadInput(path, f"is of version {found['version']}, newer than this package",
+                       "Update cmrseg")
+    return found
+
+
+def path_of(protocol: str, key: str, store: Path = STORE) -> Path:
+    """Where a record lies, or will."""
+    return store / protocol / f"{key}.json"
+
+
+def dice_table(found: dict) -> pd.DataFrame:
+    """Dice of one record's held-out slices: columns name, patient, RV, Myo, LV (NaN: left out)."""
+    images = found["images"]
+    table = pd.DataFrame(_floats(images["dice"]), columns=CLASSES)
+    table.insert(0, "patient", images["patient"])
+    table.insert(0, "name", images["name"])
+    return table
+
+
+def curve(found: dict) -> pd.DataFrame:
+    """The scored epochs of one record: columns epoch, loss, RV, Myo, LV, mean."""
+    history = found["history"]
+    rows = [(e, loss, *d, mean_dice(d)) for e, loss, d in
+            zip(history["epoch"], history["loss"], history["dice"]) if d is not None]
+    return pd.DataFrame(rows, columns=["epoch", "loss", *CLASSES, "mean"]).astype(float)
+
+
+@lru_cache
+def _commit() -> str:
+    try:
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], cwd=STORE.parent, text=True,
+                                capture_output=True, check=True)
+        return answer.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+@lru_cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

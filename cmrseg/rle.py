@@ -1,0 +1,107 @@
+"""Kaggle's run-length code and submission file, both ways.
+
+Pixels are numbered down the columns from 1 (*column-major*, 1-based); a mask becomes pairs
+``start length start length ...``. A submission is a CSV file with the header ``id,encoding`` and
+three rows ``cmrN_mask1``, ``cmrN_mask2``, ``cmrN_mask3`` (RV, Myo, LV) for each slice.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from cmrseg.data import BadInput
+
+HEADER = ["id", "encoding"]
+ROW = re.compile(r"(cmr(\d+))_mask([123])")
+
+
+def encode(mask: np.ndarray) -> str:
+    """The run-length code of a boolean mask (H, W); an empty mask gives an empty string."""
+    flat = np.concatenate([[0], mask.astype(bool).ravel(order="F"), [0]]).astype(np.int8)
+    steps = np.diff(flat)
+    starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    return " ".join(f"{a + 1} {b - a}" for a, b in zip(starts, stops))
+
+
+def decode(code: str, shape: tuple[int, int] = (96, 96)) -> np.ndarray:
+    """The boolean mask (H, W) of a run-length code.
+
+    Raises:
+        ValueError: not pairs of whole numbers, a run of no length, or one outside the image.
+    """
+    words = code.split()
+    if len(words) % 2 or not all(re.fullmatch(r"[0-9]{1,9}", word) for word in words):
+        raise ValueError("a run-length code is pairs of whole numbers: start length ...")
+    flat = np.zeros(shape[0] * shape[1], dtype=bool)
+    for start, length in np.array(words, dtype=np.int64).reshape(-1, 2):
+        if start < 1 or length < 1 or start + length - 1 > flat.size:
+            raise ValueError(f"the run {start} {length} leaves an image of {flat.size} pixels")
+        if flat[start - 1 : start - 1 + length].any():
+            raise ValueError(f"the run {start} {length} covers a pixel twice")
+        flat[start - 1 : start - 1 + length] = True
+    return flat.reshape(shape, order="F")
+
+
+def write_submission(masks: dict[str, np.ndarray], path: Path) -> None:
+    """Write label maps ``{"cmr121": uint8 (H, W), ...}`` as a submission, three rows a slice."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(HEADER)
+            for name, mask in masks.items():
+                writer.writerows([f"{name}_mask{c}", encode(mask == c)] for c in (1, 2, 3))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_submission(path: Path, shape: tuple[int, int] = (96, 96)) -> dict[str, np.ndarray]:
+    """The label maps of a submission: ``{"cmr121": uint8 (H, W), ...}``, ordered by number.
+
+    Raises:
+        BadInput: not a submission; the message names the line.
+    """
+    if not path.is_file():
+        raise BadInput(path, "no such file", "Make one with: python -m cmrseg submit")
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error):
+        raise BadInput(path, "is not a text file of comma-separated values",
+                       "Write it as UTF-8 CSV") from None
+    if not rows or rows[0] != HEADER:
+        raise BadInput(path, "does not start with the header id,encoding", "Add that first line")
+    masks: dict[str, np.ndarray] = {}
+    seen: set[str] = set()
+    for line, row in enumerate(rows[1:], start=2):
+        if not row:
+            continue
+        _place(masks, seen, row, shape, path, line)
+    for name in masks:
+        if missing := [c for c in "123" if f"{name}_mask{c}" not in seen]:
+            raise BadInput(path, f"has no row {name}_mask{missing[0]}", "Each slice has three rows")
+    return dict(sorted(masks.items(), key=lambda item: int(item[0][3:])))
+
+
+def _place(masks, seen: set[str], row: list[str], shape, path: Path, line: int) -> None:
+    """Put the class of one row into the label map of its slice."""
+    where = f"{path}, line {line}"
+    match = ROW.fullmatch(row[0]) if len(row) == 2 else None
+    if not match:
+        raise BadInput(where, "is not id,encoding", "Expected a row such as: cmr121_mask1,12 3 20 4")
+    if row[0] in seen:
+        raise BadInput(where, f"repeats {row[0]}", "Keep one row for each class of each slice")
+    seen.add(row[0])
+    try:
+        runs = decode(row[1], shape)
+    except ValueError as error:
+        raise BadInput(where, str(error), "Check the code, and --size") from None
+    label = masks.setdefault(match[1], np.zeros(shape, dtype=np.uint8))
+    if label[runs].any():
+        raise BadInput(where, "gives a pixel two classes", "Classes must not overlap")
+    label[runs] = int(match[3])

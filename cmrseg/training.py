@@ -1,0 +1,428 @@
+"""The training loop: a configuration and slices in, a trained network and its history out.
+
+:class:`TrainConfig` holds every choice that changes a result; :func:`fit` trains; :func:`predict`
+applies. What only changes the speed (precision, threads, device) belongs to the machine and is
+chosen when a run starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cmrseg import metrics
+from cmrseg.augment import augment, normalise
+from cmrseg.data import BadInput, Slices
+from cmrseg.losses import LOSSES
+from cmrseg.models import build
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. The defaults are the recipe of this book and never change: records are
+    filed under a hash of what differs from them."""
+
+    model: str = "unet"
+    channels: tuple[int, ...] = (16, 32, 64, 128, 256)
+    convolutions: int = 2
+    kernel: int = 3
+    first_kernel: int | None = None
+    activation: str = "relu"
+    dropout: float = 0.0
+    skips: str = "before"
+    scale: str = "zscore"
+    augment: tuple[str, ...] = ("affine", "intensity")
+    loss: str = "ce+dice"
+    optimiser: str = "adamw"
+    lr: float = 0.003
+    weight_decay: float = 0.01
+    momentum: float = 0.0
+    schedule: str = "one-cycle"
+    batch: int = 4
+    drop_last: bool = False
+    epochs: int = 30
+    seed: int = 0
+
+    def key(self, split: str, fingerprint: str) -> str:
+        """Sixteen hex digits for this configuration on this split of these data.
+
+        Only fields that differ from their default count, so a field added later (with a default
+        that does what was done before) leaves old keys as they are.
+        """
+        chosen = {f.name: getattr(self, f.name) for f in fields(self)
+                  if getattr(self, f.name) != f.default}
+        text = json.dumps([chosen, split, self.seed, fingerprint], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_dict(cls, values: dict) -> TrainConfig:
+        """The configuration that ``dataclasses.asdict`` (and JSON) made ``values`` of.
+
+        Raises:
+            ValueError: a field this version does not know.
+        """
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown configuration field {unknown[0]!r}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+_report = TrainConfig(
+    channels=(32, 64, 128, 256, 512), convolutions=3, first_kernel=7, skips="after", scale="raw",
+    augment=(), loss="report", optimiser="adam", lr=0.001, weight_decay=0.0, schedule="constant",
+    batch=2, epochs=140,
+)
+PRESETS = {
+    "report": _report,
+    "replica": replace(_report, channels=(8, 16, 32, 64, 128), convolutions=2, first_kernel=None,
+                       epochs=100),
+    "modern": TrainConfig(channels=(8, 16, 32, 64, 128)),
+    "book": TrainConfig(),
+}
+
+
+@dataclass
+class Run:
+    """A trained network and how it came about.
+
+    Attributes:
+        model: the network, in evaluation mode.
+        config: what was asked for.
+        history: per epoch, lists of equal length: ``epoch`` (from 1), ``loss`` (mean of the
+            batches), ``lr`` (of the last step), ``dice`` ([RV, Myo, LV] on the held-out slices, or
+            None in epochs that were not scored).
+        seconds: wall time of the training.
+        precision: ``"fp32"`` or ``"bf16"``.
+        device: ``"cpu"`` or ``"cuda"``.
+    """
+
+    model: nn.Module
+    config: TrainConfig
+    history: dict[str, list] = field(default_factory=dict)
+    seconds: float = 0.0
+    precision: str = "fp32"
+    device: str = "cpu"
+
+
+def fit(
+    config: TrainConfig,
+    train: Slices,
+    held_out: Slices | None = None,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    precision: str = "auto",
+    device: str = "auto",
+    progress: Callable[[dict[str, list]], None] | None = None,
+) -> Run:
+    """Train a network.
+
+    Args:
+        config: every choice that changes the result.
+        train: slices with masks.
+        held_out: slices scored while training (at most 50 times, and at the end); never trained on.
+        out: folder for a checkpoint after each epoch; None keeps none.
+        resume: continue from the checkpoint in ``out``, if there is one.
+        precision: ``"fp32"``, ``"bf16"`` or ``"auto"`` (what is faster on this machine).
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        progress: called after each epoch with the history so far.
+
+    Raises:
+        BadInput: a checkpoint that is damaged or of another configuration.
+        FloatingPointError: the loss is no longer a number.
+    """
+    torch.set_flush_denormal(True)  # tiny numbers late in training would cost ten times the time
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    precision = probe_precision() if precision == "auto" else precision
+    images = normalise(train.images, config.scale).to(device)
+    labels = torch.from_numpy(train.masks).long().to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)  # for the initial weights and for dropout
+        rng = torch.Generator().manual_seed(config.seed)  # for the order and the augmentation
+        model = build(config).to(device, memory_format=torch.channels_last)
+        optimiser = make_optimiser(config, model)
+        run = Run(model, config, {"epoch": [], "loss": [], "lr": [], "dice": []},
+                  precision=precision, device=device)
+        if out is not None and resume and (Path(out) / CHECKPOINT).exists():
+            _restore(Path(out) / CHECKPOINT, run, optimiser, rng)
+        before, started = run.seconds, time.perf_counter()
+        for epoch in range(len(run.history["epoch"]) + 1, config.epochs + 1):
+            loss = _train_epoch(run, optimiser, images, labels, epoch, rng)
+            scored = held_out is not None and epoch in scored_epochs(config.epochs)
+            dice = _score(run, held_out) if scored else None
+            _append(run.history, epoch=epoch, loss=loss, lr=optimiser.param_groups[0]["lr"], dice=dice)
+            run.seconds = before + time.perf_counter() - started
+            if out is not None:
+                _checkpoint(Path(out) / CHECKPOINT, run, optimiser, rng)
+            if progress is not None:
+                progress(run.history)
+    model.eval()
+    return run
+
+
+def _append(history: dict[str, list], **values) -> None:
+    for name, value in values.items():
+        history[name].append(value)
+
+
+def scored_epochs(epochs: int) -> set[int]:
+    """The epochs at which held-out slices are scored: evenly spread, at most 50, with the last."""
+    every = max(1, math.ceil(epochs / 50))
+    return set(range(every, epochs + 1, every)) | {epochs}
+
+
+def _train_epoch(run: Run, optimiser, images: Tensor, labels: Tensor, epoch: int, rng) -> float:
+    """One pass over the slices in random order; returns the mean loss of its batches."""
+    config, losses = run.config, []
+    order = torch.randperm(len(images), generator=rng)
+    batches = [b for b in order.split(config.batch) if len(b) == config.batch or not config.drop_last]
+    run.model.train()
+    for step, chosen in enumerate(batches):
+        done = (epoch - 1 + step / len(batches)) / config.epochs
+        for group in optimiser.param_groups:
+            group["lr"] = config.lr * schedule(config.schedule, done)
+        x, y = augment(images[chosen], labels[chosen], config.augment, rng)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with autocast(run.precision, run.device):
+            logits = run.model(x)
+        loss = LOSSES[config.loss](logits, _shrink(y, run.model.stride))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.detach())
+    mean_loss = torch.stack(losses).mean().item()
+    if not math.isfinite(mean_loss):
+        raise FloatingPointError(f"the loss is {mean_loss} in epoch {epoch}: try a smaller --lr")
+    return mean_loss
+
+
+def _shrink(labels: Tensor, stride: int) -> Tensor:
+    """Labels at the resolution of a coarse network: the majority of each stride x stride square."""
+    if stride == 1:
+        return labels
+    counts = F.one_hot(labels, 4).permute(0, 3, 1, 2).float()
+    return F.avg_pool2d(counts, stride).argmax(1)
+
+
+def _score(run: Run, held_out: Slices) -> list[float | None]:
+    pred = predict(run.model, held_out.images, run.config.scale, precision=run.precision)
+    means = metrics.per_class(metrics.dice(pred, held_out.masks))
+    return [None if np.isnan(m) else float(m) for m in means]
+
+
+def schedule(name: str, done: float) -> float:
+    """The learning rate as a part of its peak when ``done`` (0 to 1) of the training is over.
+
+    ``"constant"`` is 1; ``"one-cycle"`` climbs from 1/25 over the first 30 % and then falls as a
+    half cosine to nearly zero (Smith and Topin 2019).
+    """
+    if name == "constant":
+        return 1.0
+    if name == "one-cycle":
+        if done < 0.3:
+            return 0.04 + 0.96 * done / 0.3
+        return 0.5 + 0.5 * math.cos(math.pi * (done - 0.3) / 0.7)
+    raise ValueError(f"schedule={name!r}: expected constant or one-cycle")
+
+
+def make_optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """SGD, Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019) for the parameters."""
+    parameters, decay = list(model.parameters()), config.weight_decay
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=decay)
+    if config.optimiser == "adam":
+        return torch.optim.Adam(parameters, config.lr, weight_decay=decay)
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, config.lr, weight_decay=decay)
+    raise ValueError(f"optimiser={config.optimiser!r}: expected sgd, adam or adamw")
+
+
+# --- applying ------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def probabilities(
+    model: nn.Module, images: np.ndarray, scale: str = "zscore", batch: int = 20,
+    precision: str = "fp32", progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Softmax probabilities float32 (N, 4, H, W) of images uint8 (N, H, W).
+
+    Sizes that the network cannot halve often enough are padded at the edges and cropped again; a
+    coarse output is enlarged to full size. ``progress`` is called with each batch's length.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    height, width = images.shape[1:]
+    pad = [0, -width % model.multiple, 0, -height % model.multiple]
+    parts = []
+    for start in range(0, len(images), batch):
+        x = normalise(images[start : start + batch], scale).to(device)
+        x = F.pad(x, pad, mode="replicate").contiguous(memory_format=torch.channels_last)
+        with autocast(precision, device.type):
+            logits = model(x).float()
+        if model.stride > 1:
+            logits = F.interpolate(logits, scale_factor=model.stride, mode="nearest")
+        parts.append(logits.softmax(1)[:, :, :height, :width].cpu().numpy())
+        if progress is not None:
+            progress(len(x))
+    return np.concatenate(parts)
+
+
+def predict(model: nn.Module, images: np.ndarray, scale: str = "zscore", **options) -> np.ndarray:
+    """Label maps uint8 (N, H, W) of images uint8 (N, H, W): the most probable class of each pixel.
+
+    ``options`` are those of :func:`probabilities`.
+    """
+    return probabilities(model, images, scale, **options).argmax(1).astype(np.uint8)
+
+
+# --- the machine ---------------------------------------------------------------------------------
+
+
+def autocast(precision: str, device: str = "cpu"):
+    """The context in which a network runs in this precision."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device, dtype=torch.bfloat16)
+
+
+def probe_precision() -> str:
+    """``"bf16"`` where the machine is clearly faster in it, else ``"fp32"``; costs milliseconds."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    layer = nn.Conv2d(32, 32, 3, padding=1).to(memory_format=torch.channels_last)
+    x = torch.zeros(4, 32, 48, 48).contiguous(memory_format=torch.channels_last)
+
+    def seconds(precision: str) -> float:
+        times = []
+        for _ in range(4):  # the first one warms up
+            start = time.perf_counter()
+            with autocast(precision), torch.no_grad():
+                layer(x)
+            times.append(time.perf_counter() - start)
+            if times[-1] > 0.1:  # emulated, and hopeless
+                break
+        return min(times)
+
+    return "bf16" if seconds("bf16") < 0.5 * seconds("fp32") else "fp32"
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+MODEL, CONFIG, CHECKPOINT = "model.safetensors", "config.json", "checkpoint.safetensors"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        save_file(contiguous, temporary, metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(run: Run, out: Path) -> None:
+    """Write ``model.safetensors`` and ``config.json`` into the folder ``out``."""
+    out.mkdir(parents=True, exist_ok=True)
+    _save_tensors(out / MODEL, run.model.state_dict(), {})
+    write_text(out / CONFIG, json.dumps(asdict(run.config), indent=1) + "\n")
+
+
+def load(folder: Path) -> Run:
+    """The network that :func:`save` wrote, in evaluation mode.
+
+    Raises:
+        BadInput: no such run, or damaged files.
+    """
+    if not folder.is_dir():
+        raise BadInput(folder, "no such run", "Give the folder that train --out made")
+    config = read_config(folder / CONFIG)
+    if not (folder / MODEL).is_file():
+        raise BadInput(folder / MODEL, "no such file",
+                       "The training has not finished: continue it with train --resume")
+    try:
+        model = build(config)
+        model.load_state_dict(load_file(folder / MODEL))
+    except (SafetensorError, RuntimeError, ValueError, TypeError, OSError):
+        raise BadInput(folder / MODEL, "is damaged or does not fit its config.json",
+                       "Train again, or copy the whole folder again") from None
+    return Run(model.eval(), config)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The configuration in a ``config.json``.
+
+    Raises:
+        BadInput: a missing or damaged file.
+    """
+    try:
+        return TrainConfig.from_dict(json.loads(path.read_text()))
+    except FileNotFoundError:
+        raise BadInput(path, "no such file", "Give the folder that train --out made") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise BadInput(path, f"is not a configuration ({error})", "Train again") from None
+
+
+def _checkpoint(path: Path, run: Run, optimiser, rng) -> None:
+    """Everything the next epoch depends on, as tensors and JSON: nothing is pickled."""
+    tensors = {f"model.{name}": t for name, t in run.model.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        for name, value in state.items():
+            if value is not None:
+                tensors[f"optimiser.{index}.{name}"] = torch.as_tensor(value)
+    tensors["rng.batches"] = rng.get_state()
+    tensors["rng.global"] = torch.get_rng_state()
+    notes = {"config": asdict(run.config), "history": run.history, "seconds": run.seconds,
+             "precision": run.precision}
+    _save_tensors(path, tensors, {"notes": json.dumps(notes)})
+
+
+def _restore(path: Path, run: Run, optimiser, rng) -> None:
+    try:
+        with safe_open(path, "pt") as file:
+            notes = json.loads(file.metadata()["notes"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        config = TrainConfig.from_dict(notes["config"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        raise BadInput(path, "is damaged", "Remove it and train again") from None
+    if config != run.config:
+        different = [f.name for f in fields(config)
+                     if getattr(config, f.name) != getattr(run.config, f.name)]
+        raise BadInput(path, f"was made with another {', '.join(different)}",
+                       "Resume with the same options, or train into another --out")
+    run.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items()
+                               if n.startswith("model.")})
+    state: dict[int, dict] = {}
+    for name in tensors:
+        if name.startswith("optimiser."):
+            _, index, value = name.split(".", 2)
+            state.setdefault(int(index), {})[value] = tensors[name]
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    rng.set_state(tensors["rng.batches"])
+    torch.set_rng_state(tensors["rng.global"])
+    run.history, run.seconds, run.precision = notes["history"], notes["seconds"], notes["precision"]
