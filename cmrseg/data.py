@@ -15,6 +15,7 @@ import csv
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -135,7 +136,14 @@ def _wrong_labels(path: Path, values: np.ndarray) -> BadInput:
     return BadInput(path, f"mask values {shown}, expected 0-3", cure)
 
 
-def list_pngs(folder: Path, mask: bool = False) -> dict[int, Path]:
+def _raise(problem: BadInput) -> None:
+    raise problem
+
+
+Report = Callable[[BadInput], None]  # what to do with a problem: raise it, or collect it
+
+
+def list_pngs(folder: Path, mask: bool = False, report: Report = _raise) -> dict[int, Path]:
     """The files ``cmrN.png`` (or ``cmrN_mask.png``) of a folder, keyed and ordered by N.
 
     Raises:
@@ -143,72 +151,95 @@ def list_pngs(folder: Path, mask: bool = False) -> dict[int, Path]:
     """
     folder, pattern = Path(folder), "cmrN_mask.png" if mask else "cmrN.png"
     if not folder.is_dir():
-        raise BadInput(folder, "no such folder", f"It should hold files named {pattern}")
+        report(BadInput(folder, "no such folder", f"It should hold files named {pattern}"))
+        return {}
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() != ".png" or path.name.startswith("."):
             continue
         match = NAME.fullmatch(path.name)
         if not match or bool(match[2]) != mask:
-            raise BadInput(path, f"expected a name like {pattern}", "Rename it or move it away")
-        if int(match[1]) in found:
-            raise BadInput(path, f"has the same number as {found[int(match[1])].name}",
-                           "Keep one file for each number")
-        found[int(match[1])] = path
+            report(BadInput(path, f"expected a name like {pattern}", "Rename it or move it away"))
+        elif int(match[1]) in found:
+            report(BadInput(path, f"has the same number as {found[int(match[1])].name}",
+                            "Keep one file for each number"))
+        else:
+            found[int(match[1])] = path
     if not found:
-        raise BadInput(folder, f"holds no {pattern}", "Check the path: PNG files are expected here")
+        report(BadInput(folder, f"holds no {pattern}", "Check the path: 8-bit grey PNG files are "
+                        "expected in it"))
     return dict(sorted(found.items()))
 
 
-def _stack(paths: dict[int, Path], mask: bool = False) -> np.ndarray:
-    arrays = [read_png(path, mask) for path in paths.values()]
-    for path, array in zip(paths.values(), arrays):
-        if array.shape != arrays[0].shape:
-            raise different_size(path, array.shape, arrays[0].shape)
-    return np.stack(arrays)
+def read_pngs(paths: dict[int, Path], mask: bool = False, report: Report = _raise):
+    """Read files of one size: ``{number: uint8 (H, W)}``, without those that were reported."""
+    arrays: dict[int, np.ndarray] = {}
+    for number, path in paths.items():
+        try:
+            arrays[number] = read_png(path, mask)
+        except BadInput as problem:
+            report(problem)
+    shapes = [array.shape for array in arrays.values()]
+    usual = max(shapes, key=shapes.count, default=None)
+    for number in [n for n, array in arrays.items() if array.shape != usual]:
+        report(_other_size(paths[number], arrays.pop(number).shape, usual))
+    return arrays
 
 
-def different_size(path, shape, expected) -> BadInput:
-    """The error for a file whose size differs from that of the others."""
-    sizes = ["x".join(map(str, reversed(s))) for s in (shape, expected)]
-    return BadInput(path, f"is {sizes[0]} pixels, expected {sizes[1]} like the others",
+def _other_size(path: Path, shape, usual) -> BadInput:
+    found, expected = (f"{width} x {height}" for height, width in (shape, usual))
+    return BadInput(path, f"is {found} pixels, expected {expected} like the others",
                     "Crop or pad all slices to one size")
 
 
-def read_images(folder) -> Slices:
+def read_images(folder, report: Report = _raise) -> Slices:
     """All images ``cmrN.png`` of one folder, without masks, ordered by N."""
-    paths = list_pngs(Path(folder))
-    names = tuple(path.stem for path in paths.values())
-    return Slices(_stack(paths), None, names, patients_of(paths))
+    paths = list_pngs(Path(folder), report=report)
+    images = read_pngs(paths, report=report)
+    return _slices({n: paths[n] for n in images}, images, None)
 
 
 def read_masks(folder) -> dict[str, np.ndarray]:
     """All masks of one folder: ``{"cmr7": uint8 (H, W), ...}``, ordered by number."""
     paths = list_pngs(Path(folder), mask=True)
-    return {path.stem.removesuffix("_mask"): read_png(path, mask=True) for path in paths.values()}
+    masks = read_pngs(paths, mask=True)
+    return {f"cmr{number}": masks[number] for number in masks}
 
 
-def read_split(root, split: str) -> Slices:
+def read_split(root, split: str, report: Report = _raise) -> Slices:
     """One split of a data root: its images and, except for the test split, their masks.
 
     Raises:
         BadInput: anything wrong with the folder, an image without its mask or a mask without image.
+            With another ``report`` the healthy pairs are returned.
     """
     folder = Path(root) / split
-    slices = read_images(folder / "image")
     if split == "test":
-        return slices
-    masks = list_pngs(folder / "mask", mask=True)
-    images = {int(NAME.fullmatch(name + ".png")[1]): name for name in slices.names}
-    for number in images.keys() - masks.keys():
-        raise BadInput(folder / "image" / f"{images[number]}.png", "has no mask",
-                       f"Put cmr{number}_mask.png into {folder / 'mask'}")
-    for number in masks.keys() - images.keys():
-        raise BadInput(masks[number], "has no image", f"Put cmr{number}.png beside it, or remove it")
-    labels = _stack(masks, mask=True)
-    if labels.shape != slices.images.shape:
-        raise different_size(next(iter(masks.values())), labels.shape[1:], slices.images.shape[1:])
-    return Slices(slices.images, labels, slices.names, slices.patients)
+        return read_images(folder / "image", report)
+    paths = list_pngs(folder / "image", report=report)
+    mask_paths = list_pngs(folder / "mask", mask=True, report=report)
+    for number in paths.keys() - mask_paths.keys() if mask_paths else ():
+        report(BadInput(paths[number], "has no mask", f"Put cmr{number}_mask.png into the folder "
+                        "mask beside image, or remove the image"))
+    for number in mask_paths.keys() - paths.keys() if paths else ():
+        report(BadInput(mask_paths[number], "has no image", f"Put cmr{number}.png into the folder "
+                        "image beside mask, or remove the mask"))
+    images, masks = read_pngs(paths, report=report), read_pngs(mask_paths, True, report)
+    both = [number for number in images if number in masks]
+    for number in [n for n in both if images[n].shape != masks[n].shape]:
+        report(_other_size(mask_paths[number], masks[number].shape, images[number].shape))
+        both.remove(number)
+    return _slices({n: paths[n] for n in both}, images, masks)
+
+
+def _slices(paths: dict[int, Path], images: dict, masks: dict | None) -> Slices:
+    empty = np.zeros((0, 0, 0), np.uint8)
+    return Slices(
+        np.stack([images[n] for n in paths]) if paths else empty,
+        None if masks is None else np.stack([masks[n] for n in paths]) if paths else empty,
+        tuple(path.stem for path in paths.values()),
+        patients_of(paths) if paths else np.zeros(0, np.int64),
+    )
 
 
 # --- patients and folds --------------------------------------------------------------------------

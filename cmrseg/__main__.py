@@ -1,0 +1,3 @@
+from cmrseg.cli import main
+
+main()

@@ -1,0 +1,104 @@
+"""What is wrong with a folder of images and masks, before a network learns it.
+
+One engine for ``python -m cmrseg doctor``, for the check before a training, and for the book's
+page on the data. *Errors* stop a training, *warnings* are worth a look. Every finding names a
+file, says what is wrong with it and what cures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import label
+
+from cmrseg.data import CLASSES, SPLITS, BadInput, Slices, list_pngs, read_images, read_pngs, read_split
+
+SAME_PICTURE = 0.97  # correlation above which slices of two patients are called near-duplicates
+COARSEST = 16  # sizes that this does not divide are padded before they enter a network
+
+
+def audit(folder: Path) -> tuple[list[BadInput], list[BadInput]]:
+    """Examine a data root ``{train,val,test}/{image,mask}``, or one folder of images or masks.
+
+    Returns:
+        Errors and warnings, each in the order of splits and numbers.
+    """
+    folder, errors, warnings = Path(folder), [], []
+    if not folder.is_dir():
+        return [BadInput(folder, "no such folder", "Give a data root or a folder of slices")], []
+    splits = {split: folder / split for split in SPLITS if (folder / split).is_dir()}
+    if splits:
+        found = {place: read_split(folder, split, errors.append) for split, place in splits.items()}
+    elif any(folder.glob("*_mask.png")):
+        read_pngs(list_pngs(folder, True, errors.append), True, errors.append)
+        found = {}
+    else:
+        found = {folder: read_images(folder, errors.append)}
+    for place in (folder, *splits.values()):
+        warnings += _foreign_files(place)
+    for place, slices in found.items():
+        warnings += _content(place, slices)
+    return errors, warnings + list(_lookalikes(found))
+
+
+def check(folder: Path) -> None:
+    """Raise the first error of a folder, with a word on how many more there are."""
+    errors, _ = audit(folder)
+    if errors:
+        first, more = errors[0], len(errors) - 1
+        if more:
+            first = BadInput(first.file, first.problem, f"{first.cure}; {more} more: run "
+                             f"python -m cmrseg doctor {folder}")
+        raise first
+
+
+def _foreign_files(folder: Path) -> Iterator[BadInput]:
+    for place in (folder, folder / "image", folder / "mask"):
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            if path.suffix.lower() in (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm", ".nii"):
+                yield BadInput(path, "is not a PNG and is ignored", "Convert it to 8-bit grey PNG")
+
+
+def _content(place: Path, slices: Slices) -> Iterator[BadInput]:
+    for i, name in enumerate(slices.names):
+        image = slices.images[i]
+        path = place / "image" / f"{name}.png" if (place / "image").is_dir() else place / f"{name}.png"
+        if image.min() == image.max():
+            yield BadInput(path, f"is blank: every pixel is {image.min()}", "Look at the original")
+        if i == 0 and any(side % COARSEST for side in image.shape):
+            yield BadInput(path, f"has sides that {COARSEST} does not divide: padded in use",
+                           "Nothing to do, or crop all slices to such a size")
+        if slices.masks is not None:
+            yield from _labels(place / "mask" / f"{name}_mask.png", slices.masks[i])
+
+
+def _labels(path: Path, mask: np.ndarray) -> Iterator[BadInput]:
+    if not mask.any():
+        yield BadInput(path, "is empty: background only", "Check that it is the right mask")
+        return
+    for c in (1, 2, 3):
+        if not (mask == c).any():
+            yield BadInput(path, f"has no {CLASSES[c]} pixel", "Right for some slices: Dice leaves "
+                           "the class out when it is not predicted either")
+        elif (count := label(mask == c, np.ones((3, 3)))[1]) > 1:
+            yield BadInput(path, f"has {CLASSES[c]} in {count} pieces", "Look for stray pixels")
+
+
+def _lookalikes(found: dict[Path, Slices]) -> Iterator[BadInput]:
+    """Pictures of different patients that are all but the same: leakage, if in two splits."""
+    found = {place: s for place, s in found.items() if len(s)}
+    if not found or len({s.images.shape[1:] for s in found.values()}) > 1:
+        return
+    places = [place for place, s in found.items() for _ in s.names]
+    names = [name for s in found.values() for name in s.names]
+    patients = np.concatenate([s.patients for s in found.values()])
+    flat = np.concatenate([s.images.reshape(len(s), -1) for s in found.values()]).astype(np.float32)
+    flat -= flat.mean(1, keepdims=True)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6
+    alike = np.triu(flat @ flat.T > SAME_PICTURE, 1)
+    for i, j in np.argwhere(alike & (patients[:, None] != patients)):
+        other = places[i] / f"{names[i]}.png"
+        yield BadInput(places[j] / f"{names[j]}.png", f"looks the same as {other}",
+                       "One slice twice? Keep both on one side of every split")

@@ -1,0 +1,306 @@
+"""The command line, ``python -m cmrseg``: thin wrappers of the package.
+
+Exit status: 0; 2 for a user's mistake, with one line that names the file and the cure; 130 or 143
+when stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from tqdm import tqdm
+
+from cmrseg.data import BadInput
+
+app = typer.Typer(
+    help="Segment cardiac MR slices: train a U-Net, predict, evaluate, submit. Start with: "
+    "python -m cmrseg train --preset book --out runs/first",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+Preset = Enum("Preset", {name: name for name in ("report", "replica", "modern", "book")}, type=str)
+Precision = Enum("Precision", {name: name for name in ("auto", "fp32", "bf16")}, type=str)
+Source = Enum("Source", {name: name for name in ("acdc96", "phantom")}, type=str)
+
+
+@app.command()
+def data(
+    source: Annotated[Source, typer.Option(help="acdc96: download the real slices, each file "
+                                           "checked. phantom: write the synthetic ones.")],
+    out: Annotated[Optional[Path], typer.Option(help="Folder to fill. [default: data/SOURCE]")] = None,
+) -> None:
+    """Put a data set into a folder {train,val,test}/{image,mask}; files that are there stay."""
+    from cmrseg import data as slices
+
+    out = out or slices.home() / source.value
+    if source.value == "acdc96":
+        slices.fetch(out, progress=sys.stderr.isatty())
+    else:
+        slices.write_root(out, "phantom")
+    print(f"{source.value} is in {out}")
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for the trained network, new or unfinished.")],
+    preset: Annotated[Preset, typer.Option(help="The recipe: book (the one to start with), modern "
+                                           "(the same, narrower), report (the 2020 report's, slow), "
+                                           "replica (the report's, narrower).")] = Preset.book,
+    data: Annotated[Optional[str], typer.Option(help="phantom, acdc96 or a data root. "
+                                                "[default: CMRSEG_DATA, else phantom]")] = None,
+    epochs: Annotated[Optional[int], typer.Option(min=1, help="Epochs, if not the preset's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights, the order and the augmentation.")] = 0,
+    threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads. [default: all cores]")] = None,
+    precision: Annotated[Precision, typer.Option(help="auto takes bf16 where it is faster.")] = Precision.auto,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
+) -> None:
+    """Train a network on the train split and score it on val; everything lands in --out."""
+    from cmrseg import audit, results, training
+    from cmrseg import data as slices
+
+    source = data or slices.source()
+    if source not in ("phantom", "acdc96"):
+        audit.check(Path(source))
+    config = replace(training.PRESETS[preset.value], seed=seed)
+    config = replace(config, epochs=epochs) if epochs else config
+    finished = _claim(out, resume)
+    if finished:
+        print(f"{out} holds a finished run already")
+        return
+    train_slices, held_out = slices.split(source, "val")
+    if threads:
+        _threads(threads)
+    out.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=config.epochs, desc=f"{preset.value}, seed {seed}", unit="epoch", disable=None)
+
+    def show(history: dict[str, list]) -> None:
+        dice = next((d for d in reversed(history["dice"]) if d is not None), None)
+        shown = "not yet" if dice is None else f"{results.mean_dice(dice):.3f}"
+        bar.update(len(history["epoch"]) - bar.n)
+        bar.set_postfix_str(f"loss {history['loss'][-1]:.4f}, val Dice {shown}")
+        if bar.disable and history["dice"][-1] is not None:
+            print(f"epoch {history['epoch'][-1]}/{config.epochs} loss {history['loss'][-1]:.4f} "
+                  f"val Dice {shown}", file=sys.stderr, flush=True)
+
+    with _hint(f"stopped; the finished epochs are in {out}: continue with --resume"), bar:
+        run = training.fit(config, train_slices, held_out, out=out, resume=resume,
+                           precision=precision.value, progress=show)
+        fingerprint = (train_slices + held_out).fingerprint
+        found = results.record(run, held_out, "val", fingerprint, preset.value)
+        training.write_text(out / RECORD, json.dumps(found, indent=1) + "\n")
+        training.save(run, out)
+        (out / training.CHECKPOINT).unlink(missing_ok=True)
+    print(f"validation Dice {found['dice_last']:.4f} after {config.epochs} epochs, "
+          f"{run.seconds:.0f} s in {run.precision}; the network is in {out}")
+
+
+RECORD = "record.json"
+
+
+def _claim(out: Path, resume: bool) -> bool:
+    """Whether a finished run lies there; an error where training would overwrite something."""
+    from cmrseg import training
+
+    if out.exists() and not out.is_dir():
+        raise BadInput(out, "is a file", "Give a folder to train into")
+    finished, begun = (out / training.MODEL).exists(), (out / training.CHECKPOINT).exists()
+    if (finished or begun) and not resume:
+        what = "a finished" if finished else "an unfinished"
+        cure = "Choose another --out, or remove it" + ("" if finished else ", or add --resume")
+        raise BadInput(out, f"holds {what} run", cure)
+    return finished
+
+
+def _threads(count: int) -> None:
+    import torch
+
+    torch.set_num_threads(count)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Option(help="Folder that train --out made.")],
+    images: Annotated[Path, typer.Option(help="Folder of 8-bit grey PNG files cmrN.png.")],
+    out: Annotated[Path, typer.Option(help="Folder for the masks cmrN_mask.png, values 0-3.")],
+) -> None:
+    """Segment every image of a folder; each mask is named after its own image."""
+    from cmrseg import data as slices
+    from cmrseg import training
+
+    run = training.load(model)
+    found = slices.read_images(images)
+    if out.resolve() == images.resolve():
+        raise BadInput(out, "is the folder of the images", "Give another folder to --out")
+    with _hint("stopped: no mask was written"), tqdm(
+        total=len(found), desc="predict", unit="slice", disable=None
+    ) as bar:
+        masks = training.predict(run.model, found.images, run.config.scale, progress=bar.update)
+    _write_masks(dict(zip(found.names, masks)), out)
+    print(f"{len(masks)} masks are in {out}")
+
+
+def _write_masks(masks: dict, out: Path) -> None:
+    from cmrseg.data import write_png
+
+    if out.exists() and not out.is_dir():
+        raise BadInput(out, "is a file", "Give a folder for the masks")
+    out.mkdir(parents=True, exist_ok=True)
+    for name, mask in masks.items():
+        write_png(out / f"{name}_mask.png", mask)
+
+
+@app.command()
+def evaluate(
+    pred: Annotated[Path, typer.Option(help="Folder of predicted masks cmrN_mask.png.")],
+    truth: Annotated[Path, typer.Option(help="Folder of true masks cmrN_mask.png.")],
+    as_json: Json = False,
+) -> None:
+    """Dice of predicted against true masks: each class, their mean, and 95 % intervals."""
+    import numpy as np
+
+    from cmrseg import data as slices
+    from cmrseg import metrics, statistics
+
+    true, found = slices.read_masks(truth), slices.read_masks(pred)
+    for name in true:
+        if name not in found:
+            raise BadInput(pred / f"{name}_mask.png", "no such mask, but there is a true one",
+                           "Predict every slice of the truth")
+    for name in found:
+        if name not in true:
+            raise BadInput(truth / f"{name}_mask.png", "no such mask, but it is predicted",
+                           "Compare folders with the same slices")
+    t, p = np.stack(list(true.values())), np.stack([found[name] for name in true])
+    if t.shape != p.shape:
+        sizes = [f"{a.shape[2]} x {a.shape[1]}" for a in (p, t)]
+        raise BadInput(pred, f"masks are {sizes[0]} pixels, the true ones {sizes[1]}",
+                       "Predict at the size of the truth")
+    patients = slices.patients_of(slices.list_pngs(truth, mask=True))
+    summary = {"images": len(t), **statistics.dice_summary(metrics.dice(p, t), patients)}
+    if as_json:
+        print(json.dumps(summary))
+        return
+    print(f"{len(t)} slices of {len(set(patients))} patients")
+    for name, dice in summary["dice"].items():
+        low, high = summary["interval"][name] or (float("nan"), float("nan"))
+        absent = summary["absent"].get(name)
+        note = f"   ({absent} left out: in neither mask)" if absent else ""
+        value = "in no mask" if dice is None else f"{dice:.4f}  [{low:.4f}, {high:.4f}]"
+        print(f"{name:>5}  {value}{note}")
+
+
+@app.command()
+def submit(
+    masks: Annotated[Path, typer.Option(help="Folder of masks cmrN_mask.png.")],
+    out: Annotated[Path, typer.Option(help="CSV file to write.")],
+) -> None:
+    """Write masks as a submission file: run-length codes, three rows a slice."""
+    from cmrseg import data as slices
+    from cmrseg import rle
+
+    found = slices.read_masks(masks)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rle.write_submission(found, out)
+    print(f"{3 * len(found)} rows for {len(found)} slices are in {out}")
+
+
+@app.command()
+def decode(
+    submission: Annotated[Path, typer.Option(help="CSV file that submit wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder for the masks.")],
+    size: Annotated[str, typer.Option(help="Width x height of the slices.")] = "96x96",
+) -> None:
+    """Turn a submission file back into masks."""
+    from cmrseg import rle
+
+    try:
+        width, height = (int(part) for part in size.lower().split("x"))
+        if not (0 < width <= 4096 and 0 < height <= 4096):
+            raise ValueError
+    except ValueError:
+        raise BadInput(f"--size {size}", "is not a size", "Give width x height, such as 96x96") from None
+    masks = rle.read_submission(submission, (height, width))
+    _write_masks(masks, out)
+    print(f"{len(masks)} masks are in {out}")
+
+
+@app.command()
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="A data root, or one folder of images or masks.")],
+    as_json: Json = False,
+) -> None:
+    """Say what is wrong with a folder before a training does. Errors exit with status 2."""
+    from cmrseg import audit
+
+    errors, warnings = audit.audit(folder)
+    if as_json:
+        print(json.dumps({kind: [{"file": f.file, "problem": f.problem, "cure": f.cure} for f in found]
+                          for kind, found in (("errors", errors), ("warnings", warnings))}))
+    else:
+        for kind, found in (("error", errors), ("warning", warnings)):
+            for finding in found:
+                print(f"{kind}: {finding}")
+        print(f"{len(errors)} errors, {len(warnings)} warnings in {folder}")
+    raise typer.Exit(2 if errors else 0)
+
+
+@contextmanager
+def _hint(message: str):
+    """Say what to do next when the work inside is stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(message, file=sys.stderr)
+        raise
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, handled as Ctrl-C is, with its own exit status."""
+
+
+def _on_sigterm(*_) -> None:
+    raise _Terminated
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line and status 2, never a traceback."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        app(standalone_mode=False)
+    except BadInput as problem:
+        sys.exit(_complain(str(problem)))
+    except FloatingPointError as problem:
+        sys.exit(_complain(str(problem)))
+    except typer.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except _Terminated:
+        sys.exit(143)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as problem:
+        sys.exit(_complain(f"{problem.filename or 'output'}: {problem.strerror}. "
+                           "Check the path, its permissions and the space left"))
+    except Exception as problem:
+        if not hasattr(problem, "format_message"):  # not an error of the command line's parser
+            raise
+        sys.exit(_complain(f"{problem.format_message()}. See --help"))
+
+
+def _complain(message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return 2
