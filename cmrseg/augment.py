@@ -8,6 +8,7 @@ run can be repeated. :data:`AUGMENTATIONS` names the variations for a configurat
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -92,7 +93,13 @@ def intensity(
     return images * gain + (offset + grain) * spread, labels
 
 
-AUGMENTATIONS = {"mirror": mirror, "affine": affine, "intensity": intensity}
+AUGMENTATIONS = {
+    "mirror": mirror,
+    "affine": affine,
+    "strong-affine": partial(affine, degrees=60.0, zoom=1.5, shift=0.15),
+    "intensity": intensity,
+    "strong-intensity": partial(intensity, amount=0.5, noise=0.2),
+}
 
 
 def augment(images: Tensor, labels: Tensor, names, rng: Generator) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,6 @@ from cmrseg.data import BadInput
 app = typer.Typer(
     help="Segment cardiac MR slices: train a U-Net, predict, evaluate, submit. Start with: "
     "python -m cmrseg train --preset book --out runs/first",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -278,7 +277,7 @@ def main() -> None:
     """Run the command line; a user's mistake is one line and status 2, never a traceback."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        app(standalone_mode=False)
+        app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except BadInput as problem:
         sys.exit(_complain(str(problem)))
     except FloatingPointError as problem:
@@ -298,7 +297,7 @@ def main() -> None:
     except Exception as problem:
         if not hasattr(problem, "format_message"):  # not an error of the command line's parser
             raise
-        sys.exit(_complain(f"{problem.format_message()}. See --help"))
+        sys.exit(_complain(f"{problem.format_message().rstrip('.?')}. See --help"))
 
 
 def _complain(message: str) -> int:

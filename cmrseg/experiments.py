@@ -50,6 +50,7 @@ def _runs(protocol: str, splits, seeds=(0,), settings=None) -> list[Planned]:
 
 
 FOLDS = tuple(f"fold{k}" for k in range(data.FOLDS))
+TRAIN_FOLDS = tuple(f"train-fold{k}" for k in range(data.FOLDS))
 RANDOM = tuple(f"random{k}" for k in range(data.FOLDS))
 
 EXPERIMENTS: dict[str, list[Planned]] = {
@@ -57,6 +58,18 @@ EXPERIMENTS: dict[str, list[Planned]] = {
     "book-learning-rate": _runs(
         "book", ["inner0"], settings={f"{lr:g}": {"lr": lr} for lr in (0.0015, 0.003, 0.006)}
     ),
+    # What to change in the recipe, chosen by five folds within the training patients.
+    "book-recipe": _runs("modern", TRAIN_FOLDS, settings={
+        "as it was": {},
+        "batch 2": {"batch": 2},
+        "60 epochs": {"epochs": 60},
+        "mirrored": {"augment": ("mirror", "affine", "intensity")},
+        "strong affine": {"augment": ("strong-affine", "intensity")},
+        "strong intensity": {"augment": ("affine", "strong-intensity")},
+        "60 epochs, strong": {"epochs": 60, "augment": ("strong-affine", "strong-intensity")},
+        "60 epochs, strong, mirrored": {
+            "epochs": 60, "augment": ("mirror", "strong-affine", "strong-intensity")},
+    }),
     # The network a reader trains, on the report's split.
     "book": _runs("book", ["val"], seeds=(0, 1, 2)),
     # The report's own recipe, once, at full size.

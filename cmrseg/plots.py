@@ -1,0 +1,118 @@
+"""Pictures: slices with their labels, curves, intervals. One colour per class, everywhere.
+
+Figures have no background and grey text, so that they suit light and dark pages alike. Functions
+draw into given axes, or make a figure and return it.
+"""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+# Safe for colour-blind readers, and apart in lightness too.
+CLASS_COLOURS = {"RV": "#648FFF", "Myo": "#FFB000", "LV": "#DC267F"}
+GREY = "#808080"
+ACCENT = "#785EF0"
+LABELS = ListedColormap([(0, 0, 0, 0), *(to_rgba(c) for c in CLASS_COLOURS.values())])
+
+
+def style() -> None:
+    """Set the look of every figure of the book; call it once at the top of a page."""
+    plt.rcParams.update({
+        "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
+        "figure.dpi": 100, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
+        "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY,
+        "xtick.color": GREY, "ytick.color": GREY, "axes.titlecolor": GREY,
+        "axes.titlesize": 11, "axes.labelsize": 10.5, "font.size": 10.5, "legend.fontsize": 9.5,
+        "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.grid": False, "grid.color": GREY, "grid.alpha": 0.2, "lines.linewidth": 2,
+        "image.cmap": "gray", "svg.hashsalt": "cmrseg",
+        "axes.prop_cycle": plt.cycler(color=[ACCENT, "#FE6100", "#00A078", *CLASS_COLOURS.values()]),
+    })
+    try:
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+    except ImportError:  # a plain script
+        return
+    set_matplotlib_formats("svg")
+
+
+def panels(columns: int, rows: int = 1, size: float = 2.3) -> tuple[Figure, np.ndarray]:
+    """A figure of square panels without axes, for pictures: (figure, axes (rows * columns,))."""
+    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, size * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    return figure, axes.ravel()
+
+
+def show(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
+    """Draw a slice (H, W) in grey."""
+    ax.imshow(image, cmap="gray", interpolation="nearest")
+    ax.set_title(title)
+    ax.axis("off")
+    return ax
+
+
+def overlay(ax: Axes, image: np.ndarray, mask: np.ndarray, title: str = "", alpha: float = 0.5) -> Axes:
+    """Draw a slice (H, W) with its label map (H, W) laid over in colour."""
+    show(ax, image, title)
+    ax.imshow(mask, cmap=LABELS, vmin=0, vmax=3, alpha=alpha * (mask > 0), interpolation="nearest")
+    return ax
+
+
+def contours(ax: Axes, mask: np.ndarray, linestyle: str = "-", width: float = 1.6) -> Axes:
+    """Draw the outline of each class of a label map (H, W) in its colour."""
+    for c, colour in enumerate(CLASS_COLOURS.values(), start=1):
+        if (mask == c).any():
+            ax.contour(mask == c, levels=[0.5], colors=[colour], linewidths=width, linestyles=linestyle)
+    return ax
+
+
+def class_legend(figure: Figure, **options) -> None:
+    """A legend of the three classes under a figure."""
+    names = {"RV": "right ventricle", "Myo": "myocardium", "LV": "left ventricle"}
+    handles = [Patch(color=colour, label=names[name]) for name, colour in CLASS_COLOURS.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, **options)
+
+
+def learning_curve(ax: Axes, epochs, values, label: str = "", **options) -> Axes:
+    """Draw a quantity against epochs; give ``label`` to name the line at its end."""
+    (line,) = ax.plot(epochs, values, **options)
+    if label:
+        ax.annotate(label, (epochs[-1], values[-1]), xytext=(5, 0), textcoords="offset points",
+                    va="center", color=line.get_color(), fontsize=9.5)
+    ax.set_xlabel("epoch")
+    return ax
+
+
+def intervals(ax: Axes, rows: dict[str, tuple[float, float, float]], colour: str = ACCENT) -> Axes:
+    """Draw (estimate, low, high) of each row as a point on a line, the first row on top."""
+    for y, (name, (centre, low, high)) in enumerate(rows.items()):
+        shade = CLASS_COLOURS.get(name, colour)
+        ax.plot([low, high], [y, y], color=shade, linewidth=2.5, solid_capstyle="round")
+        ax.plot(centre, y, "o", color=shade, markersize=7)
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(left=False)
+    return ax
+
+
+def boxes(ax: Axes, columns: dict[str, np.ndarray]) -> Axes:
+    """Box plots of named columns (NaN left out) with every value beside its box."""
+    for x, (name, values) in enumerate(columns.items()):
+        values = np.asarray(values, float)
+        values = values[~np.isnan(values)]
+        colour = CLASS_COLOURS.get(name, ACCENT)
+        ax.boxplot(values, positions=[x], widths=0.35, showfliers=False, patch_artist=True,
+                   boxprops={"facecolor": colour, "alpha": 0.35, "edgecolor": colour},
+                   medianprops={"color": colour, "linewidth": 2},
+                   whiskerprops={"color": colour}, capprops={"color": colour})
+        spread = np.random.default_rng(0).uniform(-0.08, 0.08, len(values))
+        ax.plot(x + 0.34 + spread, values, "o", color=colour, markersize=3, alpha=0.6)
+    ax.set_xticks(range(len(columns)), list(columns))
+    return ax
+

@@ -1,0 +1,175 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The U-Net
+#
+# To say *that is the left ventricle*, a network must look at much of the picture at once. To say
+# *it ends exactly here*, it must look at single pixels. How can one network do both?
+#
+# The U-Net {cite}`ronneberger2015` answers with a shape. On the way down it trades resolution for
+# meaning; on the way up it trades back; and at every level it hands what it saw on the way down
+# straight across to the way up.
+
+# %% tags=["hide-input"]
+# COLAB CELL
+
+# %% tags=["hide-input"]
+import os
+
+import matplotlib.pyplot as plt
+import torch
+
+from cmrseg import data, metrics, plots
+from cmrseg.models.unet import UNet
+from cmrseg.training import PRESETS, TrainConfig, fit, normalise, predict
+
+plots.style()
+SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
+train, val = data.split(data.source(), "val")
+
+# %% [markdown]
+# Here is a small one at work. It was trained while this page was made, for a few seconds, and now
+# looks at a slice it has never seen.
+
+# %% tags=["hide-input"]
+epochs = 1 if SMOKE else 10
+run = fit(TrainConfig(channels=(8, 16, 32, 64, 128), epochs=epochs), train[:16] if SMOKE else train)
+seen = {}
+for name, block in run.model.named_modules():
+    if name.count(".") == 1 and name.startswith(("encoder", "decoder")):
+        block.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out[0]}))
+mask = predict(run.model, val.images[:1])[0]
+
+
+def picture(ax, name):
+    """Draw the liveliest channel of a level, at the level's own resolution."""
+    maps = seen[name]
+    plots.show(ax, maps[maps.std((1, 2)).argmax()], f"{maps.shape[0]} x {maps.shape[1]}²")
+
+
+figure, axes = plt.subplots(2, 6, figsize=(10.5, 3.9))
+plots.show(axes[0, 0], val.images[0], "slice 96²")
+plots.overlay(axes[1, 0], val.images[0], mask, "its labels 96²")
+for level in range(5):
+    picture(axes[0, level + 1], f"encoder.{level}")
+for level in range(4):
+    picture(axes[1, level + 1], f"decoder.{3 - level}")
+axes[1, 5].axis("off")
+
+# %% [markdown]
+# *Read the top row from left to right, the way down: edges become parts, parts become a coarse
+# "here is the heart". Read the bottom row from right to left, the way up: the coarse answer gets its
+# sharp outline back. Each picture is the liveliest channel of its level, titled channels x size.*
+#
+# ## One block
+#
+# Everything is made of one block: a 3x3 convolution, batch normalisation {cite}`ioffe2015`, a ReLU,
+# and the same again. It changes the number of channels and leaves the size alone.
+
+# %%
+net = UNet(channels=(16, 32, 64, 128, 256))
+net.encoder[0]
+
+# %% [markdown]
+# Between two blocks of the way down, max pooling keeps the largest of each 2x2 square. Four times
+# fewer pixels, twice the channels: so the cost of a level halves, and each of its numbers stands for
+# a larger piece of the heart.
+#
+# ## Shapes at every level
+#
+# Shapes are the best debugger. Below, the network tells its own, for a batch of two slices.
+
+# %%
+x = normalise(val.images[:2])  # (2, 1, 96, 96)
+skips = []
+for block in net.encoder[:-1]:
+    x = block(x)
+    print(f"block  {tuple(x.shape)}   a copy goes across")
+    skips.append(x)
+    x = net.pool(x)
+x = net.encoder[-1](x)
+print(f"bottom {tuple(x.shape)}")
+for up, block in zip(net.up, net.decoder):
+    x = torch.cat([skips.pop(), up(x)], dim=1)
+    print(f"joined {tuple(x.shape)}")
+    x = block(x)
+print(f"logits {tuple(net.head(x).shape)}   one channel per class")
+
+# %% [markdown]
+# The four numbers of a pixel are *logits*: larger means likelier. They become probabilities by
+# softmax in the loss, and a label by taking the largest. The network itself ends with the logits,
+# because losses are more exact on them, and because a softmax that is applied twice is a classic
+# silent mistake.
+#
+# The whole network is one short file, `cmrseg/models/unet.py`. Its `forward` is the cell above.
+#
+# ## Where the report took its skips
+#
+# The 2020 report {cite}`report2020` built a U-Net too, with two differences that matter. It copied
+# the features *after* pooling, so the finest skip has half the resolution; and it ended with a
+# transposed convolution from 48² to 96². No feature of full resolution reaches its output: the
+# last step has to guess every second pixel.
+
+# %%
+report = PRESETS["report"]
+theirs = UNet(report.channels, report.convolutions, report.kernel, report.first_kernel, skips="after")
+count = sum(p.numel() for p in theirs.parameters())
+ours = sum(p.numel() for p in net.parameters())
+print(f"the report's U-Net: {count / 1e6:.2f} million parameters; this book's: {ours / 1e6:.2f}")
+print("finest skip, theirs:", tuple(theirs.pool(theirs.encoder[0](normalise(val.images[:1]))).shape))
+print("finest skip, ours:  ", tuple(net.encoder[0](normalise(val.images[:1])).shape))
+
+# %% [markdown]
+# How much can that cost? Take the *true* masks, halve them and enlarge them again. No network whose
+# finest knowledge is at half resolution is sure to do better.
+
+# %%
+half = val.masks[:, ::2, ::2].repeat(2, axis=1).repeat(2, axis=2)
+ceiling = metrics.per_class(metrics.dice(half, val.masks))
+for name, score in zip(plots.CLASS_COLOURS, ceiling):
+    print(f"{name:>3}: Dice of the true mask at half resolution {score:.3f}")
+
+# %% tags=["hide-input"]
+figure, axes = plots.panels(3, size=2.9)
+plots.overlay(axes[0], val.images[0], val.masks[0], "the true mask")
+plots.overlay(axes[1], val.images[0], half[0], "at half resolution")
+plots.show(axes[2], half[0] != val.masks[0], "where they differ")
+
+# %% [markdown]
+# *Halving the resolution nibbles at every boundary, and the thin myocardium, which is nearly all
+# boundary, loses most.*
+#
+# A transposed convolution can learn to guess better than a nearest neighbour does, so this is a hint
+# and no verdict. The verdict, with everything else held equal, is a matter for an experiment: part IV
+# runs it.
+#
+# ## What to conclude
+#
+# A U-Net is two chains of blocks and a few copies. The chain makes meaning, the copies keep place.
+# Where a copy is taken decides how sharp a boundary can be.
+#
+# ## Try
+#
+# ```{exercise} A U-Net of your own
+# :label: unet-own
+# Build a U-Net with three levels of 8, 16 and 32 channels and one convolution per block. How many
+# parameters has it? What is the smallest slice it takes, and what happens at 97x97?
+# ```
+#
+# ```{solution} unet-own
+# :class: dropdown
+# The sizes must halve twice without a remainder: `multiple` says 4. With 97 pixels the copy and the
+# enlarged features differ by one pixel and `torch.cat` refuses; {func}`cmrseg.training.predict` pads
+# the slice first.
+# ```
+
+# %% tags=["hide-input"]
+small = UNet(channels=(8, 16, 32), convolutions=1)
+print(sum(p.numel() for p in small.parameters()), "parameters; sides must be multiples of", small.multiple)
+print(predict(small, val.images[:1, :95, :93]).shape, "from a slice that was padded and cropped")
