@@ -26,8 +26,10 @@ import matplotlib.pyplot as plt
 import torch
 
 from cmrseg import data, metrics, plots
+from cmrseg.augment import normalise
+from cmrseg.models import build
 from cmrseg.models.unet import UNet
-from cmrseg.training import PRESETS, TrainConfig, fit, normalise, predict
+from cmrseg.training import PRESETS, TrainConfig, fit, predict
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
@@ -60,7 +62,7 @@ for level in range(5):
     picture(axes[0, level + 1], f"encoder.{level}")
 for level in range(4):
     picture(axes[1, level + 1], f"decoder.{3 - level}")
-axes[1, 5].axis("off")
+axes[1, 5].axis("off");
 
 # %% [markdown]
 # *Read the top row from left to right, the way down: edges become parts, parts become a coarse
@@ -118,12 +120,13 @@ print(f"logits {tuple(net.head(x).shape)}   one channel per class")
 
 # %%
 report = PRESETS["report"]
-theirs = UNet(report.channels, report.convolutions, report.kernel, report.first_kernel, skips="after")
-count = sum(p.numel() for p in theirs.parameters())
-ours = sum(p.numel() for p in net.parameters())
-print(f"the report's U-Net: {count / 1e6:.2f} million parameters; this book's: {ours / 1e6:.2f}")
-print("finest skip, theirs:", tuple(theirs.pool(theirs.encoder[0](normalise(val.images[:1]))).shape))
-print("finest skip, ours:  ", tuple(net.encoder[0](normalise(val.images[:1])).shape))
+theirs = build(report)
+for name, unet in (("the report's", theirs), ("this book's", net)):
+    count = sum(p.numel() for p in unet.parameters())
+    print(f"{name} U-Net: {count / 1e6:.2f} million parameters")
+x = normalise(val.images[:1])
+print("finest copy, theirs:", tuple(theirs.pool(theirs.encoder[0](x)).shape))
+print("finest copy, ours:  ", tuple(net.encoder[0](x).shape))
 
 # %% [markdown]
 # How much can that cost? Take the *true* masks, halve them and enlarge them again. No network whose
@@ -139,7 +142,7 @@ for name, score in zip(plots.CLASS_COLOURS, ceiling):
 figure, axes = plots.panels(3, size=2.9)
 plots.overlay(axes[0], val.images[0], val.masks[0], "the true mask")
 plots.overlay(axes[1], val.images[0], half[0], "at half resolution")
-plots.show(axes[2], half[0] != val.masks[0], "where they differ")
+plots.show(axes[2], half[0] != val.masks[0], "where they differ");
 
 # %% [markdown]
 # *Halving the resolution nibbles at every boundary, and the thin myocardium, which is nearly all
@@ -171,5 +174,7 @@ plots.show(axes[2], half[0] != val.masks[0], "where they differ")
 
 # %% tags=["hide-input"]
 small = UNet(channels=(8, 16, 32), convolutions=1)
-print(sum(p.numel() for p in small.parameters()), "parameters; sides must be multiples of", small.multiple)
-print(predict(small, val.images[:1, :95, :93]).shape, "from a slice that was padded and cropped")
+count = sum(p.numel() for p in small.parameters())
+print(f"{count} parameters; sides must be multiples of {small.multiple}")
+shape = predict(small, val.images[:1, :95, :93]).shape
+print(shape, "from a slice that was padded and cropped again")
