@@ -14,7 +14,16 @@
 # and the right ventricle wrapped round one side. A child could colour it in. What makes it hard?
 
 # %% tags=["hide-input"]
-# COLAB CELL
+# In Colab this fetches the book and its package; anywhere else it does nothing.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("cmrseg") is None:
+    address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
+    subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
 from pathlib import Path

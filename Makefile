@@ -1,0 +1,46 @@
+# make book: build the book into _build/html.   make test: run every test and every notebook.
+# Both make and use .venv. CMRSEG_DATA chooses the slices: phantom (default), acdc96, or a folder.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+ifneq ($(filter-out phantom acdc96,$(CMRSEG_DATA)),)
+override CMRSEG_DATA := $(abspath $(CMRSEG_DATA))
+endif
+export CMRSEG_DATA
+BIN := .venv/bin
+
+.PHONY: help book test test-all data results pairs address clean
+help:
+	@sed -n '1,2s/^# //p' Makefile
+
+.venv/ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=path")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+book: .venv/ready
+	$(BIN)/python tools/prepare.py
+	$(BIN)/jupyter-book build . -W --all --keep-going
+
+test: .venv/ready
+	CMRSEG_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests --nbmake notebooks
+
+test-all: .venv/ready
+	CMRSEG_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '' tests --nbmake notebooks
+
+data: .venv/ready
+	$(BIN)/python -m cmrseg data --source acdc96
+
+results: .venv/ready
+	$(BIN)/python -m cmrseg results
+
+pairs: .venv/ready
+	$(BIN)/python tools/pairs.py
+
+address: .venv/ready
+	$(BIN)/python tools/address.py
+
+clean:
+	rm -rf _build .jupyter_cache .pytest_cache .hypothesis .ruff_cache

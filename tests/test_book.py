@@ -1,0 +1,119 @@
+"""The book's house: pairs, table of contents, the one address, the one set of colours.
+
+What makes each test fail (each was seen to fail):
+
+- pairs: change a word in a notebook's .py and do not run `make pairs`
+- outputs: add an output to a cell of a committed .ipynb
+- contents: remove a line of _toc.yml, or name a page there that is not
+- first cell: change the address in one notebook
+- short functions: add lines to a function in a notebook until it has eleven
+- exercises: rename a solution's label
+- colours: change --class-rv in book.css
+- nothing foreign: name a package registry's host in a page
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jupytext
+import pytest
+import yaml
+
+from cmrseg.plots import CLASS_COLOURS
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.py"))
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def code_of(path: Path) -> list[str]:
+    return [cell.source for cell in jupytext.read(path).cells if cell.cell_type == "code"]
+
+
+def address() -> str:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+
+
+def test_each_notebook_has_its_pair_and_both_say_the_same():
+    assert NOTEBOOKS
+    answer = subprocess.run([sys.executable, ROOT / "tools" / "pairs.py", "--check"],
+                            capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout
+    assert {p.with_suffix("") for p in NOTEBOOKS} == {
+        p.with_suffix("") for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
+
+
+@every_notebook
+def test_outputs_are_not_committed(path):
+    for cell in json.loads(path.with_suffix(".ipynb").read_text())["cells"]:
+        assert not cell.get("outputs") and cell.get("execution_count") is None
+
+
+def test_the_table_of_contents_lists_every_page_once():
+    text = (ROOT / "_toc.yml").read_text()
+    listed = re.findall(r"(?:file|root): (\S+)", text)
+    pages = [p for p in (ROOT / "book").rglob("*.md") if "_ext" not in p.parts] + NOTEBOOKS
+    assert sorted(listed) == sorted(str(p.relative_to(ROOT).with_suffix("")) for p in pages)
+
+
+@every_notebook
+def test_the_first_code_cell_is_the_same_everywhere_and_names_the_address(path):
+    first = code_of(path)[0]
+    assert first == code_of(NOTEBOOKS[0])[0]
+    assert re.findall(r"https://\S+?(?=\")", first) == [address()]
+
+
+def test_the_address_stands_alike_in_every_copy():
+    assert yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"] == address()
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address()
+
+
+@every_notebook
+def test_functions_in_notebooks_are_short(path):
+    source = "\n".join(re.sub(r"^[!%].*$", "", cell, flags=re.M) for cell in code_of(path))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 10, f"{node.name} has over ten lines"
+
+
+@every_notebook
+def test_each_notebook_ends_with_something_to_try(path):
+    text = path.read_text()
+    exercises = re.findall(r"\{exercise\}.*\n# :label: (\S+)", text)
+    assert exercises and exercises == re.findall(r"\{solution\} (\S+)", text)
+    assert text.index("## What to conclude") < text.index("## Try")
+
+
+def test_class_colours_are_the_same_in_figures_and_pages():
+    css = (ROOT / "book" / "assets" / "book.css").read_text()
+    for name, colour in CLASS_COLOURS.items():
+        assert f"--class-{name.lower()}: {colour.lower()};" in css
+
+
+def tracked() -> list[Path]:
+    answer = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if answer.returncode:
+        pytest.skip("not a git checkout: nothing says which files are ours")
+    return [ROOT / name for name in answer.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def test_no_path_of_one_machine_and_no_registry_host_is_committed():
+    homes = "|".join(["wo" + "rk", "ro" + "ot", "ho" + "me", "Us" + "ers"])
+    hosts = ["registry." + "npmjs", "files." + "pythonhosted", "pypi." + "org/simple", "deb." + "debian"]
+    pattern = re.compile(rf"(?<![\w.])/(?:{homes})/[a-z]|" + "|".join(map(re.escape, hosts)))
+    for path in tracked():
+        if path.suffix in (".png", ".safetensors"):
+            continue
+        found = pattern.search(path.read_text(errors="ignore"))
+        assert not found, f"{path.relative_to(ROOT)}: {found[0]}"
+
+
+def test_no_real_slice_is_committed():
+    assert not [p for p in tracked() if re.fullmatch(r"cmr\d+(_mask)?\.png", p.name)]

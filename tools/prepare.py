@@ -1,0 +1,70 @@
+"""Before the book is built: bring the optional JavaScript, and forget outputs that are out of date.
+
+- vendor/ (ignored by git) gets MathJax and mermaid by `npm pack`. Without npm or a network it stays
+  empty, and the pages say what is missing.
+- The execution cache of the book looks at notebooks only. A hash of everything else an output depends
+  on (package, records, data source) lies beside it; when it changes, the cache goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENDOR = ROOT / "vendor"
+PACKAGES = {
+    "mathjax": ("mathjax@3.2.2", ["es5/tex-mml-chtml.js", "es5/output/chtml/fonts/woff-v2"]),
+    "mermaid": ("mermaid@11", ["dist/mermaid.esm.min.mjs", "dist/chunks/mermaid.esm.min"]),
+}
+
+
+def vendor(folder: str, package: str, wanted: list[str]) -> None:
+    """Put the wanted parts of an npm package into vendor/folder, whole or not at all."""
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run(["npm", "pack", "--silent", package], cwd=scratch, check=True, timeout=120,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with tarfile.open(next(Path(scratch).glob("*.tgz"))) as archive:
+            archive.extractall(scratch, filter="data")
+        staged = Path(scratch) / "staged"
+        for part in wanted:
+            source = Path(scratch) / "package" / part
+            target = staged / Path(part).relative_to(Path(part).parts[0])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+        shutil.move(staged, VENDOR / folder)
+
+
+def fingerprint() -> str:
+    """A hash of what page outputs depend on besides the notebooks."""
+    digest = hashlib.sha256(os.environ.get("CMRSEG_DATA", "").encode())
+    digest.update(os.environ.get("CMRSEG_BUDGET", "").encode())
+    folders = [ROOT / "cmrseg", ROOT / "results", Path(os.environ.get("CMRSEG_DATA") or "phantom")]
+    for path in sorted(p for folder in folders if folder.is_dir() for p in folder.rglob("*")):
+        if path.is_file() and path.suffix not in (".pyc", ".lock"):
+            digest.update(f"{path.name}".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def main() -> None:
+    VENDOR.mkdir(exist_ok=True)
+    for folder, (package, wanted) in PACKAGES.items():
+        if not (VENDOR / folder).exists():
+            try:
+                vendor(folder, package, wanted)
+            except (OSError, subprocess.SubprocessError, StopIteration, tarfile.TarError):
+                print(f"{folder} is not to be had (no npm, or no network): pages go without it")
+    note, now = ROOT / "_build" / ".depends-on", fingerprint()
+    if not note.exists() or note.read_text() != now:
+        shutil.rmtree(ROOT / "_build" / ".jupyter_cache", ignore_errors=True)
+        note.parent.mkdir(exist_ok=True)
+        note.write_text(now)
+
+
+if __name__ == "__main__":
+    main()
