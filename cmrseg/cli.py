@@ -260,13 +260,13 @@ def _hint(message: str):
     """Say what to do next when the work inside is stopped."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated):
         print(message, file=sys.stderr)
         raise
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, handled as Ctrl-C is, with its own exit status."""
+class _Terminated(BaseException):
+    """SIGTERM; not a KeyboardInterrupt, of which typer makes an exit of its own."""
 
 
 def _on_sigterm(*_) -> None:
@@ -277,7 +277,7 @@ def main() -> None:
     """Run the command line; a user's mistake is one line and status 2, never a traceback."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        app(sys.argv[1:] or ["--help"], standalone_mode=False)
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except BadInput as problem:
         sys.exit(_complain(str(problem)))
     except FloatingPointError as problem:

@@ -19,7 +19,7 @@ FOREGROUND = (1, 2, 3)
 
 
 def dice(pred: np.ndarray, truth: np.ndarray, classes=FOREGROUND, empty=np.nan) -> np.ndarray:
-    """Dice of each image and class (Dice 1945), (N, len(classes)): 2 |A and B| / (|A| + |B|).
+    """Dice of each image and class (Dice 1945), (N, len(classes)): twice the overlap by the sum of sizes.
 
     Raises:
         ValueError: arrays of two shapes.

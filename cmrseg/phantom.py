@@ -154,9 +154,10 @@ def anatomy(rng):
         radius=cavity + wall, wall=wall,
         outline=harmonics(rng, 0, 0.035, 0.012, 0.008, 0.005),
         thickness=harmonics(rng, 0.08, 0.06, 0.04),
-        rv_depth=size * rv * rng.normal(18.0, 3.8) * (rng.uniform(0.1, 0.6) if apical else 1),
-        rv_width=(0.75 * (cavity + wall) + 3.8) * rng.normal(0.85 if apical else 1, 0.08) * rv,
-        rv_roundness=rng.uniform(0.6, 1.0), rv_outline=harmonics(rng, 0.02, 0.04, 0.04, 0.01),
+        rv_depth=size * rv * rng.normal(16.8, 4.0) * (rng.uniform(0.1, 0.6) if apical else 1),
+        rv_width=(0.78 * (cavity + wall) + 4.2) * rng.normal(0.85 if apical else 1, 0.12) * rv,
+        rv_roundness=rng.uniform(0.6, 1.0),
+        rv_outline=harmonics(rng, 0.02, 0.04, 0.05, 0.01) + (0, 0, 0.03, 0),  # a triangle, rather
         papillary=np.array(papillary), blood=blood, rv_blood=blood * rng.uniform(0.5, 0.95),
     )
     return heart, rng.uniform(*left)
@@ -200,9 +201,9 @@ def surroundings(heart, fat, rng):
         signal = 0.7 * fat
 
     radius = rng.uniform(30, 70)
-    belly = blob(near(80, 125, radius + rng.uniform(0, 5)), radius, plane=plane)
+    belly = blob(near(70, 120, radius + rng.uniform(0, 4)), radius, plane=plane)
     liver = paint(organs * (1 + 0.08 * coarse), 1.9 - coarse - 0.4 * cloud, 0.6 * heart.blood)
-    signal = paint(signal, belly - rng.uniform(-1, 2), fat)
+    signal = paint(signal, belly - rng.uniform(-2, 1.5), fat)
     signal = paint(signal, belly + 0.5, liver)
     radius = rng.uniform(8, 26)
     bowel = blob(near(110, 165, rng.uniform(8, 16) + radius), radius, plane=plane)

@@ -15,23 +15,22 @@ from docutils import nodes
 
 def caption_figures(app, doctree) -> None:
     """Give the picture of a cell the text of the italic paragraph that follows the cell."""
-    for cell in doctree.findall(lambda node: "cell" in node.get("classes", []) if isinstance(node, nodes.Element) else False):
-        images = list(cell.findall(nodes.image))
-        following = cell.next_node(nodes.paragraph, descend=False, siblings=True, ascend=False)
-        index = cell.parent.index(cell)
-        after = cell.parent[index + 1] if index + 1 < len(cell.parent) else None
-        if not images or following is None or after is not following:
+    for paragraph in doctree.findall(nodes.paragraph):
+        if len(paragraph) != 1 or not isinstance(paragraph[0], nodes.emphasis):
             continue
-        if len(following) == 1 and isinstance(following[0], nodes.emphasis):
-            following["classes"].append("figure-caption")
-            for image in images:
-                image["alt"] = following.astext()
+        before = paragraph.parent[: paragraph.parent.index(paragraph)][-1:]
+        images = list(before[0].findall(nodes.image)) if before else []
+        if images or (before and before[0].tagname == "mermaid"):
+            paragraph["classes"].append("figure-caption")
+        for image in images:
+            image["alt"] = paragraph.astext()
 
 
 def drop_thebe(app, config) -> None:
     """Disconnect what sphinx_thebe hooked up."""
     for listeners in app.events.listeners.values():
         listeners[:] = [entry for entry in listeners if "thebe" not in entry.handler.__module__]
+    app.registry.css_files[:] = [f for f in app.registry.css_files if "thebe" not in f[0]]
 
 
 def use_what_is_vendored(app, config) -> None:

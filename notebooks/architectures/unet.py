@@ -16,7 +16,7 @@
 # meaning; on the way up it trades back; and at every level it hands what it saw on the way down
 # straight across to the way up.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 # In Colab this fetches the book and its package; anywhere else it does nothing.
 import importlib.util
 import subprocess
@@ -174,16 +174,20 @@ plots.show(axes[2], half[0] != val.masks[0], "where they differ");
 # parameters has it? What is the smallest slice it takes, and what happens at 97x97?
 # ```
 #
-# ```{solution} unet-own
+# ```{solution-start} unet-own
 # :class: dropdown
-# The sizes must halve twice without a remainder: `multiple` says 4. With 97 pixels the copy and the
-# enlarged features differ by one pixel and `torch.cat` refuses; {func}`cmrseg.training.predict` pads
-# the slice first.
 # ```
 
-# %% tags=["hide-input"]
+# %%
 small = UNet(channels=(8, 16, 32), convolutions=1)
 count = sum(p.numel() for p in small.parameters())
 print(f"{count} parameters; sides must be multiples of {small.multiple}")
 shape = predict(small, val.images[:1, :95, :93]).shape
 print(shape, "from a slice that was padded and cropped again")
+
+# %% [markdown]
+# The sizes must halve twice without a remainder. With 97 pixels the copy and the enlarged features
+# differ by one pixel and `torch.cat` refuses; {func}`cmrseg.training.predict` pads the slice first.
+#
+# ```{solution-end}
+# ```

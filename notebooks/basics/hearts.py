@@ -13,7 +13,7 @@
 # the left ventricle like a saw across a tree trunk: a disc of bright blood in a ring of dark muscle,
 # and the right ventricle wrapped round one side. A child could colour it in. What makes it hard?
 
-# %% tags=["hide-input"]
+# %% tags=["remove-cell"]
 # In Colab this fetches the book and its package; anywhere else it does nothing.
 import importlib.util
 import subprocess
@@ -166,15 +166,21 @@ axes[1].set_title("the same, after normalising");
 # myocardium: does its area shrink, grow or stay?
 # ```
 #
-# ```{solution} hearts-shrink
+# ```{solution-start} hearts-shrink
 # :class: dropdown
+# ```
+
+# %%
+areas = metrics.areas(train.masks).astype(float)
+both = (areas[0::2] > 0).all(1) & (areas[1::2] > 0).all(1)
+change = areas[1::2][both] / areas[0::2][both] - 1  # ES against ED, each patient
+for name, part in zip(plots.CLASS_COLOURS, np.median(change, axis=0)):
+    print(f"{name:>3}: median change of area from ED to ES {part:+.0%}")
+
+# %% [markdown]
 # The cavity loses about half its area. Muscle cannot be compressed, so as the ring contracts it thickens.
 # Its area in one slice even grows: the heart also shortens along its axis, and muscle from above moves
 # into the plane.
+#
+# ```{solution-end}
 # ```
-
-# %% tags=["hide-input"]
-areas = metrics.areas(train.masks).astype(float)
-change = areas[1::2] / areas[0::2] - 1  # ES against ED, each patient
-for name, part in zip(plots.CLASS_COLOURS, np.nanmedian(change[np.isfinite(change).all(1)], 0)):
-    print(f"{name:>3}: median change of area from ED to ES {part:+.0%}")

@@ -1,0 +1,138 @@
+"""Small made-up slices, a tiny recipe, the command line in this process, and the real slices."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import zoom
+
+import cmrseg
+from cmrseg import cli, data, training
+
+REPOSITORY = Path(cmrseg.__file__).resolve().parents[1]
+SPLITS = {"train": range(5, 13), "val": range(3, 5), "test": range(1, 3)}  # 5..12: 10 after 9
+SIZE = 32
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_outside(monkeypatch):
+    """No test sees the settings of the shell it is started from."""
+    for name in ("CMRSEG_DATA", "CMRSEG_DATA_URL", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def heart(number, size=SIZE):
+    """One made-up slice and its label map: a cavity in a wall, and a blob beside it."""
+    y, x = np.mgrid[:size, :size] - size / 2
+    shift = number % 4 - 1.5
+    radius = np.hypot(y - shift, x - 3)
+    mask = np.zeros((size, size), np.uint8)
+    mask[np.hypot(y - shift, x + 6) < size / 5] = 1
+    mask[radius < size / 4.5] = 2
+    mask[radius < size / 8] = 3
+    rng = np.random.default_rng(number)
+    coils = zoom(rng.normal(0, 40, (5, 5)), size / 5, order=1)  # so that no two look alike
+    image = np.array([60, 190, 110, 220])[mask] + coils + rng.normal(0, 6, mask.shape)
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def fill(root, splits=SPLITS, size=SIZE):
+    """Write a data root of made-up slices."""
+    for split, numbers in splits.items():
+        for folder in ("image", "mask")[: 1 if split == "test" else 2]:
+            (root / split / folder).mkdir(parents=True)
+        for number in numbers:
+            image, mask = heart(number, size)
+            data.write_png(root / split / "image" / f"cmr{number}.png", image)
+            if split != "test":
+                data.write_png(root / split / "mask" / f"cmr{number}_mask.png", mask)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A data root of twelve made-up slices: train 5-12, val 3-4, test 1-2."""
+    return fill(tmp_path / "root")
+
+
+@pytest.fixture
+def tiny():
+    """A recipe that trains in a blink."""
+    return training.TrainConfig(channels=(4, 8), epochs=2)
+
+
+@pytest.fixture
+def tiny_presets(monkeypatch, tiny):
+    """The command line's presets, made tiny."""
+    for name in training.PRESETS:
+        monkeypatch.setitem(training.PRESETS, name, tiny)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The folder of a tiny trained network; copy it before you harm it."""
+    folder = tmp_path_factory.mktemp("model")
+    root = fill(folder / "root")
+    config = training.TrainConfig(channels=(4, 8), epochs=8)
+    training.save(training.fit(config, *data.split(root, "val"), precision="fp32"), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run a command line in this process: ``command("doctor", folder)`` -> status, out, err."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["cmrseg", *map(str, words)])
+        capsys.readouterr()
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        return SimpleNamespace(status=status, **capsys.readouterr()._asdict())
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def mistake(command):
+    """Run a command line that must fail as a user's mistake does, and return its one line."""
+
+    def run(*words, naming=""):
+        done = command(*words)
+        assert done.status == 2, (done.status, done.out, done.err)
+        assert len(done.err.splitlines()) == 1, done.err
+        assert done.err.startswith("error: ")
+        assert str(naming) in done.err
+        return done.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real():
+    """The folder of the real slices, where they are."""
+    place = os.environ.get("CMRSEG_REAL") or REPOSITORY.parent / "shared" / "data" / "acdc96"
+    if not Path(place).is_dir():
+        pytest.skip("the real slices are not here: set CMRSEG_REAL to their folder")
+    return Path(place)
+
+
+def files_in(folder):
+    """Every file under a folder, as paths relative to it."""
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if not p.is_dir())
