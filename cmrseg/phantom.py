@@ -160,7 +160,10 @@ def anatomy(rng):
         rv_outline=harmonics(rng, 0.02, 0.04, 0.05, 0.01) + (0, 0, 0.03, 0),  # a triangle, rather
         papillary=np.array(papillary), blood=blood, rv_blood=blood * rng.uniform(0.5, 0.95),
     )
-    return heart, rng.uniform(*left)
+    # Whoever plans a scan keeps the heart in the picture: the RV's far end, above all.
+    tip = heart.centre + np.exp(1j * septum) * (heart.radius + heart.rv_depth)
+    inside = np.clip(tip.real, 6, SIZE - 7) + 1j * np.clip(tip.imag, 6, SIZE - 7)
+    return replace(heart, centre=heart.centre + inside - tip), rng.uniform(*left)
 
 
 def contract(heart, left, rng):

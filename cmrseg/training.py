@@ -301,9 +301,15 @@ def autocast(precision: str, device: str = "cpu"):
 
 
 def probe_precision() -> str:
-    """``"bf16"`` where the machine is clearly faster in it, else ``"fp32"``; costs milliseconds."""
+    """``"bf16"`` where the machine is clearly faster in it, else ``"fp32"``; costs milliseconds.
+
+    A CPU needs matrix units for it; what it claims is then measured, because emulation can be a
+    hundred times slower.
+    """
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    if not getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)():
+        return "fp32"
     layer = nn.Conv2d(32, 32, 3, padding=1).to(memory_format=torch.channels_last)
     x = torch.zeros(4, 32, 48, 48).contiguous(memory_format=torch.channels_last)
 

@@ -369,7 +369,7 @@ def test_help_exits_with_zero(words, command):
     (("train", "--out", "x", "--threads", "0"), "--threads"),
     (("train", "--out", "x", "--precision", "fp8"), "fp8"),
     (("data", "--source", "mnist"), "mnist"),
-    (("doctor",), "FOLDER"),
+    (("doctor",), "folder"),
     (("evaluate", "--pred"), "--pred"),
 ])
 def test_a_wrong_option_gets_one_line(words, named, mistake, tmp_path, monkeypatch):
@@ -389,7 +389,7 @@ def test_a_loss_that_is_no_number_ends_with_one_line(root, mistake, tmp_path, mo
     assert not (tmp_path / "run").exists() or files_in(tmp_path / "run") == []
 
 
-LONG = ("--preset", "modern", "--epochs", "40", "--seed", "5", "--precision", "fp32", "--threads", "1")
+LONG = ("--preset", "modern", "--epochs", "12", "--seed", "5", "--precision", "fp32", "--threads", "1")
 
 
 def start(root, out, *words):

@@ -40,7 +40,7 @@ def area(masks, c):
 
 def test_bytes(slices):
     digest = hashlib.sha256(slices[0].tobytes() + slices[1].tobytes()).hexdigest()
-    assert digest == "242bdcc15751366896f11f56de41f95e81caf9fda54f9277a6c44db368bbe418"
+    assert digest == "665576a07065a11c147b56268596de8ea34a9872ef16869af8b581839bebbd75"
 
 
 def test_layout(slices):
@@ -116,8 +116,8 @@ def test_speed():
     seconds = []
     for _ in range(3):  # a busy machine may spoil one
         start = time.process_time()
-        phantom.make()
+        phantom.make(patients=50)
         seconds.append(time.process_time() - start)
-        if seconds[-1] < 2:
+        if seconds[-1] < 1:
             break
-    assert min(seconds) < 2
+    assert min(seconds) < 1  # 2 s for the 200 slices of the default

@@ -1,0 +1,200 @@
+"""Augmentation: image and mask move together, by as much as is said, and by chance that repeats.
+
+Each group fails after this one-line change of ``cmrseg/augment.py``:
+
+- together: in warp(), ``labels[:, None].float(), grid`` -> ``labels[:, None].float(), grid.flip(0)``
+  or ``.flip(1)``; in mirror(), ``labels.flip(-1)`` -> ``labels.flip(-2)``
+- labels stay labels: in warp(), the second ``"nearest"`` -> ``"bilinear"``, ``"zeros"`` -> ``"border"``
+- how much: in affine(), ``-2 * shift, 2 * shift`` -> ``-4 * shift, 4 * shift``;
+  ``torch.cos(angle) / size`` -> ``torch.cos(2 * angle) / size``; ``math.log(zoom)`` -> ``zoom``
+- intensity: ``* spread`` -> ``* 1``; ``, labels`` at its end -> ``, labels + 1``
+- chance: in uniform(), ``generator=rng`` -> nothing
+- normalise: ``x.mean((1, 2, 3)`` -> ``x.mean((0, 1, 2, 3)``; ``if scale == "raw"`` -> ``if True``
+"""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import maximum_filter, minimum_filter
+
+from cmrseg.augment import AUGMENTATIONS, affine, augment, intensity, mirror, normalise, warp
+
+SEEDS = st.integers(0, 2**32)
+STEP = 60.0  # grey levels from one label to the next
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def hearts(n=3, size=48):
+    """Images that are their label maps times STEP: (n, 1, size, size) and (n, size, size)."""
+    y, x = np.mgrid[:size, :size] - size / 2.0
+    labels = np.zeros((n, size, size), int)
+    for k in range(n):
+        far = np.hypot(y - k, x - 4)
+        labels[k][np.hypot(y + k, x + 8) < 8] = 1
+        labels[k][far < 11] = 2
+        labels[k][far < 6] = 3
+    labels = torch.from_numpy(labels)
+    return labels[:, None].float() * STEP, labels
+
+
+def inside(labels, reach=5):
+    """Where a label map is the same all round: away from every boundary."""
+    size = (1, reach, reach)
+    return torch.from_numpy(minimum_filter(labels.numpy(), size) == maximum_filter(labels.numpy(), size))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS, name=st.sampled_from(["affine", "strong-affine"]))
+def test_a_warped_image_still_equals_its_mask_away_from_boundaries(seed, name):
+    images, labels = hearts()
+    moved, kept = AUGMENTATIONS[name](images, labels, rng(seed))
+    where = inside(kept)
+    assert where.float().mean() > 0.3 and not torch.equal(kept, labels)
+    assert torch.equal((moved[:, 0] / STEP).round().long()[where], kept[where])
+    assert set(kept.unique().tolist()) <= {0, 1, 2, 3} and kept.dtype == torch.int64
+    # Boundaries agree to a pixel: where they differ, they differ by less than the step across.
+    assert ((moved[:, 0] / STEP - kept).abs() > 0.6).float().mean() < 0.08
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS)
+def test_a_mirrored_image_is_exactly_its_mask_and_each_slice_has_its_own_chance(seed):
+    images, labels = hearts(40)
+    moved, kept = mirror(images, labels, rng(seed))
+    assert torch.equal(moved[:, 0], kept * STEP)
+    flipped = (kept == labels.flip(-1)).all((1, 2))
+    assert torch.equal(flipped, ~(kept == labels).all((1, 2)))
+    assert 5 < flipped.sum() < 35
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS, name=st.sampled_from(["intensity", "strong-intensity"]))
+def test_intensity_leaves_labels_alone_and_changes_every_image(seed, name):
+    images, labels = hearts()
+    before = labels.clone()
+    changed, kept = AUGMENTATIONS[name](images, labels, rng(seed))
+    assert torch.equal(kept, before)
+    assert ((changed - images).abs().mean((1, 2, 3)) > 0).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS)
+def test_intensity_without_noise_is_a_gain_and_an_offset_within_the_limits(seed):
+    images, labels = hearts()
+    changed, _ = intensity(images, labels, rng(seed), amount=0.2, noise=0.0)
+    for x, y in zip(images.flatten(1).double(), changed.flatten(1).double()):
+        gain, offset = np.polyfit(x, y, 1)
+        assert 0.8 - 1e-4 <= gain <= 1.2 + 1e-4
+        assert abs(offset) <= 0.2 * x.std() + 1e-3
+        np.testing.assert_allclose(y, gain * x + offset, atol=1e-3)
+
+
+def test_intensity_counts_in_the_standard_deviations_of_the_slice():
+    images, labels = hearts()
+    small, _ = intensity(images, labels, rng(3))
+    large, _ = intensity(100 * images, labels, rng(3))
+    torch.testing.assert_close(large, 100 * small, rtol=1e-4, atol=1e-2)
+
+
+def test_without_limits_an_affine_map_changes_nothing():
+    images, labels = hearts()
+    moved, kept = affine(images, labels, rng(), degrees=0, zoom=1, shift=0)
+    torch.testing.assert_close(moved, images, atol=1e-2, rtol=0)
+    assert torch.equal(kept, labels)
+
+
+def centre(mask):
+    return torch.nonzero(mask).double().mean(0)
+
+
+def test_a_shift_goes_as_far_as_said_and_no_farther():
+    images, labels = hearts(200, 100)
+    labels = (labels[:1] == 3).long().expand(200, -1, -1).contiguous()
+    _, kept = affine(images, labels, rng(), degrees=0, zoom=1, shift=0.1)
+    moves = torch.stack([centre(k) - centre(labels[0]) for k in kept]).abs()
+    assert moves.max() <= 10.6 and moves.amax(0).min() > 8.5
+
+
+def test_a_zoom_goes_as_far_as_said_and_no_farther():
+    images, labels = hearts(200, 100)
+    labels = (labels[:1] > 0).long().expand(200, -1, -1).contiguous()
+    _, kept = affine(images, labels, rng(), degrees=0, zoom=1.25, shift=0)
+    ratio = kept.sum((1, 2)) / labels[0].sum()
+    assert 0.58 < ratio.min() < 0.70 and 1.45 < ratio.max() < 1.62
+    assert 0.9 < ratio.log().exp().median() < 1.1  # as often larger as smaller
+
+
+def test_a_rotation_goes_as_far_as_said_and_no_farther():
+    bar = torch.zeros(100, 99, 99, dtype=torch.long)
+    bar[:, 49, 49:90] = 1  # from the centre to the right
+    _, kept = affine(bar[:, None].float(), bar, rng(), degrees=30, zoom=1, shift=0)
+    y, x = torch.stack([centre(k) - 49 for k in kept]).T
+    angles = torch.rad2deg(torch.atan2(y, x))
+    assert angles.abs().max() < 31 and angles.max() > 25 and angles.min() < -25
+
+
+def test_beyond_the_edge_an_image_goes_on_and_labels_are_background():
+    images, labels = torch.full((1, 1, 8, 8), 7.0), torch.full((1, 8, 8), 2)
+    grid = torch.full((1, 8, 8, 2), 0.0)
+    grid[:, :, 4:] = 3.0  # far outside
+    moved, kept = warp(images, labels, grid)
+    assert (moved == 7).all()
+    assert (kept[:, :, :4] == 2).all() and (kept[:, :, 4:] == 0).all()
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_chance_comes_from_the_generator_alone(name):
+    images, labels = hearts(8)
+    images += torch.randn(images.shape, generator=rng(9))
+    torch.manual_seed(1)
+    first = AUGMENTATIONS[name](images, labels, rng(5))
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    again, other = (AUGMENTATIONS[name](images, labels, rng(seed)) for seed in (5, 6))
+    assert all(torch.equal(a, b) for a, b in zip(first, again))
+    assert not torch.equal(first[0], other[0])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_named_variations_are_applied_in_turn_and_the_originals_stay():
+    images, labels = hearts()
+    before = images.clone(), labels.clone()
+    both = augment(images, labels, ("mirror", "affine"), rng(4))
+    one = rng(4)
+    expected = affine(*mirror(images, labels, one), one)
+    assert all(torch.equal(a, b) for a, b in zip(both, expected))
+    assert all(torch.equal(a, b) for a, b in zip((images, labels), before))
+    assert all(torch.equal(a, b) for a, b in zip(augment(images, labels, (), rng()), before))
+
+
+# --- normalise -----------------------------------------------------------------------------------
+
+
+def greys(n=3):
+    return np.random.default_rng(0).integers(0, 100, (n, 9, 7), dtype=np.uint8)
+
+
+def test_zscore_gives_each_slice_mean_zero_and_deviation_one():
+    x = normalise(greys() + np.arange(0, 60, 20, dtype=np.uint8)[:, None, None])
+    assert x.shape == (3, 1, 9, 7) and x.dtype == torch.float32
+    torch.testing.assert_close(x.mean((1, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(x.std((1, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_zscore_does_not_see_how_bright_a_scan_is():
+    torch.testing.assert_close(normalise(greys()), normalise(2 * greys() + 30), atol=1e-5, rtol=1e-5)
+
+
+def test_raw_keeps_the_grey_levels_and_a_blank_slice_is_finite():
+    np.testing.assert_array_equal(normalise(greys(), "raw")[:, 0], greys())
+    assert normalise(np.full((1, 4, 4), 9, np.uint8)).isfinite().all()
+
+
+def test_an_unknown_scale_is_refused():
+    with pytest.raises(ValueError, match="'minmax'"):
+        normalise(greys(), "minmax")

@@ -1,0 +1,143 @@
+"""The losses: values by hand and by plain numpy, gradients against finite differences.
+
+Each group fails after this one-line change of ``cmrseg/losses.py``:
+
+- the report's loss by hand: ``inside: float = 0.001`` -> ``0.01``; ``.mean()`` -> ``.sum() / 8``
+- any batch size: in report(), ``.mean()`` -> ``.sum() / (8 * logits[0, 0].numel())``
+- plain numpy: in cross_entropy(), ``F.cross_entropy(...)`` -> ``F.cross_entropy(...) / 4``; in
+  soft_dice(), ``(p * y).sum((0, 2, 3))`` -> ``(p * y).sum((0, 2))``
+- gradients: in report(), ``p = logits.float().softmax(1)`` -> ``... .detach() + 0 * logits``; or in
+  ce_dice(), ``soft_dice(logits, labels)`` -> ``soft_dice(logits.detach(), labels)``
+- soft Dice's rules: ``softmax(1)[:, 1:]`` and ``classes)[:, 1:]`` -> ``[:, :]``
+- half precision: in cross_entropy(), drop ``.float()``
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cmrseg import losses
+from cmrseg.losses import LOSSES
+
+
+def batch(n, size=5, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    return (torch.randn(n, 4, size, size, generator=rng),
+            torch.randint(4, (n, size, size), generator=rng))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_loss_of_the_report_by_hand(n):
+    """One pixel of each slice; all logits 0 but one, which is log 3 or log 5, of a true class.
+
+    Softmax of (0, 0, 0, log 3) is (1, 1, 1, 3) / 6, and of (log 5, 0, 0, 0) it is (5, 1, 1, 1) / 8.
+    With truth class 3, the first slice gives, per class, -log(1 - 1/6 + 0.001) three times and
+    -log(3/6 + 0.001); their mean over 4 classes: (3 * 0.181123 + 0.691149) / 4 = 0.308629.
+    With truth class 0, the second: (-log(5/8 + 0.001) + 3 * -log(7/8 + 0.001)) / 4
+    = (0.468405 + 3 * 0.132389) / 4 = 0.216393. The third is the first again.
+    """
+    first, second = [0, 0, 0, math.log(3)], [math.log(5), 0, 0, 0]
+    logits = torch.tensor([first, second, first])[:n].view(n, 4, 1, 1)
+    labels = torch.tensor([3, 0, 3])[:n].view(n, 1, 1)
+    by_hand = {1: 0.308629, 2: (0.308629 + 0.216393) / 2, 3: (2 * 0.308629 + 0.216393) / 3}
+    assert losses.report(logits, labels).item() == pytest.approx(by_hand[n], abs=2e-6)
+
+
+def test_the_loss_of_the_report_stays_finite_when_the_network_is_sure_and_wrong():
+    logits = torch.tensor([200.0, -200, -200, -200]).view(1, 4, 1, 1)
+    expected = -(math.log(0.001) + math.log(0.001) + 2 * math.log(1.001)) / 4  # two classes wrong
+    assert losses.report(logits, torch.tensor([[[2]]])).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["report", "ce"])
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_a_mean_over_pixels_is_the_mean_over_the_slices(name, n):
+    logits, labels = batch(n)
+    parts = [LOSSES[name](logits[i : i + 1], labels[i : i + 1]).item() for i in range(n)]
+    assert LOSSES[name](logits, labels).item() == pytest.approx(np.mean(parts), rel=1e-5)
+
+
+def plain(name, logits, labels):
+    """The same from the definitions, pixel by pixel."""
+    logits, labels = logits.double().numpy(), labels.numpy()
+    terms, overlap, size = [], np.zeros(4), np.zeros(4)
+    for n, y, x in np.ndindex(labels.shape):
+        p = np.exp(logits[n, :, y, x]) / np.exp(logits[n, :, y, x]).sum()
+        true = labels[n, y, x]
+        if name == "report":
+            terms += [-np.log(p[c] + 0.001 if c == true else 1 - p[c] + 0.001) for c in range(4)]
+        else:
+            terms.append(-np.log(p[true]))
+        overlap[true] += p[true]
+        size += p
+        size[true] += 1
+    soft_dice = 1 - np.mean([(2 * overlap[c] + 1) / (size[c] + 1) for c in (1, 2, 3)])
+    return {"dice": soft_dice, "ce+dice": np.mean(terms) + soft_dice}.get(name, np.mean(terms))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("n", [1, 3])
+def test_every_loss_equals_its_definition_in_plain_numpy(name, n):
+    logits, labels = batch(n, seed=n)
+    found = LOSSES[name](logits, labels)
+    assert found.shape == () and found.dtype == torch.float32
+    assert found.item() == pytest.approx(plain(name, logits, labels), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_agree_with_finite_differences(name):
+    """Central differences of the loss itself; float32 inside, so the step is not small."""
+    logits, labels = batch(2, size=3)
+    logits.requires_grad_()
+    (gradient,) = torch.autograd.grad(LOSSES[name](logits, labels), logits)
+    steps, h = torch.eye(logits.numel()).view(-1, *logits.shape), 1e-2
+    with torch.no_grad():
+        differences = [LOSSES[name](logits + h * d, labels) - LOSSES[name](logits - h * d, labels)
+                       for d in steps]
+    found = torch.stack(differences) / (2 * h)
+    assert gradient.abs().max() > 1e-2
+    torch.testing.assert_close(gradient.flatten(), found, atol=5e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_falls_as_the_true_class_wins(name):
+    _, labels = batch(2)
+    values = [LOSSES[name](strength * losses.one_hot(labels, 4), labels).item()
+              for strength in (-2, 0, 2, 5, 20)]
+    assert values == sorted(values, reverse=True) and values[-1] < 0.02
+
+
+def test_one_hot_has_a_one_in_the_channel_of_the_class():
+    labels = torch.tensor([[[0, 3], [1, 1]]])
+    expected = torch.tensor([[[1, 0], [0, 0]], [[0, 0], [1, 1]], [[0, 0], [0, 0]], [[0, 1], [0, 0]]])
+    assert torch.equal(losses.one_hot(labels, 4), expected[None].float())
+
+
+def test_soft_dice_does_not_see_how_much_background_there_is():
+    logits, labels = torch.zeros(1, 4, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long)
+    labels[0, 1:3, 1:3] = 2
+    logits = 40 * losses.one_hot(labels, 4)
+    logits[0, 2, 1, 1] = -40  # one of four pixels missed
+    wide = torch.nn.functional.pad(logits, (9, 9, 9, 9))
+    wide[:, 0][wide.sum(1) == 0] = 40
+    more = losses.soft_dice(wide, torch.nn.functional.pad(labels, (9, 9, 9, 9)))
+    assert more.item() == pytest.approx(losses.soft_dice(logits, labels).item(), abs=1e-4)
+
+
+def test_soft_dice_of_slices_without_a_heart_is_finite_and_perfect_when_nothing_is_found():
+    labels = torch.zeros(2, 4, 4, dtype=torch.long)
+    logits = (50 * losses.one_hot(labels, 4)).requires_grad_()
+    loss = losses.soft_dice(logits, labels)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6) and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_logits_give_a_full_precision_loss(name):
+    logits, labels = batch(2)
+    half = logits.bfloat16()
+    found = LOSSES[name](half, labels)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(LOSSES[name](half.float(), labels).item(), rel=1e-6)
