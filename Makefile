@@ -42,6 +42,7 @@ pairs: .venv/ready
 
 address: .venv/ready
 	$(BIN)/python tools/address.py
+	$(BIN)/python tools/pairs.py
 
 clean:
 	rm -rf _build .jupyter_cache .pytest_cache .hypothesis .ruff_cache

@@ -7,15 +7,14 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = ["_config.yml", "CITATION.cff", *(str(p.relative_to(ROOT)) for p in (ROOT / "notebooks").rglob("*.py"))]
-ADDRESS = re.compile(r"https://github\.com/[\w.-]+/cmr-segmentation-book\b")
+PLACES = [ROOT / "_config.yml", ROOT / "CITATION.cff", *(ROOT / "notebooks").rglob("*.py")]
 
 
 def main() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for place in PLACES:
-        path = ROOT / place
-        path.write_text(ADDRESS.sub(project["urls"]["Repository"], path.read_text()))
+    new = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    old = re.search(r"^  url: (\S+)$", (ROOT / "_config.yml").read_text(), re.M)[1]
+    for path in PLACES:
+        path.write_text(path.read_text().replace(old, new))
 
 
 if __name__ == "__main__":

@@ -35,8 +35,9 @@ def main() -> int:
             drifted.append(source.relative_to(ROOT))
             if "--check" not in sys.argv:
                 target.write_text(text)
+    word = "differs from its .ipynb:" if "--check" in sys.argv else "wrote the pair of"
     for path in drifted:
-        print(("differs from its .ipynb: " if "--check" in sys.argv else "wrote the pair of ") + str(path))
+        print(word, path)
     return 1 if drifted and "--check" in sys.argv else 0
 
 

@@ -1,5 +1,6 @@
-"""Before the book is built: bring the optional JavaScript, and forget outputs that are out of date.
+"""Before the book is built: check the slices, bring the optional JavaScript, forget stale outputs.
 
+- A source that cannot be read stops the build with one line, before any notebook runs.
 - vendor/ (ignored by git) gets MathJax and mermaid by `npm pack`. Without npm or a network it stays
   empty, and the pages say what is missing.
 - The execution cache of the book looks at notebooks only. A hash of everything else an output depends
@@ -12,9 +13,12 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
+
+from cmrseg import data
 
 ROOT = Path(__file__).resolve().parents[1]
 VENDOR = ROOT / "vendor"
@@ -36,7 +40,10 @@ def vendor(folder: str, package: str, wanted: list[str]) -> None:
             source = Path(scratch) / "package" / part
             target = staged / Path(part).relative_to(Path(part).parts[0])
             target.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.map"))
+            else:
+                shutil.copy(source, target)
         shutil.move(staged, VENDOR / folder)
 
 
@@ -52,6 +59,10 @@ def fingerprint() -> str:
 
 
 def main() -> None:
+    try:
+        data.load(data.source(), "labelled")
+    except data.BadInput as problem:
+        sys.exit(f"error: {problem}")
     VENDOR.mkdir(exist_ok=True)
     for folder, (package, wanted) in PACKAGES.items():
         if not (VENDOR / folder).exists():
