@@ -412,7 +412,7 @@ def _restore(path: Path, run: Run, optimiser, rng) -> None:
     try:
         with safe_open(path, "pt") as file:
             notes = json.loads(file.metadata()["notes"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         config = TrainConfig.from_dict(notes["config"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         raise BadInput(path, "is damaged", "Remove it and train again") from None

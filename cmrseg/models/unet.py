@@ -25,6 +25,21 @@ ACTIVATIONS = {
 }
 
 
+def conv_block(
+    inputs: int, outputs: int, convolutions: int, kernel: int = 3, activation: str = "relu", dropout: float = 0
+) -> nn.Sequential:
+    """(N, inputs, h, w) -> (N, outputs, h, w): convolution, batch norm, activation; and again."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation={activation!r}: expected one of {', '.join(ACTIVATIONS)}")
+    layers: list[nn.Module] = []
+    for _ in range(convolutions):
+        layers += [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2),
+                   nn.BatchNorm2d(outputs), ACTIVATIONS[activation]()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+        inputs = outputs
+    return nn.Sequential(*layers)
+
+
 class UNet(nn.Module):
     """Logits (N, classes, H, W) from images (N, 1, H, W); H and W are multiples of ``multiple``.
 
@@ -53,14 +68,7 @@ class UNet(nn.Module):
         super().__init__()
 
         def block(inputs: int, outputs: int, size: int = kernel) -> nn.Sequential:
-            """(N, inputs, h, w) -> (N, outputs, h, w): convolution, batch norm, activation; again."""
-            layers: list[nn.Module] = []
-            for _ in range(convolutions):
-                layers += [nn.Conv2d(inputs, outputs, size, padding=size // 2),
-                           nn.BatchNorm2d(outputs), ACTIVATIONS[activation]()]
-                layers += [nn.Dropout(dropout)] if dropout else []
-                inputs = outputs
-            return nn.Sequential(*layers)
+            return conv_block(inputs, outputs, convolutions, size, activation, dropout)
 
         self.skips = skips
         finer, coarser = channels[-2::-1], channels[:0:-1]  # (128, 64, 32, 16), (256, 128, 64, 32)
