@@ -66,6 +66,7 @@ EXPERIMENTS: dict[str, list[Planned]] = {
         "mirrored": {"augment": ("mirror", "affine", "intensity")},
         "strong affine": {"augment": ("strong-affine", "intensity")},
         "strong intensity": {"augment": ("affine", "strong-intensity")},
+        "60 epochs, strong intensity": {"epochs": 60, "augment": ("affine", "strong-intensity")},
         "60 epochs, strong": {"epochs": 60, "augment": ("strong-affine", "strong-intensity")},
         "60 epochs, strong, mirrored": {
             "epochs": 60, "augment": ("mirror", "strong-affine", "strong-intensity")},
