@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import label
 
-from cmrseg.data import CLASSES, SPLITS, BadInput, Slices, list_pngs, read_images, read_pngs, read_split
+from cmrseg.data import (
+    CLASSES, SPLITS, BadInput, Slices, list_pngs, other_size, read_images, read_pngs, read_split,
+)
 
 SAME_PICTURE = 0.97  # correlation above which slices of two patients are called near-duplicates
 COARSEST = 16  # sizes that this does not divide are padded before they enter a network
@@ -36,6 +38,7 @@ def audit(folder: Path) -> tuple[list[BadInput], list[BadInput]]:
         found = {}
     else:
         found = {folder: read_images(folder, errors.append)}
+    errors += _sizes(found)
     for place in (folder, *splits.values()):
         warnings += _foreign_files(place)
     for place, slices in found.items():
@@ -61,10 +64,22 @@ def _foreign_files(folder: Path) -> Iterator[BadInput]:
                 yield BadInput(path, "is not a PNG and is ignored", "Convert it to 8-bit grey PNG")
 
 
+def _path(place: Path, name: str) -> Path:
+    return (place / "image" if (place / "image").is_dir() else place) / f"{name}.png"
+
+
+def _sizes(found: dict[Path, Slices]) -> Iterator[BadInput]:
+    """Train and val slices of two sizes."""
+    labelled = [(place, s) for place, s in found.items() if s.masks is not None and len(s)]
+    for place, s in labelled[1:]:
+        if s.images.shape[1:] != labelled[0][1].images.shape[1:]:
+            yield other_size(_path(place, s.names[0]), s.images.shape[1:], labelled[0][1].images.shape[1:])
+
+
 def _content(place: Path, slices: Slices) -> Iterator[BadInput]:
     for i, name in enumerate(slices.names):
         image = slices.images[i]
-        path = place / "image" / f"{name}.png" if (place / "image").is_dir() else place / f"{name}.png"
+        path = _path(place, name)
         if image.min() == image.max():
             yield BadInput(path, f"is blank: every pixel is {image.min()}", "Look at the original")
         if i == 0 and any(side % COARSEST for side in image.shape):
@@ -87,18 +102,18 @@ def _labels(path: Path, mask: np.ndarray) -> Iterator[BadInput]:
 
 
 def _lookalikes(found: dict[Path, Slices]) -> Iterator[BadInput]:
-    """Pictures of different patients that are all but the same: leakage, if in two splits."""
+    """Pictures of different patients, or splits, that are all but the same: leakage, if in two."""
     found = {place: s for place, s in found.items() if len(s)}
     if not found or len({s.images.shape[1:] for s in found.values()}) > 1:
         return
-    places = [place for place, s in found.items() for _ in s.names]
-    names = [name for s in found.values() for name in s.names]
+    places = np.repeat(np.arange(len(found)), [len(s) for s in found.values()])
+    paths = [_path(place, name) for place, s in found.items() for name in s.names]
     patients = np.concatenate([s.patients for s in found.values()])
     flat = np.concatenate([s.images.reshape(len(s), -1) for s in found.values()]).astype(np.float32)
     flat -= flat.mean(1, keepdims=True)
     flat /= np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6
     alike = np.triu(flat @ flat.T > SAME_PICTURE, 1)
-    for i, j in np.argwhere(alike & (patients[:, None] != patients)):
-        other = places[i] / f"{names[i]}.png"
-        yield BadInput(places[j] / f"{names[j]}.png", f"looks the same as {other}",
+    apart = (patients[:, None] != patients) | (places[:, None] != places)
+    for i, j in np.argwhere(alike & apart):
+        yield BadInput(paths[j], f"looks the same as {paths[i]}",
                        "One slice twice? Keep both on one side of every split")

@@ -60,7 +60,7 @@ def train(
     data: Annotated[Optional[str], typer.Option(help="phantom, acdc96 or a data root. "
                                                 "[default: CMRSEG_DATA, else phantom]")] = None,
     epochs: Annotated[Optional[int], typer.Option(min=1, help="Epochs, if not the preset's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the weights, the order and the augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the weights, the order and the augmentation.")] = 0,
     threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads. [default: all cores]")] = None,
     precision: Annotated[Precision, typer.Option(help="auto takes bf16 where it is faster.")] = Precision.auto,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,

@@ -182,11 +182,12 @@ def read_pngs(paths: dict[int, Path], mask: bool = False, report: Report = _rais
     shapes = [array.shape for array in arrays.values()]
     usual = max(shapes, key=shapes.count, default=None)
     for number in [n for n, array in arrays.items() if array.shape != usual]:
-        report(_other_size(paths[number], arrays.pop(number).shape, usual))
+        report(other_size(paths[number], arrays.pop(number).shape, usual))
     return arrays
 
 
-def _other_size(path: Path, shape, usual) -> BadInput:
+def other_size(path: Path, shape, usual) -> BadInput:
+    """The complaint about a file of another size (H, W) than is usual."""
     found, expected = (f"{width} x {height}" for height, width in (shape, usual))
     return BadInput(path, f"is {found} pixels, expected {expected} like the others",
                     "Crop or pad all slices to one size")
@@ -196,7 +197,7 @@ def read_images(folder, report: Report = _raise) -> Slices:
     """All images ``cmrN.png`` of one folder, without masks, ordered by N."""
     paths = list_pngs(Path(folder), report=report)
     images = read_pngs(paths, report=report)
-    return _slices({n: paths[n] for n in images}, images, None)
+    return _slices({n: paths[n] for n in images}, images, None, report)
 
 
 def read_masks(folder) -> dict[str, np.ndarray]:
@@ -227,18 +228,23 @@ def read_split(root, split: str, report: Report = _raise) -> Slices:
     images, masks = read_pngs(paths, report=report), read_pngs(mask_paths, True, report)
     both = [number for number in images if number in masks]
     for number in [n for n in both if images[n].shape != masks[n].shape]:
-        report(_other_size(mask_paths[number], masks[number].shape, images[number].shape))
+        report(other_size(mask_paths[number], masks[number].shape, images[number].shape))
         both.remove(number)
-    return _slices({n: paths[n] for n in both}, images, masks)
+    return _slices({n: paths[n] for n in both}, images, masks, report)
 
 
-def _slices(paths: dict[int, Path], images: dict, masks: dict | None) -> Slices:
+def _slices(paths: dict[int, Path], images: dict, masks: dict | None, report: Report) -> Slices:
     empty = np.zeros((0, 0, 0), np.uint8)
+    try:
+        patients = patients_of(paths)
+    except BadInput as problem:  # of patients.csv
+        report(problem)
+        patients = np.array(list(paths), dtype=np.int64)
     return Slices(
         np.stack([images[n] for n in paths]) if paths else empty,
         None if masks is None else np.stack([masks[n] for n in paths]) if paths else empty,
         tuple(path.stem for path in paths.values()),
-        patients_of(paths) if paths else np.zeros(0, np.int64),
+        patients,
     )
 
 
@@ -259,6 +265,8 @@ def patients_of(paths: dict[int, Path]) -> np.ndarray:
     ``patients.csv`` (columns image, patient) in the folder or above it says so; without one, each
     image is its own patient.
     """
+    if not paths:
+        return np.zeros(0, np.int64)
     known = set(acdc96_hashes().values())
     if all(path.is_file() and _sha256(path) in known for path in paths.values()):
         return np.array([(number + 1) // 2 for number in paths], dtype=np.int64)
@@ -421,9 +429,12 @@ def fetch(out: Path | None = None, progress: bool = True) -> Path:
     pooch.get_logger().setLevel("ERROR")
     for name, digest in tqdm(acdc96_hashes().items(), "acdc96", unit="file", disable=not progress):
         target = out / name
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             pooch.retrieve(base + name, f"sha256:{digest}", fname=target.name, path=target.parent)
-        except ValueError:
+        except ValueError as error:
+            if "protocol" in str(error):
+                raise BadInput(base, "is not an address", "Set CMRSEG_DATA_URL to http://...") from None
             raise BadInput(base + name, "arrived torn or changed (its SHA-256 differs)",
                            "Try again; if it stays, the source has changed: use a mirror by "
                            "CMRSEG_DATA_URL") from None

@@ -6,6 +6,8 @@ draw into given axes, or make a figure and return it.
 
 from __future__ import annotations
 
+import sys
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,11 +35,10 @@ def style() -> None:
         "image.cmap": "gray", "svg.hashsalt": "cmrseg",
         "axes.prop_cycle": plt.cycler(color=[ACCENT, "#FE6100", "#00A078", *CLASS_COLOURS.values()]),
     })
-    try:
+    if "ipykernel" in sys.modules:  # a notebook
         from matplotlib_inline.backend_inline import set_matplotlib_formats
-    except ImportError:  # a plain script
-        return
-    set_matplotlib_formats("svg")
+
+        set_matplotlib_formats("svg")
 
 
 def panels(columns: int, rows: int = 1, size: float = 2.3) -> tuple[Figure, np.ndarray]:
@@ -59,7 +60,7 @@ def show(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
 def overlay(ax: Axes, image: np.ndarray, mask: np.ndarray, title: str = "", alpha: float = 0.5) -> Axes:
     """Draw a slice (H, W) with its label map (H, W) laid over in colour."""
     show(ax, image, title)
-    ax.imshow(mask, cmap=LABELS, vmin=0, vmax=3, alpha=alpha * (mask > 0), interpolation="nearest")
+    ax.imshow(mask, cmap=LABELS, vmin=0, vmax=3, alpha=float(alpha) * (mask > 0), interpolation="nearest")
     return ax
 
 

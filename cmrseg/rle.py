@@ -17,7 +17,7 @@ import numpy as np
 from cmrseg.data import BadInput
 
 HEADER = ["id", "encoding"]
-ROW = re.compile(r"(cmr(\d+))_mask([123])")
+ROW = re.compile(r"(cmr(0|[1-9][0-9]*))_mask([123])")
 
 
 def encode(mask: np.ndarray) -> str:
@@ -49,6 +49,8 @@ def decode(code: str, shape: tuple[int, int] = (96, 96)) -> np.ndarray:
 
 def write_submission(masks: dict[str, np.ndarray], path: Path) -> None:
     """Write label maps ``{"cmr121": uint8 (H, W), ...}`` as a submission, three rows a slice."""
+    if path.is_dir():
+        raise BadInput(path, "is a folder", "Give a file to write")
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("w", newline="") as file:
@@ -69,6 +71,7 @@ def read_submission(path: Path, shape: tuple[int, int] = (96, 96)) -> dict[str, 
     """
     if not path.is_file():
         raise BadInput(path, "no such file", "Make one with: python -m cmrseg submit")
+    csv.field_size_limit(2**31 - 1)  # the code of a large and noisy mask is long
     try:
         rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
     except (UnicodeDecodeError, csv.Error):
@@ -76,6 +79,8 @@ def read_submission(path: Path, shape: tuple[int, int] = (96, 96)) -> dict[str, 
                        "Write it as UTF-8 CSV") from None
     if not rows or rows[0] != HEADER:
         raise BadInput(path, "does not start with the header id,encoding", "Add that first line")
+    if len(rows) == 1:
+        raise BadInput(path, "has no rows after its header", "Each slice has three")
     masks: dict[str, np.ndarray] = {}
     seen: set[str] = set()
     for line, row in enumerate(rows[1:], start=2):

@@ -206,7 +206,7 @@ def _train_epoch(run: Run, optimiser, images: Tensor, labels: Tensor, epoch: int
         losses.append(loss.detach())
     mean_loss = torch.stack(losses).mean().item()
     if not math.isfinite(mean_loss):
-        raise FloatingPointError(f"the loss is {mean_loss} in epoch {epoch}: try a smaller --lr")
+        raise FloatingPointError(f"the loss is {mean_loss} in epoch {epoch}: try a smaller learning rate")
     return mean_loss
 
 
@@ -355,8 +355,8 @@ def _save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 def save(run: Run, out: Path) -> None:
     """Write ``model.safetensors`` and ``config.json`` into the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
-    _save_tensors(out / MODEL, run.model.state_dict(), {})
     write_text(out / CONFIG, json.dumps(asdict(run.config), indent=1) + "\n")
+    _save_tensors(out / MODEL, run.model.state_dict(), {})  # last: where it lies, the run is finished
 
 
 def load(folder: Path) -> Run:
@@ -374,7 +374,8 @@ def load(folder: Path) -> Run:
     try:
         model = build(config)
         model.load_state_dict(load_file(folder / MODEL))
-    except (SafetensorError, RuntimeError, ValueError, TypeError, OSError):
+        normalise(np.zeros((1, 2, 2), np.uint8), config.scale)  # a scale that we know
+    except (SafetensorError, RuntimeError, ValueError, TypeError, IndexError, OSError):
         raise BadInput(folder / MODEL, "is damaged or does not fit its config.json",
                        "Train again, or copy the whole folder again") from None
     return Run(model.eval(), config)

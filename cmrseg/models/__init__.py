@@ -1,9 +1,12 @@
-"""One architecture, one file: each maps images (N, 1, H, W) to logits (N, 4, H, W)."""
+"""One architecture, one file: each maps images (N, 1, H, W) to logits (N, 4, H, W), or coarser."""
 
 from __future__ import annotations
 
 from torch import nn
 
+from cmrseg.models.alexnet import AlexNet
+from cmrseg.models.ning import Ning
+from cmrseg.models.segnet import SegNet
 from cmrseg.models.unet import UNet
 
 
@@ -18,4 +21,10 @@ def build(config) -> nn.Module:
             config.channels, config.convolutions, config.kernel, config.first_kernel,
             config.activation, config.dropout, config.skips,
         )
-    raise ValueError(f"unknown model {config.model!r}: expected unet")
+    if config.model == "segnet":
+        return SegNet(config.channels, config.dropout)
+    if config.model == "alexnet":
+        return AlexNet(config.channels, config.dropout)
+    if config.model == "ning":
+        return Ning(config.channels)
+    raise ValueError(f"unknown model {config.model!r}: expected unet, segnet, alexnet or ning")
