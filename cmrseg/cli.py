@@ -101,7 +101,8 @@ def train(
         training.write_text(out / RECORD, json.dumps(found, indent=1) + "\n")
         training.save(run, out)
         (out / training.CHECKPOINT).unlink(missing_ok=True)
-    print(f"validation Dice {found['dice_last']:.4f} after {config.epochs} epochs, "
+    dice = "undefined" if found["dice_last"] is None else f"{found['dice_last']:.4f}"
+    print(f"validation Dice {dice} after {config.epochs} epochs, "
           f"{run.seconds:.0f} s in {run.precision}; the network is in {out}")
 
 

@@ -57,11 +57,11 @@ def mean(scores: np.ndarray, average: str = "class") -> float:
         ValueError: an unknown ``average``.
     """
     if average == "class":
-        return float(np.nanmean(per_class(scores)))
+        return float(per_class(per_class(scores)))
     if average == "image":
-        return float(np.nanmean(per_class(scores.T)))
+        return float(per_class(per_class(scores.T)))
     if average == "pooled":
-        return float(np.nanmean(scores))
+        return float(per_class(scores.ravel()))
     raise ValueError(f"average={average!r}: expected class, image or pooled")
 
 

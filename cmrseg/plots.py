@@ -35,7 +35,7 @@ def style() -> None:
         "image.cmap": "gray", "svg.hashsalt": "cmrseg",
         "axes.prop_cycle": plt.cycler(color=[ACCENT, "#FE6100", "#00A078", *CLASS_COLOURS.values()]),
     })
-    if "ipykernel" in sys.modules:  # a notebook
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():  # a notebook
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("svg")

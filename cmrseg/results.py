@@ -42,7 +42,12 @@ def image_table(pred: np.ndarray, held_out: Slices) -> dict[str, list]:
 
 
 def _plain(table: np.ndarray) -> list[list[float | None]]:
-    return [[None if np.isnan(v) else round(float(v), 5) for v in row] for row in table]
+    return [[_number(round(float(v), 5)) for v in row] for row in table]
+
+
+def _number(value: float) -> float | None:
+    """None for NaN, which JSON does not know."""
+    return None if np.isnan(value) else value
 
 
 def record(run: Run, held_out: Slices, split: str, fingerprint: str, protocol: str) -> dict:
@@ -51,7 +56,7 @@ def record(run: Run, held_out: Slices, split: str, fingerprint: str, protocol: s
     images = image_table(pred, held_out)
     means = [mean_dice(d) for d in run.history["dice"] if d is not None]
     epochs = [e for e, d in zip(run.history["epoch"], run.history["dice"]) if d is not None]
-    best = int(np.argmax(means))
+    best = int(np.argmax(np.nan_to_num(means)))
     return {
         "version": VERSION,
         "key": run.config.key(split, fingerprint),
@@ -60,8 +65,8 @@ def record(run: Run, held_out: Slices, split: str, fingerprint: str, protocol: s
         "split": split,
         "seed": run.config.seed,
         "fingerprint": fingerprint,
-        "dice_last": metrics.mean(_floats(images["dice"])),
-        "dice_best": means[best],
+        "dice_last": _number(metrics.mean(_floats(images["dice"]))),
+        "dice_best": _number(means[best]),
         "epoch_best": epochs[best],
         "history": run.history,
         "images": images,
@@ -75,8 +80,8 @@ def record(run: Run, held_out: Slices, split: str, fingerprint: str, protocol: s
 
 
 def mean_dice(by_class: list[float | None]) -> float:
-    """Mean of [RV, Myo, LV], leaving out None."""
-    return float(np.mean([d for d in by_class if d is not None]))
+    """Mean of [RV, Myo, LV], leaving out None; NaN for nothing but None."""
+    return float(metrics.per_class(_floats([[d] for d in by_class]))[0])
 
 
 def _floats(table: list) -> np.ndarray:

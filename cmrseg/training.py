@@ -142,7 +142,7 @@ def fit(
         progress: called after each epoch with the history so far.
 
     Raises:
-        BadInput: a checkpoint that is damaged or of another configuration.
+        BadInput: a checkpoint that is damaged, of another configuration or of other slices.
         FloatingPointError: the loss is no longer a number.
     """
     torch.set_flush_denormal(True)  # tiny numbers late in training would cost ten times the time
@@ -154,11 +154,13 @@ def fit(
         torch.manual_seed(config.seed)  # for the initial weights and for dropout
         rng = torch.Generator().manual_seed(config.seed)  # for the order and the augmentation
         model = build(config).to(device, memory_format=torch.channels_last)
+        images, labels = pad(images, model.multiple), pad(labels[:, None].float(), model.multiple)
+        labels = labels[:, 0].long()
         optimiser = make_optimiser(config, model)
         run = Run(model, config, {"epoch": [], "loss": [], "lr": [], "dice": []},
                   precision=precision, device=device)
         if out is not None and resume and (Path(out) / CHECKPOINT).exists():
-            _restore(Path(out) / CHECKPOINT, run, optimiser, rng)
+            _restore(Path(out) / CHECKPOINT, run, optimiser, rng, train.fingerprint)
         before, started = run.seconds, time.perf_counter()
         for epoch in range(len(run.history["epoch"]) + 1, config.epochs + 1):
             loss = _train_epoch(run, optimiser, images, labels, epoch, rng)
@@ -167,7 +169,7 @@ def fit(
             _append(run.history, epoch=epoch, loss=loss, lr=optimiser.param_groups[0]["lr"], dice=dice)
             run.seconds = before + time.perf_counter() - started
             if out is not None:
-                _checkpoint(Path(out) / CHECKPOINT, run, optimiser, rng)
+                _checkpoint(Path(out) / CHECKPOINT, run, optimiser, rng, train.fingerprint)
             if progress is not None:
                 progress(run.history)
     model.eval()
@@ -254,6 +256,13 @@ def make_optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
 # --- applying ------------------------------------------------------------------------------------
 
 
+def pad(x: Tensor, multiple: int) -> Tensor:
+    """Continue (N, C, H, W) at its lower and right edge, up to sizes that ``multiple`` divides."""
+    height, width = x.shape[2:]
+    beyond = [0, -width % multiple, 0, -height % multiple]
+    return F.pad(x, beyond, mode="replicate") if any(beyond) else x
+
+
 @torch.inference_mode()
 def probabilities(
     model: nn.Module, images: np.ndarray, scale: str = "zscore", batch: int = 20,
@@ -267,11 +276,10 @@ def probabilities(
     model.eval()
     device = next(model.parameters()).device
     height, width = images.shape[1:]
-    pad = [0, -width % model.multiple, 0, -height % model.multiple]
     parts = []
     for start in range(0, len(images), batch):
         x = normalise(images[start : start + batch], scale).to(device)
-        x = F.pad(x, pad, mode="replicate").contiguous(memory_format=torch.channels_last)
+        x = pad(x, model.multiple).contiguous(memory_format=torch.channels_last)
         with autocast(precision, device.type):
             logits = model(x).float()
         if model.stride > 1:
@@ -395,7 +403,7 @@ def read_config(path: Path) -> TrainConfig:
         raise BadInput(path, f"is not a configuration ({error})", "Train again") from None
 
 
-def _checkpoint(path: Path, run: Run, optimiser, rng) -> None:
+def _checkpoint(path: Path, run: Run, optimiser, rng, slices: str) -> None:
     """Everything the next epoch depends on, as tensors and JSON: nothing is pickled."""
     tensors = {f"model.{name}": t for name, t in run.model.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
@@ -405,11 +413,11 @@ def _checkpoint(path: Path, run: Run, optimiser, rng) -> None:
     tensors["rng.batches"] = rng.get_state()
     tensors["rng.global"] = torch.get_rng_state()
     notes = {"config": asdict(run.config), "history": run.history, "seconds": run.seconds,
-             "precision": run.precision}
+             "precision": run.precision, "slices": slices}
     _save_tensors(path, tensors, {"notes": json.dumps(notes)})
 
 
-def _restore(path: Path, run: Run, optimiser, rng) -> None:
+def _restore(path: Path, run: Run, optimiser, rng, slices: str) -> None:
     try:
         with safe_open(path, "pt") as file:
             notes = json.loads(file.metadata()["notes"])
@@ -422,6 +430,8 @@ def _restore(path: Path, run: Run, optimiser, rng) -> None:
                      if getattr(config, f.name) != getattr(run.config, f.name)]
         raise BadInput(path, f"was made with another {', '.join(different)}",
                        "Resume with the same options, or train into another --out")
+    if notes.get("slices", slices) != slices:
+        raise BadInput(path, "was made with other slices", "Resume with the same --data")
     run.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items()
                                if n.startswith("model.")})
     state: dict[int, dict] = {}

@@ -27,10 +27,12 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def nothing_from_outside(monkeypatch):
-    """No test sees the settings of the shell it is started from."""
-    for name in ("CMRSEG_DATA", "CMRSEG_DATA_URL", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    """No test sees the settings of the shell it is started from, or of the test before it."""
+    names = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+    for name in ("CMRSEG_DATA", "CMRSEG_DATA_URL", *names):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    torch.set_flush_denormal(False)
 
 
 def heart(number, size=SIZE):
@@ -52,7 +54,7 @@ def fill(root, splits=SPLITS, size=SIZE):
     """Write a data root of made-up slices."""
     for split, numbers in splits.items():
         for folder in ("image", "mask")[: 1 if split == "test" else 2]:
-            (root / split / folder).mkdir(parents=True)
+            (root / split / folder).mkdir(parents=True, exist_ok=True)
         for number in numbers:
             image, mask = heart(number, size)
             data.write_png(root / split / "image" / f"cmr{number}.png", image)
@@ -62,9 +64,9 @@ def fill(root, splits=SPLITS, size=SIZE):
 
 
 @pytest.fixture
-def root(tmp_path):
+def root(tmp_path_factory):
     """A data root of twelve made-up slices: train 5-12, val 3-4, test 1-2."""
-    return fill(tmp_path / "root")
+    return fill(tmp_path_factory.mktemp("slices"))
 
 
 @pytest.fixture

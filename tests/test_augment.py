@@ -34,18 +34,19 @@ def hearts(n=3, size=48):
     y, x = np.mgrid[:size, :size] - size / 2.0
     labels = np.zeros((n, size, size), int)
     for k in range(n):
-        far = np.hypot(y - k, x - 4)
-        labels[k][np.hypot(y + k, x + 8) < 8] = 1
-        labels[k][far < 11] = 2
-        labels[k][far < 6] = 3
+        far = np.hypot(y - k % 3, x - 6)
+        labels[k][np.hypot(y + k % 3, x + 14) < 5.5] = 1  # apart from the others, and nothing thin
+        labels[k][far < 11.5] = 2
+        labels[k][far < 6.5] = 3
     labels = torch.from_numpy(labels)
     return labels[:, None].float() * STEP, labels
 
 
 def inside(labels, reach=5):
-    """Where a label map is the same all round: away from every boundary."""
-    size = (1, reach, reach)
-    return torch.from_numpy(minimum_filter(labels.numpy(), size) == maximum_filter(labels.numpy(), size))
+    """Where a label map is the same all round: away from every boundary and from the edge."""
+    low, high = (f(labels.numpy(), (1, reach, reach), mode="constant", cval=9)
+                 for f in (minimum_filter, maximum_filter))
+    return torch.from_numpy(low == high)
 
 
 @settings(max_examples=40, deadline=None)

@@ -343,7 +343,7 @@ def test_a_submission_is_not_written_over_a_folder(root, mistake, tmp_path):
     (tmp_path / "taken").mkdir()
     mistake("submit", "--masks", root / "val/mask", "--out", tmp_path / "taken",
             naming=tmp_path / "taken")
-    assert files_in(tmp_path) == files_in(root.parent)
+    assert os.listdir(tmp_path) == ["taken"] and os.listdir(tmp_path / "taken") == []
 
 
 # --- the parser ----------------------------------------------------------------------------------

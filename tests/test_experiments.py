@@ -1,0 +1,195 @@
+"""Experiments: what is planned, and that nothing is computed twice.
+
+Each group fails after this one-line change of ``cmrseg/experiments.py``:
+
+- plans: in EXPERIMENTS, ``seeds=(0, 1, 2)`` -> ``(0, 1, 1)``; ``"train-fold{k}"`` -> ``"train{k}"``
+- the fingerprint: any digit of ACDC96
+- missing: ``if not path.is_file()`` -> ``if path.is_file()``; ``by_path.items()`` -> ``[(p.path(...),
+  p) for p in plan]``
+- runs: in run_one(), ``if not path.is_file()`` -> ``if True``; ``FileLock(lock, timeout=0)`` ->
+  ``FileLock(f"{lock}{os.getpid()}", timeout=0)``; in _work(), ``time.time() > deadline`` -> ``False``
+- records: in records(), ``if not path.is_file()`` -> ``if False``
+"""
+
+import json
+import multiprocessing
+import os
+import threading
+import time
+
+import pytest
+import torch
+from filelock import FileLock
+
+from cmrseg import data, experiments, results
+from cmrseg.data import BadInput
+from cmrseg.experiments import EXPERIMENTS, Planned
+from cmrseg.training import PRESETS, TrainConfig
+
+
+@pytest.fixture
+def plan():
+    """Three runs of a blink each, and the first again under another name."""
+    configs = [TrainConfig(channels=(2, 4), epochs=1, seed=seed) for seed in (0, 1, 2, 0)]
+    return [Planned(f"setting {n}", c, "val", "modern") for n, c in enumerate(configs)]
+
+
+def fingerprint(root):
+    return data.load(root, "labelled").fingerprint
+
+
+# --- plans ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_planned_run_is_filed_in_a_place_of_its_own(name):
+    plan = EXPERIMENTS[name]
+    assert plan and len({p.path() for p in plan}) == len(plan)
+    labels = [(p.setting, p.protocol, p.split, p.config.seed) for p in plan]
+    assert len(set(labels)) == len(plan)
+    assert all(p.path().parent == results.STORE / p.protocol for p in plan)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_planned_run_is_of_a_known_protocol_and_split(name, root):
+    for split in {p.split for p in EXPERIMENTS[name]}:
+        data.split(root, split)
+    assert {p.protocol for p in EXPERIMENTS[name]} <= set(PRESETS)
+
+
+def test_settings_are_compared_on_the_same_splits_with_the_same_seeds():
+    for name, plan in EXPERIMENTS.items():
+        if name == "leakage":  # compares splits
+            continue
+        on = {}
+        for p in plan:
+            on.setdefault(p.setting, set()).add((p.split, p.config.seed))
+        assert len({frozenset(runs) for runs in on.values()}) == 1, name
+
+
+def test_what_is_tuned_is_tuned_without_the_validation_patients():
+    for name in ("book-learning-rate", "book-recipe"):
+        assert all(p.split.startswith(("inner", "train-fold")) for p in EXPERIMENTS[name])
+
+
+def test_pages_look_for_records_of_the_real_slices(real):
+    assert fingerprint(real) == experiments.ACDC96
+
+
+# --- running -------------------------------------------------------------------------------------
+
+
+def test_what_is_missing_is_listed_once_and_shrinks(plan, root, tmp_path):
+    print_ = fingerprint(root)
+    todo = experiments.missing(plan, print_, tmp_path)
+    assert len(todo) == 3 and len({p.path(print_, tmp_path) for p in todo}) == 3
+    path = experiments.run_one(plan[1], root, tmp_path)
+    assert path == plan[1].path(print_, tmp_path) and path.is_file()
+    left = experiments.missing(plan, print_, tmp_path)
+    assert [p.config.seed for p in left] == [0, 2]
+    assert len(experiments.missing(plan, "of other data", tmp_path)) == 3
+
+
+def test_a_record_says_what_was_planned(plan, root, tmp_path):
+    found = results.read(experiments.run_one(plan[2], root, tmp_path))
+    assert TrainConfig.from_dict(found["config"]) == plan[2].config
+    assert (found["split"], found["protocol"], found["seed"]) == ("val", "modern", 2)
+    assert found["fingerprint"] == fingerprint(root)
+    assert found["images"]["name"] == ["cmr3", "cmr4"]
+
+
+def test_a_run_that_is_there_is_not_computed_again(plan, root, tmp_path, monkeypatch):
+    path = experiments.run_one(plan[0], root, tmp_path)
+    before = path.read_bytes()
+    monkeypatch.setattr(experiments, "fit", lambda *_, **__: pytest.fail("computed again"))
+    assert experiments.run_one(plan[0], root, tmp_path) == path
+    assert experiments.run_one(plan[3], root, tmp_path) == path  # another name, the same run
+    assert path.read_bytes() == before
+
+
+def test_a_run_that_another_process_holds_is_left_to_it(plan, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "fit", lambda *_, **__: pytest.fail("computed twice"))
+    path = plan[0].path(fingerprint(root), tmp_path)
+    (tmp_path / ".locks").mkdir()
+    with FileLock(tmp_path / ".locks" / f"{path.stem}.lock"):
+        assert experiments.run_one(plan[0], root, tmp_path) is None
+    assert not path.exists()
+
+
+def test_the_lock_of_a_dead_process_does_not_hold_a_run_up(plan, root, tmp_path):
+    path = plan[0].path(fingerprint(root), tmp_path)
+    (tmp_path / ".locks").mkdir()
+    (tmp_path / ".locks" / f"{path.stem}.lock").write_text("")
+    assert experiments.run_one(plan[0], root, tmp_path) == path and path.is_file()
+
+
+def _worker(plan, root, store, log, start):
+    """Work on the plan as a worker does, slowly, with a line in the log for each training."""
+    train = experiments.fit
+
+    def fit(config, *slices, **options):
+        with open(log, "a") as file:
+            file.write(f"{config.seed} {os.getpid()}\n")
+        time.sleep(0.5)
+        return train(config, *slices, **options)
+
+    experiments.fit = fit
+    start.wait()
+    experiments._work(plan, root, store, None)
+
+
+def test_two_processes_over_one_store_never_compute_a_run_twice(plan, root, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    start, log = context.Barrier(2), tmp_path / "log"
+    store = tmp_path / "store"
+    workers = [context.Process(target=_worker, args=(plan, root, store, log, start))
+               for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    seeds, processes = zip(*(line.split() for line in log.read_text().splitlines()))
+    assert sorted(seeds) == ["0", "1", "2"] and len(set(processes)) == 2
+    assert experiments.missing(plan, fingerprint(root), store) == []
+
+
+def test_running_what_is_missing_fills_the_store_and_then_starts_nothing(
+    plan, root, tmp_path, monkeypatch
+):
+    seen = []
+    left = experiments.run_missing(plan[:2], root, tmp_path, workers=1,
+                                   progress=lambda done, of: seen.append((done, of)))
+    assert left == 0 and seen[-1] == (2, 2) and seen == sorted(seen)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: threading)  # has no Process
+    assert experiments.run_missing(plan[:2], root, tmp_path, workers=2) == 0
+
+
+def test_after_the_time_limit_no_new_run_is_begun(plan, root, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+    threads = torch.get_num_threads()
+    experiments._work(plan, root, tmp_path, deadline=time.time() - 1)
+    assert len(experiments.missing(plan, fingerprint(root), tmp_path)) == 3
+    experiments._work(plan[:1], root, tmp_path, deadline=time.time() + 600)
+    assert len(experiments.missing(plan, fingerprint(root), tmp_path)) == 2
+    torch.set_num_threads(threads)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_records_come_with_what_was_planned_and_a_missing_one_says_how_to_make_it(
+    plan, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(EXPERIMENTS, "small", plan)
+    for p in plan[:2]:
+        key = p.config.key(p.split, experiments.ACDC96)
+        results.write({"version": 1, "protocol": "modern", "key": key}, tmp_path)
+    with pytest.raises(BadInput, match="no record yet for small, setting 2"):
+        experiments.records("small", tmp_path)
+    key = plan[2].config.key("val", experiments.ACDC96)
+    results.write({"version": 1, "protocol": "modern", "key": key}, tmp_path)
+    found = experiments.records("small", tmp_path)
+    assert [p.setting for p, _ in found] == [f"setting {n}" for n in range(4)]
+    assert found[2][1]["key"] == key and found[0][1] == found[3][1]
+    assert json.dumps(found[0][1])

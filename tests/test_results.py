@@ -1,0 +1,196 @@
+"""Records: what is in one, how it is filed, and that the committed ones hold together.
+
+Each group fails after this one-line change of ``cmrseg/results.py``:
+
+- the table: in image_table(), ``metrics.surface_dice(pred, truth, 2)`` -> ``1``;
+  ``metrics.areas(pred)`` -> ``metrics.areas(truth)``
+- a record: ``"dice_best": means[best]`` -> ``means[-1]``; ``"epoch_best": epochs[best]`` -> ``best``;
+  drop the entry ``"commit"``; in _plain(), ``None if np.isnan(v) else`` -> nothing
+- files: in write(), ``write_text(path, ...)`` -> ``path.write_text(...)``; in read(), ``> VERSION``
+  -> ``> 9 * VERSION``; ``KeyError`` -> nothing
+- tables: in curve(), ``if d is not None`` -> ``if e``
+- committed records: in training.TrainConfig, any default; one digit of a record
+"""
+
+import json
+import os
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from cmrseg import data, experiments, metrics, results, training
+from cmrseg.data import BadInput, Slices
+from cmrseg.training import Run, TrainConfig
+
+COMMITTED = sorted(results.STORE.glob("*/*.json"))
+BY_NAME = [pytest.param(path, id=f"{path.parent.name}/{path.stem}") for path in COMMITTED]
+SCORES = [None, [0.2, 0.4, 0.9], None, [0.6, None, 0.8], [0.5, 0.6, 0.7]]  # means 0.5, 0.7, 0.6
+
+
+@pytest.fixture
+def run(tiny):
+    """A network that was never trained, with a history that says otherwise."""
+    torch.manual_seed(0)
+    history = {"epoch": [1, 2, 3, 4, 5], "loss": [5.0, 4, 3, 2, 1], "lr": [0.1] * 5, "dice": SCORES}
+    return Run(training.build(tiny).eval(), tiny, history, 1.234, "fp32", "cpu")
+
+
+def test_the_table_of_slices_holds_what_the_metrics_give():
+    truth = np.zeros((2, 12, 12), np.uint8)
+    truth[0, 2:8, 2:8] = 3
+    truth[1, 4, 4] = 1
+    pred = np.zeros_like(truth)
+    pred[0, 2:8, 4:10] = 3
+    held_out = Slices(truth, truth, ("cmr9", "cmr10"), np.array([5, 5]))
+    table = results.image_table(pred, held_out)
+    assert table["name"] == ["cmr9", "cmr10"] and table["patient"] == [5, 5]
+    assert table["dice"] == [[None, None, round(2 * 24 / 72, 5)], [0, None, None]]
+    assert table["area_true"] == [[0, 0, 36], [1, 0, 0]]
+    assert table["area_pred"] == [[0, 0, 36], [0, 0, 0]]
+    assert table["hd95"] == [[None, None, 2], [round(float(np.hypot(12, 12)), 5), None, None]]
+    one, two = table["surface_dice_1px"][0][2], table["surface_dice_2px"][0][2]
+    assert one < two == 1 and one == round(
+        float(metrics.surface_dice(pred, truth, 1)[0, 2]), 5)
+    assert json.loads(json.dumps(table, allow_nan=False)) == table
+
+
+def test_a_record_has_everything_a_page_may_say(run, root):
+    held_out = data.load(root, "val")
+    found = results.record(run, held_out, "fold3", "0123456789ab", "modern")
+    assert found["config"] == json.loads(json.dumps(asdict(run.config))) | {
+        "channels": (4, 8), "augment": ("affine", "intensity")}
+    assert (found["split"], found["seed"], found["fingerprint"], found["protocol"]) == (
+        "fold3", 0, "0123456789ab", "modern")
+    assert found["key"] == run.config.key("fold3", "0123456789ab")
+    assert (found["dice_best"], found["epoch_best"]) == (pytest.approx(0.7), 4)
+    assert found["history"] == run.history and found["seconds"] == 1.23
+    assert found["device"].startswith("cpu: ") and found["threads"] == torch.get_num_threads()
+    assert found["precision"] == "fp32" and found["versions"]["torch"] == torch.__version__
+    assert set(found["versions"]) >= {"python", "torch", "numpy"} and found["commit"]
+    assert found["version"] == results.VERSION
+    pred = training.predict(run.model, held_out.images)
+    assert found["images"] == results.image_table(pred, held_out)
+    assert found["dice_last"] == pytest.approx(
+        metrics.mean(metrics.dice(pred, held_out.masks)), abs=1e-4)
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_run_without_any_heart_still_gives_a_record_of_plain_json(tiny, root):
+    slices, held_out = data.split(root, "val")
+    slices.masks[:] = held_out.masks[:] = 0
+    run = training.fit(training.replace(tiny, epochs=12, lr=0.02), slices, held_out,
+                       precision="fp32")
+    found = results.record(run, held_out, "val", "0123456789ab", "modern")
+    assert found["history"]["dice"][-1] == [None] * 3
+    json.dumps(found, allow_nan=False)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def test_a_record_is_filed_under_its_protocol_and_key(run, root, tmp_path):
+    found = results.record(run, data.load(root, "val"), "val", "0123456789ab", "modern")
+    path = results.write(found, tmp_path)
+    assert path == results.path_of("modern", found["key"], tmp_path)
+    assert path == tmp_path / "modern" / f"{found['key']}.json"
+    assert results.read(path) == json.loads(json.dumps(found))
+
+
+def test_a_failed_write_leaves_the_old_record(tmp_path, monkeypatch):
+    old = {"version": 1, "protocol": "modern", "key": "0" * 16, "dice_last": 0.5}
+    path = results.write(old, tmp_path)
+
+    def fail(source, target):
+        assert results.read(path) == old and json.loads(open(source).read())["dice_last"] == 0.6
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError):
+        results.write(old | {"dice_last": 0.6}, tmp_path)
+    assert results.read(path) == old and os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("text, word", [
+    ('{"version": 2}', "newer than this package"), ('{"version": 1, "key": "0', "not a record"),
+    ("", "not a record"), ("{}", "not a record"), ("[1]", "not a record"), ("7", "not a record"),
+    ('{"version": "new"}', "not a record"), ("\x00\xff", "not a record")])
+def test_a_newer_or_torn_record_is_refused(text, word, tmp_path):
+    path = tmp_path / "1.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(BadInput, match=word) as caught:
+        results.read(path)
+    assert caught.value.file == str(path)
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def test_the_table_of_dice_and_the_curve_have_a_row_for_what_was_scored(run, root):
+    found = results.record(run, data.load(root, "val"), "val", "0123456789ab", "modern")
+    found = json.loads(json.dumps(found))
+    table = results.dice_table(found)
+    assert list(table) == ["name", "patient", "RV", "Myo", "LV"]
+    assert table["name"].tolist() == ["cmr3", "cmr4"] and table["patient"].tolist() == [3, 4]
+    curve = results.curve(found)
+    assert list(curve) == ["epoch", "loss", "RV", "Myo", "LV", "mean"]
+    assert curve["epoch"].tolist() == [2, 4, 5] and curve["loss"].tolist() == [4, 2, 1]
+    assert curve["mean"].tolist() == pytest.approx([0.5, 0.7, 0.6])
+    assert curve["Myo"].isna().tolist() == [False, True, False]
+
+
+# --- the committed records -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", BY_NAME)
+def test_a_committed_record_stands_where_its_content_says(path):
+    found = results.read(path)
+    config = TrainConfig.from_dict(found["config"])
+    assert path.stem == found["key"] == config.key(found["split"], found["fingerprint"])
+    assert path.parent.name == found["protocol"] and found["seed"] == config.seed
+    assert found["fingerprint"] == experiments.ACDC96
+
+
+@pytest.mark.parametrize("path", BY_NAME)
+def test_the_numbers_of_a_committed_record_follow_from_its_own_tables(path):
+    found = json.loads(path.read_text(), parse_constant=pytest.fail)
+    images, history = found["images"], found["history"]
+    table = np.array(images["dice"], float)
+    by_class = [np.nanmean(column) for column in table.T if not np.isnan(column).all()]
+    assert found["dice_last"] == pytest.approx(np.mean(by_class), abs=1e-9)
+    assert found["dice_last"] == pytest.approx(np.mean(history["dice"][-1]), abs=1e-4)
+    means = {e: np.mean([x for x in d if x is not None])
+             for e, d in zip(history["epoch"], history["dice"]) if d is not None}
+    assert found["dice_best"] == pytest.approx(max(means.values()))
+    assert means[found["epoch_best"]] == max(means.values())
+    assert history["epoch"] == list(range(1, found["config"]["epochs"] + 1))
+    assert {len(column) for column in images.values()} == {len(images["name"])}
+    assert {len(column) for column in history.values()} == {len(history["epoch"])}
+    assert len(set(images["name"])) == len(images["name"])
+
+
+@pytest.mark.parametrize("path", BY_NAME)
+def test_a_committed_record_is_of_the_slices_its_split_holds_out(path, real):
+    found = results.read(path)
+    _, held_out = data.split(real, found["split"])
+    assert found["images"]["name"] == list(held_out.names)
+    assert found["images"]["patient"] == held_out.patients.tolist()
+    assert found["images"]["area_true"] == metrics.areas(held_out.masks).tolist()
+
+
+@pytest.mark.slow
+def test_a_committed_record_is_computed_again(real):
+    """On the machine that made it, to the last digit; elsewhere rounding differs and adds up."""
+    if not COMMITTED:
+        pytest.skip("no records yet")
+    found = min(map(results.read, COMMITTED), key=lambda record: record["seconds"])
+    config, (train, held_out) = TrainConfig.from_dict(found["config"]), data.split(
+        real, found["split"])
+    torch.set_num_threads(found["threads"])
+    run = training.fit(config, train, held_out, precision=found["precision"])
+    again = results.record(run, held_out, found["split"], found["fingerprint"], found["protocol"])
+    torch.set_num_threads(1)
+    if all(again[what] == found[what] for what in ("device", "versions")):
+        assert again["images"] == found["images"]
+    assert again["dice_last"] == pytest.approx(found["dice_last"], abs=0.03)
