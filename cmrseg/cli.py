@@ -60,7 +60,7 @@ def train(
     data: Annotated[Optional[str], typer.Option(help="phantom, acdc96 or a data root. "
                                                 "[default: CMRSEG_DATA, else phantom]")] = None,
     epochs: Annotated[Optional[int], typer.Option(min=1, help="Epochs, if not the preset's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the weights, the order and the augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all that chance does.")] = 0,
     threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads. [default: all cores]")] = None,
     precision: Annotated[Precision, typer.Option(help="auto takes bf16 where it is faster.")] = Precision.auto,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
@@ -254,6 +254,66 @@ def doctor(
                 print(f"{kind}: {finding}")
         print(f"{len(errors)} errors, {len(warnings)} warnings in {folder}")
     raise typer.Exit(2 if errors else 0)
+
+
+@app.command()
+def sweep(
+    name: Annotated[str, typer.Argument(help="An experiment, or all; results lists them.")],
+    protocol: Annotated[Optional[Preset], typer.Option(help="Only the runs of this recipe.")] = None,
+    data: Annotated[Optional[str], typer.Option(help="phantom, acdc96 or a data root. "
+                                                "[default: CMRSEG_DATA, else phantom]")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 1,
+    limit_minutes: Annotated[Optional[float], typer.Option(help="Begin no run after so long.")] = None,
+    store: Annotated[Optional[Path], typer.Option(help="Folder of the records. [default: results]")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again what failed before.")] = False,
+) -> None:
+    """Compute the runs of an experiment that have no record yet. Safe to stop at any moment."""
+    from cmrseg import data as slices
+    from cmrseg import experiments, results
+
+    store, source = store or results.STORE, data or slices.source()
+    plan = [p for n in _named(name) for p in experiments.EXPERIMENTS[n]
+            if protocol is None or p.protocol == protocol.value]
+    bar = tqdm(desc=name, unit="run", disable=None)
+
+    def show(done: int, planned: int) -> None:
+        bar.total = planned
+        bar.update(done - bar.n)
+
+    with _hint("stopped; finished runs are kept: the same command goes on"), bar:
+        left = experiments.run_missing(plan, source, store, workers, limit_minutes, retry, show)
+    print(f"{name}: nothing is missing" if not left else f"{name}: {left} runs are still missing; "
+          "the same command goes on")
+
+
+@app.command()
+def results(
+    name: Annotated[str, typer.Argument(help="An experiment, or all.")] = "all",
+    store: Annotated[Optional[Path], typer.Option(help="Folder of the records. [default: results]")] = None,
+    as_json: Json = False,
+) -> None:
+    """What each experiment has and lacks on the real slices."""
+    from cmrseg import experiments
+    from cmrseg import results as records
+
+    rows = [experiments.overview(n, protocol, store or records.STORE) for n in _named(name)
+            for protocol in dict.fromkeys(p.protocol for p in experiments.EXPERIMENTS[n])]
+    if as_json:
+        print(json.dumps(rows))
+        return
+    print(f"{'experiment':24} {'protocol':9} settings  runs  missing  failed")
+    for row in rows:
+        print("{experiment:24} {protocol:9} {settings:8} {runs:5} {missing:8} {failed:7}".format(**row))
+
+
+def _named(name: str) -> list[str]:
+    from cmrseg import experiments
+
+    if name == "all":
+        return list(experiments.EXPERIMENTS)
+    if name not in experiments.EXPERIMENTS:
+        raise BadInput(name, "no such experiment", f"One of: all, {', '.join(experiments.EXPERIMENTS)}")
+    return [name]
 
 
 @contextmanager

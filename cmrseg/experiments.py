@@ -8,8 +8,9 @@ run twice, and a lock dies with its process.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
-import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from cmrseg import data, results
-from cmrseg.training import PRESETS, TrainConfig, fit
+from cmrseg.training import PRESETS, TrainConfig, fit, write_text
 
 ACDC96 = "da3871a4a8ce"  # fingerprint of the real labelled slices, so that pages find their records
 
@@ -98,29 +99,58 @@ def records(name: str, store: Path = results.STORE) -> list[tuple[Planned, dict]
     return found
 
 
-def missing(plan: list[Planned], fingerprint: str, store: Path = results.STORE) -> list[Planned]:
-    """Those of a plan that have no record yet, each key once."""
+def failure(planned: Planned, fingerprint: str, store: Path = results.STORE) -> Path:
+    """Where the note lies that says why a run failed."""
+    return planned.path(fingerprint, store).with_suffix(".failed.json")
+
+
+def missing(
+    plan: list[Planned], fingerprint: str, store: Path = results.STORE, retry: bool = False
+) -> list[Planned]:
+    """Those of a plan that have neither record nor (unless ``retry``) a note of failure, once each."""
     by_path = {p.path(fingerprint, store): p for p in plan}
-    return [p for path, p in by_path.items() if not path.is_file()]
+    return [p for path, p in by_path.items() if not path.is_file()
+            and (retry or not failure(p, fingerprint, store).is_file())]
 
 
-def run_one(planned: Planned, source: str, store: Path = results.STORE, precision: str = "fp32"):
+def overview(name: str, protocol: str, store: Path = results.STORE) -> dict:
+    """What an experiment has and lacks under one protocol, on the real slices: counts."""
+    plan = [p for p in EXPERIMENTS[name] if p.protocol == protocol]
+    plan = list({p.path(ACDC96, store): p for p in plan}.values())
+    lacking = len(missing(plan, ACDC96, store))
+    failed = len(missing(plan, ACDC96, store, retry=True)) - lacking
+    return {"experiment": name, "protocol": protocol, "settings": len({p.setting for p in plan}),
+            "runs": len(plan) - lacking - failed, "missing": lacking, "failed": failed}
+
+
+def run_one(
+    planned: Planned, source: str, store: Path = results.STORE, precision: str = "fp32"
+) -> Path | None:
     """Train one planned run and file its record, unless it is there or being made elsewhere.
 
+    A run that fails leaves a note with the reason in the place of its record.
+
     Returns:
-        The path of the record, or None where another process holds the run.
+        The path of the record or note, or None where another process holds the run.
     """
     fingerprint = data.load(source, "labelled").fingerprint
-    path = planned.path(fingerprint, store)
+    path, note = planned.path(fingerprint, store), failure(planned, fingerprint, store)
     lock = store / ".locks" / f"{path.stem}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            if not path.is_file():
-                train, held_out = data.split(source, planned.split)
+            if path.is_file():
+                return path
+            train, held_out = data.split(source, planned.split)
+            try:
                 run = fit(planned.config, train, held_out, precision=precision)
-                found = results.record(run, held_out, planned.split, fingerprint, planned.protocol)
-                results.write(found, store)
+            except (ArithmeticError, RuntimeError, ValueError) as error:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                reason = {"key": path.stem, "setting": planned.setting, "reason": str(error)}
+                write_text(note, json.dumps(reason) + "\n")
+                return note
+            results.write(results.record(run, held_out, planned.split, fingerprint, planned.protocol), store)
+            note.unlink(missing_ok=True)
     except Timeout:
         return None
     return path
@@ -132,33 +162,40 @@ def run_missing(
     store: Path = results.STORE,
     workers: int = 1,
     limit_minutes: float | None = None,
+    retry: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
     """Compute what is missing of a plan, one process per worker with one thread each.
 
-    At the time limit no new run is begun. ``progress`` is called with (done, planned) now and then.
+    Every worker goes through the same list and skips what it finds done or locked. At the time
+    limit no new run is begun. ``progress`` is called with (done, planned) once a second.
 
     Returns:
         How many runs are still missing.
     """
     deadline = None if limit_minutes is None else time.time() + 60 * limit_minutes
     fingerprint = data.load(source, "labelled").fingerprint
-    todo = missing(plan, fingerprint, store)
+    todo = missing(plan, fingerprint, store, retry)
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_work, args=(todo, source, store, deadline), daemon=True)
                  for _ in range(min(workers, len(todo)))]
     for process in processes:
         process.start()
-    while any(process.is_alive() for process in processes):
-        time.sleep(1)
-        if progress is not None:
-            progress(len(todo) - len(missing(todo, fingerprint, store)), len(todo))
-    return len(missing(plan, fingerprint, store))
+    try:
+        while any(process.is_alive() for process in processes):
+            time.sleep(1)
+            if progress is not None:
+                progress(len(todo) - len(missing(todo, fingerprint, store)), len(todo))
+    finally:
+        for process in processes:
+            process.terminate()  # on Ctrl-C; a worker that is through does not mind
+            process.join()
+    return len(missing(todo, fingerprint, store))
 
 
 def _work(todo: list[Planned], source: str, store: Path, deadline: float | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends its workers
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
     for planned in todo:
         if deadline is not None and time.time() > deadline:
             return

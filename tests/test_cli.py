@@ -74,6 +74,14 @@ def test_from_slices_to_a_submission_and_back(root, command, tmp_path):
         np.testing.assert_array_equal(mask, masks_of(back)[name])
 
 
+def test_true_masks_survive_the_way_through_a_submission(root, command, tmp_path):
+    masks, path, back = root / "train" / "mask", tmp_path / "s.csv", tmp_path / "back"
+    command("submit", "--masks", masks, "--out", path)
+    command("decode", "--submission", path, "--out", back, "--size", "32x32")
+    assert {n: m.tolist() for n, m in masks_of(back).items()} == {
+        n: m.tolist() for n, m in masks_of(masks).items()}
+
+
 def test_each_mask_is_that_of_its_own_image_whatever_else_lies_there(root, model, command, tmp_path):
     together, alone = tmp_path / "together", tmp_path / "alone"
     command("predict", "--model", model, "--images", root / "train/image", "--out", together)
@@ -208,7 +216,7 @@ def test_a_submission_may_have_a_byte_order_mark_and_dos_lines(tmp_path, command
     pytest.param([*GOOD[:5], "cmr2_mask3," + "9" * 5000 + " 1"], "line 7", id="5000 digits"),
     pytest.param([*GOOD[:5], "cmr2_mask3,20 5 30"], "line 7", id="odd count"),
     pytest.param([*GOOD[:5], "cmr2_mask3,²0 5"], "line 7", id="strange digits"),
-    pytest.param([*GOOD, GOOD[4]], "line 8", id="twice the same id"),
+    pytest.param([*GOOD, "cmr2_mask2,50 2"], "line 8: repeats cmr2_mask2", id="twice the same id"),
     pytest.param([*GOOD[:5], "../../cmr2_mask3,20 1"], "line 7", id="a path"),
     pytest.param([*GOOD[:5], "/tmp/cmr2_mask3,20 1"], "line 7", id="an absolute path"),
     pytest.param([*GOOD[:5], "cmr2_mask4,20 1"], "line 7", id="a fourth class"),
