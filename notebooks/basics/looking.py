@@ -1,0 +1,341 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Look before you score
+#
+# The training is over, and a number stands at the end of the last line. It is tempting to write it
+# down and go home. What would you have seen, had you looked?
+
+# %% tags=["remove-cell"]
+# In Colab this fetches the book and its package; anywhere else it does nothing.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("cmrseg") is None:
+    address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
+    subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    sys.path.insert(0, "book")
+
+# %% tags=["hide-input"]
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
+from scipy.ndimage import binary_dilation, binary_erosion
+
+from cmrseg import data, metrics, plots, rle
+from cmrseg.training import TrainConfig, fit, predict, save
+
+plots.style()
+SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
+train, val = data.split(data.source(), "val")
+
+# %% [markdown]
+# A small network was trained while this page was made, for a few seconds. It then labelled the
+# validation slices, and we sorted them by their mean Dice.
+
+# %% tags=["hide-input"]
+config = TrainConfig(channels=(8, 16, 32, 64, 128), epochs=1 if SMOKE else 8)
+run = fit(config, train[:16] if SMOKE else train)
+pred = predict(run.model, val.images)
+table = metrics.dice(pred, val.masks)
+each = metrics.per_class(table.T)  # mean over the classes, for every slice
+order = np.argsort(each)[::-1]
+shown = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+
+figure, axes = plots.panels(3, size=2.9)
+for ax, (rank, i) in zip(axes, shown.items()):
+    title = f"{rank}: {val.names[i]}, Dice {each[i]:.2f}"
+    plots.overlay(ax, val.images[i], pred[i], title)
+    plots.contours(ax, val.masks[i])
+plots.class_legend(figure)
+
+# %% [markdown]
+# *Filled: the network. Outlined: the truth. The best slice shows what the network can do, the median
+# what to expect, the worst what to be afraid of. One mean stands for all three.*
+
+# %%
+print(f"mean Dice {metrics.mean(table):.3f}")
+for name, score in zip(plots.CLASS_COLOURS, metrics.per_class(table)):
+    print(f"{name:>9} {score:.3f}")
+for rank, i in shown.items():
+    print(f"{rank}: {val.names[i]}, patient {val.patients[i]}, {each[i]:.3f}")
+
+# %% [markdown]
+# Never pick such slices by hand: it is too easy to pick the pretty ones. *Best, median, worst* is a rule
+# that anyone can repeat, and one that shows the reader what the author would rather not.
+#
+# ## What kind of wrong?
+#
+# A pixel can be wrong in three ways. It belongs to the heart and was *missed*; it does not and was
+# *invented*; or it was found to be heart, but the *wrong part*.
+
+# %% tags=["hide-input"]
+KINDS = {"missed": "#FE6100", "invented": "#00A078", "wrong part": "#785EF0"}
+SHADES = ListedColormap(["none", *KINDS.values()])
+
+
+def kinds(pred, truth):
+    """0 right, 1 missed, 2 invented, 3 wrong part, for every pixel."""
+    missed, invented = (pred == 0) & (truth > 0), (pred > 0) & (truth == 0)
+    part = (pred > 0) & (truth > 0) & (pred != truth)
+    return missed + 2 * invented + 3 * part
+
+
+errors = kinds(pred, val.masks)
+figure, axes = plots.panels(3, size=2.9)
+for ax, (rank, i) in zip(axes, shown.items()):
+    plots.show(ax, val.images[i], f"{rank}: {(errors[i] > 0).sum()} pixels wrong")
+    ax.imshow(errors[i], cmap=SHADES, vmin=0, vmax=3, interpolation="nearest")
+handles = [Patch(color=colour, label=kind) for kind, colour in KINDS.items()]
+figure.legend(handles=handles, loc="outside lower center", ncols=3);
+
+# %% [markdown]
+# *The same three slices, only the mistakes. A thin rim of them along the outlines is nearly a matter of
+# taste: there a doctor would hesitate too. A solid patch is a different thing. It says that the network
+# did not understand the picture, and no shift of an outline will cure that.*
+#
+# To put a number on it: how many of the wrong pixels lie within one pixel of a true outline?
+
+# %%
+def near_outline(mask):
+    """Pixels at most one away from the outline of any class of one label map."""
+    outline = np.zeros(mask.shape, bool)
+    for c in np.unique(mask):
+        outline |= (mask == c) & ~binary_erosion(mask == c, border_value=1)
+    return binary_dilation(outline)
+
+
+rim = np.stack([near_outline(mask) for mask in val.masks])
+wrong = errors > 0
+print(f"on the rim: {(wrong & rim).sum() / wrong.sum():.0%} of all wrong pixels, "
+      f"but only {rim.mean():.0%} of all pixels")
+for k, kind in enumerate(KINDS, start=1):
+    print(f"{kind:>10}: {(errors == k).sum() / wrong.sum():.0%} of all wrong pixels")
+
+# %% [markdown]
+# ## All of them, at a glance
+#
+# Twenty slices fit on one page. Before you believe any score, look once at all of them. It takes a minute,
+# and it catches what no mean will show: a mask that is mirrored, one that belongs to another slice, an
+# empty one.
+
+# %% tags=["hide-input"]
+figure, axes = plots.panels(7, 3, size=1.5)
+for ax, i in zip(axes, order):
+    plots.overlay(ax, val.images[i], pred[i], alpha=0.45)
+    plots.contours(ax, val.masks[i], width=0.9)
+    ax.set_title(f"{val.names[i]}  {each[i]:.2f}", fontsize=8.5)
+
+# %% [markdown]
+# *From best to worst. Look longest at the last row, and at who is in it: do the two slices of a patient
+# stand together?*
+#
+# ## Predicting a folder
+#
+# A network that is to be of use must work on files. On the command line, that is one line for each
+# step. Below a notebook plays the command line: it writes a folder of images and one of true masks, and
+# saves the network.
+
+# %%
+folder = tempfile.TemporaryDirectory()
+here = Path(folder.name)
+save(run, here / "run")
+for name in ("images", "truth"):
+    (here / name).mkdir()
+for name, image, mask in zip(val.names, val.images, val.masks):
+    data.write_png(here / "images" / f"{name}.png", image)
+    data.write_png(here / "truth" / f"{name}_mask.png", mask)
+rows = [f"{name},{patient}" for name, patient in zip(val.names, val.patients)]
+(here / "patients.csv").write_text("\n".join(["image,patient", *rows]))
+
+
+def shell(words):
+    """Run a cmrseg command in that folder; return what it printed."""
+    print("$ python -m cmrseg", words)
+    command = [sys.executable, "-m", "cmrseg", *words.split()]
+    done = subprocess.run(command, cwd=here, text=True, capture_output=True, check=True)
+    return done.stdout
+
+
+print(shell("predict --model run --images images --out masks"))
+scores = json.loads(shell("evaluate --pred masks --truth truth --json"))
+print("holds:", ", ".join(scores))
+for name, dice in scores["dice"].items():
+    low, high = scores["interval"][name]
+    print(f"{name:>6} {dice:.3f}  [{low:.3f}, {high:.3f}]")
+
+# %% [markdown]
+# With `--json` the scores come for a program to read, without it as a small table. The intervals
+# count patients, not slices: `patients.csv` says who is who. And the files hold the same masks
+# as the memory of this page:
+
+# %%
+files = data.read_masks(here / "masks")
+equal = all((files[name] == mask).all() for name, mask in zip(val.names, pred))
+print("masks:", len(files), "| values:", *np.unique(list(files.values())))
+print("the same as in memory:", equal)
+
+# %% [markdown]
+# ## The submission file
+#
+# To score many masks at once, a course asks for one text file. A mask becomes text by a
+# *run-length code*: number the pixels, write down where each run of mask pixels starts and how long it
+# is. Two conventions must be known. Kaggle numbers *down the columns*, and it counts *from 1*.
+
+# %% tags=["hide-input"]
+tiny = np.array([[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0], [0, 1, 0, 0]])
+numbers = np.arange(1, tiny.size + 1).reshape(tiny.shape, order="F")
+figure, ax = plt.subplots(figsize=(2.9, 3.3))
+ax.imshow(tiny, cmap=ListedColormap(["#80808022", "#DC267FB0"]))
+for (row, column), number in np.ndenumerate(numbers):
+    ink = "white" if tiny[row, column] else plots.GREY
+    ax.text(column, row, number, ha="center", va="center", fontsize=13, color=ink)
+ax.hlines(np.arange(-0.5, 5), -0.5, 3.5, color=plots.GREY, linewidth=0.6)
+ax.vlines(np.arange(-0.5, 4), -0.5, 4.5, color=plots.GREY, linewidth=0.6)
+ax.set_title(f"code: {rle.encode(tiny)}")
+ax.axis("off");
+
+# %% [markdown]
+# *A mask of five rows and four columns, with the number of every pixel. Its code stands above: pairs of
+# start and length. The long run goes on from the foot of one column to the head of the next.*
+
+# %%
+code = rle.encode(tiny)
+print("code:            ", code)
+print("decoded is equal:", np.array_equal(rle.decode(code, (5, 4)), tiny))
+print("along the rows:  ", rle.encode(tiny.T), "  a valid code of another mask")
+
+# %% [markdown]
+# The last line is what a forgotten transpose looks like. No program will complain: it is a valid code,
+# and the score is merely low. Only a look at the decoded mask tells.
+#
+# The file has a header and three rows a slice, one for each class. `submit` writes it, `decode` turns it
+# back into masks.
+
+# %%
+print(shell("submit --masks masks --out submission.csv"))
+for line in (here / "submission.csv").read_text().splitlines()[:4]:
+    print(line if len(line) < 70 else line[:66] + " ...")
+back = rle.read_submission(here / "submission.csv")
+equal = all((back[name] == files[name]).all() for name in files)
+print("\nall masks come back:", equal)
+
+# %% [markdown]
+# ## The right mask under the wrong name
+#
+# The published code of the 2020 report {cite}`report2020` lists the image files, predicts them in that
+# order, and names the results with a counter. That works as long as the list is in the order of the
+# numbers. But a folder promises no order: Python's `os.listdir` and `glob` give the names as the file
+# system keeps them, and each keeps them in its own way. The report's own score says that things were in
+# order where it was made. Elsewhere they may not be.
+
+# %%
+listed = [name.removesuffix(".png") for name in os.listdir(here / "images")]
+if listed == list(val.names):  # this file system lists in order; many do not
+    listed = sorted(listed, key=lambda name: name[::-1])
+print("by number:", *val.names[:6], "...")
+print("as listed:", *listed[:6], "...")
+print("sorted as text:", *sorted(["cmr8", "cmr9", "cmr10", "cmr11"]))
+
+# %% [markdown]
+# Sorting as text is no cure for long: it puts cmr10 before cmr8. Now the counter: the first mask gets
+# the first number, whoever's it is.
+
+# %% tags=["hide-input"]
+place = {name: i for i, name in enumerate(val.names)}
+swapped = pred[[place[name] for name in listed]]  # row k: the mask saved under name k
+moved = [i for i in range(len(val)) if listed[i] != val.names[i]]
+figure, axes = plots.panels(3, size=2.9)
+for ax, i in zip(axes, moved):
+    title = f"{val.names[i]} with {listed[i]}'s mask"
+    plots.overlay(ax, val.images[i], swapped[i], title)
+    plots.contours(ax, val.masks[i])
+
+# %% [markdown]
+# *True outlines, and the masks that were saved under these names. Nothing is wrong with any of them, but
+# the slice.*
+
+# %%
+same = sum(a == b for a, b in zip(listed, val.names))
+print(f"{same} of {len(val)} masks under their own name")
+print(f"Dice by name    {metrics.mean(table):.3f}")
+print(f"Dice by counter {metrics.mean(metrics.dice(swapped, val.masks)):.3f}")
+folder.cleanup()
+
+# %% [markdown]
+# Such a mistake costs a whole submission and leaves no trace in the training. The cure is to let each
+# mask carry the name of its own image from the start, as {func}`cmrseg.data.list_pngs` and `predict`
+# do, and to look at three overlays made from the *files*, not from memory.
+#
+# ## What to conclude
+#
+# Look at the best, the median and the worst, then at all of them. Ask what kind of wrong it is. Check the files
+# that leave your hands: how many, which names, which values, decoded again and laid over their images.
+# Then score.
+#
+# ## Try
+#
+# ```{exercise} Whose patient is it?
+# :label: looking-pairs
+# Is the network's luck with a slice shared by the other slice of the same patient? Compute the
+# correlation of the two mean Dices over the patients. With so few patients, how far would you trust it?
+# ```
+#
+# ```{solution-start} looking-pairs
+# :class: dropdown
+# ```
+
+# %%
+people = np.unique(val.patients)
+people = people[np.bincount(val.patients)[people] > 1]
+pairs = np.array([each[val.patients == p][:2] for p in people])
+print(f"{len(pairs)} patients, correlation {np.corrcoef(pairs.T)[0, 1]:.2f}")
+
+# %% [markdown]
+# Ten pairs say little: one odd patient can make or undo the correlation. If it is well above zero, two
+# slices of a patient tell less than two slices of two patients would. The page on patients takes this
+# up with sixty pairs.
+#
+# ```{solution-end}
+# ```
+
+# %% [markdown]
+# ```{exercise} Shorter still
+# :label: looking-shorter
+# How long is the run-length code of a mask, compared with one digit for every pixel? Which shapes make
+# it long?
+# ```
+#
+# ```{solution-start} looking-shorter
+# :class: dropdown
+# ```
+
+# %%
+board = np.indices((96, 96)).sum(0) % 2
+mean = np.mean([len(rle.encode(mask == 2)) for mask in val.masks])
+print(f"one digit a pixel: {board.size} characters")
+print(f"a true myocardium: {mean:.0f} characters on average")
+print(f"a chessboard:      {len(rle.encode(board))} characters")
+
+# %% [markdown]
+# Much shorter: a run costs two numbers however long it is. The code grows with the outline, not with
+# the area. A chessboard is the worst case, for every second pixel starts a run of its own.
+#
+# ```{solution-end}
+# ```
