@@ -54,19 +54,23 @@ FOLDS = tuple(f"fold{k}" for k in range(data.FOLDS))
 TRAIN_FOLDS = tuple(f"train-fold{k}" for k in range(data.FOLDS))
 RANDOM = tuple(f"random{k}" for k in range(data.FOLDS))
 
+FIRST = {"epochs": 30, "augment": ("affine", "intensity")}  # the recipe we began with
+
 EXPERIMENTS: dict[str, list[Planned]] = {
-    # The peak learning rate of the book's recipe, chosen within the training part of one fold.
+    # The peak learning rate, chosen within the training part of one fold.
     "book-learning-rate": _runs(
-        "book", ["inner0"], settings={f"{lr:g}": {"lr": lr} for lr in (0.0015, 0.003, 0.006)}
+        "book", ["inner0"], settings={f"{lr:g}": FIRST | {"lr": lr} for lr in (0.0015, 0.003, 0.006)}
     ),
-    # What to change in the recipe, chosen by five folds within the training patients.
+    # The first recipe on the report's split: it missed 0.86, so a better one was looked for.
+    "book-first": _runs("book", ["val"], seeds=(0, 1, 2), settings={"first recipe": FIRST}),
+    # What to change in it, chosen by five folds within the training patients.
     "book-recipe": _runs("modern", TRAIN_FOLDS, settings={
-        "as it was": {},
-        "batch 2": {"batch": 2},
-        "60 epochs": {"epochs": 60},
-        "mirrored": {"augment": ("mirror", "affine", "intensity")},
-        "strong affine": {"augment": ("strong-affine", "intensity")},
-        "strong intensity": {"augment": ("affine", "strong-intensity")},
+        "as it was": FIRST,
+        "batch 2": FIRST | {"batch": 2},
+        "60 epochs": FIRST | {"epochs": 60},
+        "mirrored": FIRST | {"augment": ("mirror", "affine", "intensity")},
+        "strong affine": FIRST | {"augment": ("strong-affine", "intensity")},
+        "strong intensity": FIRST | {"augment": ("affine", "strong-intensity")},
         "60 epochs, strong intensity": {"epochs": 60, "augment": ("affine", "strong-intensity")},
         "60 epochs, strong": {"epochs": 60, "augment": ("strong-affine", "strong-intensity")},
         "60 epochs, strong, mirrored": {

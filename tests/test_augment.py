@@ -62,6 +62,14 @@ def test_a_warped_image_still_equals_its_mask_away_from_boundaries(seed, name):
     assert ((moved[:, 0] / STEP - kept).abs() > 0.6).float().mean() < 0.08
 
 
+@settings(max_examples=10, deadline=None)
+@given(seed=SEEDS, name=st.sampled_from(["affine", "strong-affine"]))
+def test_a_warp_invents_no_class_between_two_others(seed, name):
+    images, labels = hearts()
+    _, kept = AUGMENTATIONS[name](images, torch.where(labels > 1, 3, 0), rng(seed))
+    assert set(kept.unique().tolist()) == {0, 3}
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=SEEDS)
 def test_a_mirrored_image_is_exactly_its_mask_and_each_slice_has_its_own_chance(seed):
