@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import stats
 
@@ -56,3 +58,84 @@ def dice_summary(scores: np.ndarray, patients: np.ndarray) -> dict[str, dict]:
         if name != "mean":
             summary["absent"][name] = int(np.isnan(column).sum())
     return summary
+
+
+# --- comparing two settings ----------------------------------------------------------------------
+
+MARGIN = 0.02  # of Dice: settings closer than this are called equivalent
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of two settings and its standard error, with degrees of freedom."""
+
+    mean: float
+    se: float
+    freedom: float
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Student's interval round the mean: (low, high)."""
+        half = stats.t.ppf((1 + level) / 2, self.freedom) * self.se
+        return float(self.mean - half), float(self.mean + half)
+
+
+def paired_difference(
+    a: np.ndarray, b: np.ndarray, run_variance: float, runs: int, run_freedom: int
+) -> Difference:
+    """Setting a minus setting b, patient by patient.
+
+    Patients of one fold share a trained network, so a lucky run lifts all of them at once, and the
+    spread over patients alone is too sure (Bouthillier et al. 2021 on sources of variance). The
+    squared standard error has two parts: the variance of a - b over patients divided by their
+    number, plus ``2 * run_variance / runs``; the degrees of freedom follow Welch and Satterthwaite.
+
+    Args:
+        a, b: one value for each patient (P,), in one order: the mean of its slices over all seeds.
+            NaN where a patient has no value.
+        run_variance: variance between seeds of a run's mean, see :func:`pooled_run_variance`.
+        runs: trained networks behind each setting (folds times seeds).
+        run_freedom: degrees of freedom of ``run_variance``.
+    """
+    d = (a - b)[~np.isnan(a - b)]
+    parts = np.array([d.var(ddof=1) / len(d), 2 * run_variance / runs])
+    freedom = parts.sum() ** 2 / (parts**2 / [len(d) - 1, run_freedom]).sum()
+    return Difference(float(d.mean()), float(np.sqrt(parts.sum())), float(freedom))
+
+
+def pooled_run_variance(groups: list[np.ndarray]) -> tuple[float, int]:
+    """Variance between runs that differ in their seed only, and its degrees of freedom.
+
+    Args:
+        groups: for each setting and fold the mean Dice of each seed's run; one seed alone says
+            nothing and is left out.
+    """
+    groups = [np.asarray(g, dtype=float) for g in groups if len(g) > 1]
+    freedom = sum(len(g) - 1 for g in groups)
+    return float(sum(((g - g.mean()) ** 2).sum() for g in groups) / freedom), freedom
+
+
+def verdict(interval: tuple[float, float], claim: str, margin: float = MARGIN) -> str:
+    """What the interval (low, high) of a difference a - b says of a claim about it.
+
+    A claim ``"greater"`` or ``"less"`` is *confirmed* when the interval lies on its side of zero,
+    *contradicted* when on the other, *equivalent* when it holds zero and lies within the margin.
+    A claim ``"equal"`` is *confirmed* when the interval lies within the margin, *contradicted* when
+    it lies beyond. Everything else is *inconclusive*.
+
+    Raises:
+        ValueError: another claim.
+    """
+    low, high = interval
+    within = -margin < low and high < margin
+    if claim == "equal":
+        beyond = low > margin or high < -margin
+        return "confirmed" if within else "contradicted" if beyond else "inconclusive"
+    if claim not in ("greater", "less"):
+        raise ValueError(f"claim={claim!r}: expected greater, less or equal")
+    if claim == "less":
+        low, high = -high, -low
+    if low > 0:
+        return "confirmed"
+    if high < 0:
+        return "contradicted"
+    return "equivalent" if within else "inconclusive"

@@ -60,6 +60,15 @@ def test_keys_of_the_presets_never_change(name):
     assert PRESETS[name].key("val", MADE_UP) == KEYS[name]
 
 
+def test_the_defaults_never_change_because_keys_do_not_count_them():
+    assert asdict(TrainConfig()) == {
+        "model": "unet", "channels": (16, 32, 64, 128, 256), "convolutions": 2, "kernel": 3,
+        "first_kernel": None, "activation": "relu", "dropout": 0.0, "skips": "before",
+        "scale": "zscore", "augment": ("affine", "intensity"), "loss": "ce+dice",
+        "optimiser": "adamw", "lr": 0.003, "weight_decay": 0.01, "momentum": 0.0,
+        "schedule": "one-cycle", "batch": 4, "drop_last": False, "epochs": 30, "seed": 0}
+
+
 def test_a_field_added_with_a_default_leaves_old_keys_as_they_are():
     @dataclass(frozen=True)
     class Later(TrainConfig):
@@ -209,9 +218,10 @@ def test_held_out_slices_are_scored_but_never_trained_on(tiny, root):
 
 
 def test_the_score_is_the_dice_of_the_prediction(tiny, root):
-    run = train(tiny, root)
+    run = train(replace(tiny, channels=(8, 16), epochs=15, lr=0.01), root)
     held_out = data.load(root, "val")
     pred = predict(run.model, held_out.images)
+    assert np.unique(pred).tolist() == [0, 1, 2, 3]
     for c, dice in enumerate(run.history["dice"][-1], start=1):
         a, b = pred == c, held_out.masks == c
         each = 2 * (a & b).sum((1, 2)) / (a.sum((1, 2)) + b.sum((1, 2)))
@@ -376,7 +386,12 @@ def test_a_coarse_network_learns_the_majority_of_each_square():
 # --- the machine and files -----------------------------------------------------------------------
 
 
-def test_the_probe_answers_with_a_precision():
+def test_the_probe_measures_only_where_the_machine_claims_matrix_units(monkeypatch):
+    assert training.probe_precision() in ("fp32", "bf16")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert training.probe_precision() == "fp32"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     assert training.probe_precision() in ("fp32", "bf16")
 
 
