@@ -1,15 +1,21 @@
 """Broken folders: what is wrong with one is said in one line, whoever meets it first.
 
-Each group fails after this one-line change:
+Each group fails after any of these one-line changes:
 
-- a table of broken folders: in data.read_png(), drop ``if picture.mode != "L"`` and its raise;
-  ``if mask and pixels.max(initial=0) > 3`` -> ``> 255``; in data.list_pngs(), drop ``elif
-  int(match[1]) in found`` and its report; in cli.train(), drop ``audit.check(Path(source))``
-- every error is found: in data.read_pngs(), ``report(problem)`` -> ``raise``
-- warnings: in audit._content(), ``if image.min() == image.max()`` -> ``if False``; in
-  audit._lookalikes(), ``SAME_PICTURE`` -> ``2``; in audit._labels(), ``> 1`` -> ``> 9``
-- the real slices: in data.acdc96_hashes(), nothing; in audit.audit(), ``warnings + list(...)`` ->
-  ``[]``
+- a table of broken folders: in data.read_png(), ``if picture.mode != "L"`` -> ``if False``, or
+  ``pixels.max(initial=0) > 3`` -> ``> 255``; in data.list_pngs(), ``elif int(match[1]) in found``
+  -> ``elif False``
+- train asks the doctor: in cli.train(), ``audit.check(Path(source))`` -> ``pass``
+- images and masks together: in data.read_split(), ``mask_paths.keys() - paths.keys() if paths else
+  ()`` -> ``()``, or ``images[n].shape != masks[n].shape`` -> ``False``; in audit.audit(), drop
+  ``errors += _sizes(found)``
+- patients.csv: in data._slices(), ``report(problem)`` -> ``raise``
+- every error: in data.read_pngs(), ``report(problem)`` -> ``raise``
+- warnings: in audit._content(), ``if image.min() == image.max()`` -> ``if False``; ``SAME_PICTURE =
+  0.97`` -> ``2``; in _labels(), ``> 1`` -> ``> 9``; in _lookalikes(), drop ``| (places[...] ...)``
+- healthy and real slices: in audit._content(), ``side % COARSEST`` -> ``side % 24``; in _labels(),
+  ``if not (mask == c).any()`` -> ``if False``
+- for people: in cli.doctor(), ``2 if errors else 0`` -> ``0``
 """
 
 import json
@@ -22,7 +28,7 @@ from PIL import Image
 
 from cmrseg import audit, data
 
-FIRST, LAST = "cmr5", "cmr12"  # of the train split
+LAST = "cmr12"  # of the train split
 
 
 def save_as(mode, name=LAST):

@@ -1,15 +1,17 @@
 """Augmentation: image and mask move together, by as much as is said, and by chance that repeats.
 
-Each group fails after this one-line change of ``cmrseg/augment.py``:
+Each group fails after any of these one-line changes of ``cmrseg/augment.py``:
 
-- together: in warp(), ``labels[:, None].float(), grid`` -> ``labels[:, None].float(), grid.flip(0)``
-  or ``.flip(1)``; in mirror(), ``labels.flip(-1)`` -> ``labels.flip(-2)``
-- labels stay labels: in warp(), the second ``"nearest"`` -> ``"bilinear"``, ``"zeros"`` -> ``"border"``
-- how much: in affine(), ``-2 * shift, 2 * shift`` -> ``-4 * shift, 4 * shift``;
-  ``torch.cos(angle) / size`` -> ``torch.cos(2 * angle) / size``; ``math.log(zoom)`` -> ``zoom``
-- intensity: ``* spread`` -> ``* 1``; ``, labels`` at its end -> ``, labels + 1``
-- chance: in uniform(), ``generator=rng`` -> nothing
-- normalise: ``x.mean((1, 2, 3)`` -> ``x.mean((0, 1, 2, 3)``; ``if scale == "raw"`` -> ``if True``
+- together: in warp(), ``labels[:, None].float(), grid`` -> ``..., grid.flip(1)``; in mirror(),
+  ``labels.flip(-1)`` -> ``labels.flip(-2)``
+- labels stay labels: in warp(), ``"nearest"`` -> ``"bilinear"``, or ``"zeros"`` -> ``"border"``
+- how much: in affine(), one ``2 * shift`` -> ``4 * shift``, or ``-math.radians(degrees)`` ->
+  ``-math.radians(2 * degrees)``, or ``-math.log(zoom)`` -> ``0``
+- intensity: ``* spread`` -> ``* 1``; ``, labels`` -> ``, labels + 1``; ``1 - amount, 1 + amount``
+  -> ``1 - 2 * amount, 1 + 2 * amount``
+- chance: in uniform(), drop ``generator=rng``; in augment(), ``names`` -> ``reversed(names)``
+- normalise: ``x.mean((1, 2, 3)`` -> ``x.mean((0, 1, 2, 3)``; ``scale == "raw"`` -> ``scale !=
+  "zscore"``
 """
 
 import numpy as np
@@ -196,7 +198,8 @@ def test_zscore_gives_each_slice_mean_zero_and_deviation_one():
 
 
 def test_zscore_does_not_see_how_bright_a_scan_is():
-    torch.testing.assert_close(normalise(greys()), normalise(2 * greys() + 30), atol=1e-5, rtol=1e-5)
+    brighter = normalise(2 * greys() + 30)
+    torch.testing.assert_close(normalise(greys()), brighter, atol=1e-5, rtol=1e-5)
 
 
 def test_raw_keeps_the_grey_levels_and_a_blank_slice_is_finite():

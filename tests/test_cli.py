@@ -1,22 +1,25 @@
 """The command line: from a folder of slices to a submission, and what it answers to mistakes.
 
-Each group fails after this one-line change of ``cmrseg/cli.py`` (unless another file is named):
+Each group fails after any of these one-line changes of ``cmrseg/cli.py`` (or another file, named):
 
 - the way through: in _write_masks(), ``f"{name}_mask.png"`` -> ``f"cmr{len(name)}_mask.png"``; in
   evaluate(), ``[found[name] for name in true]`` -> ``list(reversed(found.values()))``; in
-  statistics.dice_summary(), ``int(np.isnan(column).sum())`` -> ``0``
-- wrong masks: drop either ``raise BadInput(pred / ...`` or ``raise BadInput(truth / ...``
-- wrong submissions: in rle.decode(), ``start < 1`` -> ``start < 0``; drop the check that a run
-  ``covers a pixel twice``; in rle._place(), ``if row[0] in seen`` -> ``if False``; in
-  rle.read_submission(), ``utf-8-sig`` -> ``utf-8``
+  rle._place(), ``label[runs] = int(match[3])`` -> ``4 - int(match[3])``; in
+  statistics.dice_summary(), ``int(np.isnan(column).sum())`` -> ``0``; in training.pad(), ``if
+  any(beyond)`` -> ``if False``
+- other slices: in evaluate(), ``if name not in found`` or ``if name not in true`` -> ``if False``
+- submissions: in rle.decode(), ``start < 1`` -> ``start < 0``, or ``if flat[...].any()`` -> ``if
+  False``; in rle._place(), ``if row[0] in seen`` or ``if label[runs].any()`` -> ``if False``; in
+  rle.read_submission(), ``utf-8-sig`` -> ``utf-8``, or drop ``UnicodeDecodeError``; in decode(),
+  ``(height, width)`` -> ``(width, height)``
 - wrong models: in training.load(), drop ``SafetensorError`` from what is caught
-- finished runs stay: in _claim(), ``and not resume`` -> ``and False``
-- the parser: in main(), drop ``if not hasattr(...): raise`` and what follows
+- where to write: in _claim(), ``if (finished or begun) and not resume`` -> ``if False``; in
+  rle.write_submission(), ``if path.is_dir()`` -> ``if False``
+- the parser: in main(), ``if not hasattr(...)`` -> ``if True``, or drop ``or ["--help"]``
 - diverged: in main(), drop ``except FloatingPointError``
-- stopped: in main(), ``sys.exit(143)`` -> ``sys.exit(0)``; ``sys.exit(app(...))`` -> ``app(...)``;
-  in training.fit(), drop the call of ``_checkpoint``; in training._restore(), drop
-  ``torch.set_rng_state`` or ``rng.set_state``; in training.fit(), ``manual_seed(config.seed)`` ->
-  ``seed()``
+- stopped and resumed: in main(), ``sys.exit(143)`` -> ``sys.exit(0)``, or ``sys.exit(app(...))`` ->
+  ``app(...)``; in training.fit(), ``manual_seed(config.seed)`` -> ``seed()``, either one; in
+  training._restore(), drop ``rng.set_state(...)``
 """
 
 import hashlib
@@ -82,7 +85,9 @@ def test_true_masks_survive_the_way_through_a_submission(root, command, tmp_path
         n: m.tolist() for n, m in masks_of(masks).items()}
 
 
-def test_each_mask_is_that_of_its_own_image_whatever_else_lies_there(root, model, command, tmp_path):
+def test_each_mask_is_that_of_its_own_image_whatever_else_lies_there(
+    root, model, command, tmp_path
+):
     together, alone = tmp_path / "together", tmp_path / "alone"
     command("predict", "--model", model, "--images", root / "train/image", "--out", together)
     for number in (5, 10, 12):
@@ -246,7 +251,8 @@ def test_a_file_that_is_no_submission_is_refused(content, tmp_path, mistake):
 @pytest.mark.parametrize("size", ["96", "96x", "0x96", "-1x5", "axb", "9x9x9", "1e3x5", "99999x1"])
 def test_a_wrong_size_is_refused(size, tmp_path, mistake):
     path = submission(tmp_path / "s.csv", GOOD)
-    mistake("decode", "--submission", path, "--out", tmp_path / "out", "--size", size, naming="size")
+    mistake("decode", "--submission", path, "--out", tmp_path / "out", "--size", size,
+            naming="size")
     assert os.listdir(tmp_path) == ["s.csv"]
 
 
@@ -397,7 +403,8 @@ def test_a_loss_that_is_no_number_ends_with_one_line(root, mistake, tmp_path, mo
     assert not (tmp_path / "run").exists() or files_in(tmp_path / "run") == []
 
 
-LONG = ("--preset", "modern", "--epochs", "12", "--seed", "5", "--precision", "fp32", "--threads", "1")
+LONG = ("--preset", "modern", "--epochs", "12", "--seed", "5", "--precision", "fp32",
+        "--threads", "1")
 
 
 def start(root, out, *words):
@@ -445,6 +452,7 @@ def test_fresh_processes_stopped_or_not_give_identical_weights(root, tmp_path):
     _, err = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, err
     assert digest(straight) == digest(again) == digest(interrupted)
-    first, second = (json.loads((run / "record.json").read_text()) for run in (straight, interrupted))
+    first, second = (json.loads((run / "record.json").read_text())
+                     for run in (straight, interrupted))
     assert first["images"] == second["images"] and first["history"] == second["history"]
     assert files_in(interrupted) == files_in(straight)

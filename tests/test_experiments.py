@@ -1,13 +1,14 @@
 """Experiments: what is planned, and that nothing is computed twice.
 
-Each group fails after this one-line change of ``cmrseg/experiments.py``:
+Each group fails after any of these one-line changes of ``cmrseg/experiments.py``:
 
-- plans: in EXPERIMENTS, ``seeds=(0, 1, 2)`` -> ``(0, 1, 1)``; ``"train-fold{k}"`` -> ``"train{k}"``
-- the fingerprint: any digit of ACDC96
-- missing: ``if not path.is_file()`` -> ``if path.is_file()``; ``by_path.items()`` -> ``[(p.path(...),
-  p) for p in plan]``
-- runs: in run_one(), ``if not path.is_file()`` -> ``if True``; ``FileLock(lock, timeout=0)`` ->
-  ``FileLock(f"{lock}{os.getpid()}", timeout=0)``; in _work(), ``time.time() > deadline`` -> ``False``
+- plans: in EXPERIMENTS, of "book" ``seeds=(0, 1, 2)`` -> ``(0, 1, 1)``, or ``TRAIN_FOLDS`` ->
+  ``FOLDS``; ``"train-fold{k}"`` -> ``"train{k}"``; in _runs(), ``for split in splits`` -> ``for
+  split in splits[len(name) % 2 :]``; a digit of ACDC96
+- missing: in missing(), ``if not path.is_file()`` -> ``if path.is_file()``, or without the
+  dictionary
+- runs: in run_one(), ``if not path.is_file()`` -> ``if True``, or ``FileLock(lock`` ->
+  ``FileLock(f"{lock}{os.getpid()}"``; in _work(), ``time.time() > deadline`` -> ``False``
 - records: in records(), ``if not path.is_file()`` -> ``if False``
 """
 

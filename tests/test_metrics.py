@@ -1,15 +1,15 @@
 """Dice and surface distances, beside MONAI's.
 
-Each group fails after this one-line change of ``cmrseg/metrics.py``:
+Each group fails after any of these one-line changes of ``cmrseg/metrics.py``:
 
-- Dice: ``2 * overlap`` -> ``overlap``; ``empty)`` -> ``1.0)``
-- means: in mean(), ``np.nanmean(per_class(scores))`` -> ``np.nanmean(scores)``; in per_class(),
-  ``np.nanmean`` -> ``np.mean``
-- surface distance: ``np.percentile(there, 95)`` -> ``there.max()``; ``<= tolerance`` -> ``<
-  tolerance``; ``a & ~binary_erosion(a)`` -> ``a``
+- Dice: ``2 * overlap`` -> ``overlap``; ``, empty)`` -> ``, 1.0)``
+- means: in mean(), ``per_class(per_class(scores))`` -> ``per_class(scores.ravel())``; in
+  per_class(), ``np.nanmean`` -> ``np.mean``
+- surface distance: ``np.percentile(there, 95)`` -> ``there.max()``; ``there <= tolerance`` ->
+  ``there < tolerance``; ``a & ~binary_erosion(a)`` -> ``a``
 - absent classes: ``one_empty=diagonal`` -> ``one_empty=0``; ``elif a.any() or b.any()`` -> ``elif
   a.any()``
-- shapes: drop ``raise`` in _same_shape()
+- shapes: ``if pred.shape != truth.shape`` -> ``if False``
 """
 
 import numpy as np
@@ -82,8 +82,7 @@ def test_dice_is_symmetric_and_one_only_for_equals():
 
 
 def test_the_three_ways_to_average_by_hand():
-    """Classes: (1 + 0) / 2, 0.6 and 0.2 -> 1.3 / 3. Images: (1 + 0.6) / 2 and (0 + 0.2) / 2 -> 0.45.
-    Pooled: (1 + 0.6 + 0 + 0.2) / 4 = 0.45; so make them differ by a third image, (0.9, nan, nan)."""
+    """Classes: 1.9 / 3, 0.6 and 0.2. Images: 0.8, 0.1 and 0.9. Pooled: five numbers, sum 2.7."""
     nan = np.nan
     scores = np.array([[1, 0.6, nan], [0, nan, 0.2], [0.9, nan, nan]])
     np.testing.assert_allclose(metrics.per_class(scores), [1.9 / 3, 0.6, 0.2])

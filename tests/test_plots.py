@@ -1,13 +1,14 @@
 """Pictures: that what is drawn is what was given.
 
-Each group fails after this one-line change of ``cmrseg/plots.py``:
+Each group fails after any of these one-line changes of ``cmrseg/plots.py``:
 
-- colours: swap two colours of CLASS_COLOURS; in overlay(), ``vmax=3`` -> ``vmax=4``; ``alpha * (mask
-  > 0)`` -> ``alpha``
-- contours: ``levels=[0.5]`` -> ``levels=[1.5]``
-- curves and intervals: in intervals(), ``len(rows) - 0.5, -0.5`` -> ``-0.5, len(rows) - 0.5``
-- boxes: drop ``values = values[~np.isnan(values)]``
-- style: ``"figure.facecolor": "none"`` -> ``"white"``; drop the guard around the notebook's format
+- overlays and contours: swap two colours of CLASS_COLOURS; in overlay(), ``vmax=3`` -> ``vmax=6``,
+  or drop ``* (mask > 0)``; in contours(), ``levels=[0.5]`` -> ``levels=[0.25]``
+- curves, intervals, boxes, panels: in learning_curve(), ``epochs[-1], values[-1]`` -> ``epochs[0],
+  values[0]``; in intervals(), ``len(rows) - 0.5, -0.5`` -> ``-0.5, len(rows) - 0.5``; in boxes(),
+  drop ``values = values[~np.isnan(values)]``; in panels(), drop ``ax.axis("off")``
+- style: drop ``"figure.facecolor": "none"`` and its neighbours; ``if "IPython" in sys.modules and
+  ...`` -> ``if True``
 """
 
 import subprocess
@@ -44,7 +45,8 @@ def test_an_overlay_shows_each_class_in_its_colour_and_the_image_elsewhere(ax):
     np.testing.assert_array_equal(below.get_array(), IMAGE)
     colours = above.to_rgba(above.get_array())
     for c, colour in enumerate(plots.CLASS_COLOURS.values(), start=1):
-        np.testing.assert_allclose(colours[MASK == c][:, :3], [to_rgb(colour)] * (MASK == c).sum())
+        found = colours[np.where(MASK == c)][:, :3]  # noqa: SIM300
+        np.testing.assert_allclose(found, np.broadcast_to(to_rgb(colour), found.shape))
     np.testing.assert_array_equal(above.get_alpha() > 0, MASK > 0)
     assert ax.get_title() == "a slice" and not ax.axison
     assert list(plots.CLASS_COLOURS) == ["RV", "Myo", "LV"]
@@ -62,7 +64,7 @@ def test_contours_outline_the_classes_that_are_there(ax):
     sets = [c for c in ax.get_children() if isinstance(c, ContourSet)]
     assert [to_rgb(s.get_edgecolor()[0]) for s in sets] == [
         to_rgb(plots.CLASS_COLOURS[n]) for n in ("Myo", "LV")]
-    low, high = (f([p.vertices for p in sets[1].get_paths()][0], axis=0) for f in (np.min, np.max))
+    low, high = (f(next(p.vertices for p in sets[1].get_paths()), axis=0) for f in (np.min, np.max))
     np.testing.assert_allclose((low, high), ([3.5, 3.5], [5.5, 5.5]))
 
 
@@ -113,7 +115,8 @@ def test_figures_suit_light_and_dark_pages(tmp_path):
 
 
 def test_style_in_a_plain_script_starts_no_notebook_machinery():
-    script = ("import sys, matplotlib; matplotlib.use('Agg'); from cmrseg import plots; plots.style();"
+    script = ("import sys, matplotlib; matplotlib.use('Agg');"
+              "from cmrseg import plots; plots.style();"
               "shell = sys.modules.get('IPython.core.interactiveshell');"
               "sys.exit(bool(shell and shell.InteractiveShell.initialized()))")
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -1,20 +1,22 @@
 """Records: what is in one, how it is filed, and that the committed ones hold together.
 
-Each group fails after this one-line change of ``cmrseg/results.py``:
+Each group fails after any of these one-line changes of ``cmrseg/results.py``:
 
-- the table: in image_table(), ``metrics.surface_dice(pred, truth, 2)`` -> ``1``;
-  ``metrics.areas(pred)`` -> ``metrics.areas(truth)``
-- a record: ``"dice_best": means[best]`` -> ``means[-1]``; ``"epoch_best": epochs[best]`` -> ``best``;
-  drop the entry ``"commit"``; in _plain(), ``None if np.isnan(v) else`` -> nothing
-- files: in write(), ``write_text(path, ...)`` -> ``path.write_text(...)``; in read(), ``> VERSION``
-  -> ``> 9 * VERSION``; ``KeyError`` -> nothing
-- tables: in curve(), ``if d is not None`` -> ``if e``
-- committed records: in training.TrainConfig, any default; one digit of a record
+- the table: in image_table(), ``surface_dice(pred, truth, 2)`` -> ``1``, or ``areas(pred)`` ->
+  ``areas(truth)``
+- a record: ``means[best]`` -> ``means[-1]``; ``epochs[best]`` -> ``best``; drop ``"commit"``; in
+  _number(), ``None if np.isnan(value) else value`` -> ``value``
+- files: in write(), ``write_text(path, ...)`` -> ``path.write_text(...)``, or drop
+  ``found["protocol"]``; in read(), ``> VERSION`` -> ``> 9 * VERSION``, or drop ``KeyError``
+- tables: in curve(), drop ``if d is not None``
+- committed records: in training.TrainConfig, ``lr: float = 0.003`` -> ``0.004``; a digit of a
+  record
 """
 
 import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,7 +105,7 @@ def test_a_failed_write_leaves_the_old_record(tmp_path, monkeypatch):
     path = results.write(old, tmp_path)
 
     def fail(source, target):
-        assert results.read(path) == old and json.loads(open(source).read())["dice_last"] == 0.6
+        assert results.read(path) == old and json.loads(Path(source).read_text())["dice_last"] == 0.6
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)

@@ -1,11 +1,12 @@
 """Intervals over patients, beside scipy's.
 
-Each group fails after this one-line change of ``cmrseg/statistics.py``:
+Each group fails after any of these one-line changes of ``cmrseg/statistics.py``:
 
-- Student's interval: ``len(values) - 1`` -> ``len(values)``; ``(1 + level) / 2`` -> ``level``
-- patients: in patient_means(), ``metrics.per_class(...)`` -> ``scores[patients == p][0]``
-- the summary: in dice_summary(), ``+ shift`` -> nothing; ``patient_means(scores if ...`` with
-  ``patients`` -> ``np.arange(len(scores))``; ``np.clip(b + shift, 0, 1)`` -> ``b + shift``
+- Student's interval: ``len(values) - 1`` -> ``len(values)``; ``(1 + level) / 2`` -> ``level``;
+  ``len(values) < 2`` -> ``< 1``
+- patients: in patient_means(), ``metrics.per_class(scores[...])`` -> ``scores[...][0]``
+- the summary: in dice_summary(), ``b + shift`` -> ``b``, or ``np.clip(b + shift, 0, 1)`` -> ``b +
+  shift``, or ``column[:, None], patients`` -> ``column[:, None], np.arange(len(scores))``
 """
 
 import numpy as np
@@ -33,7 +34,8 @@ def test_the_interval_of_a_mean_is_that_of_scipy(values, level):
 
 def test_the_interval_by_hand():
     """Mean 2, standard error 1 / sqrt 3 = 0.57735, t(0.975, 2) = 4.30265: 2 -+ 2.48414."""
-    assert statistics.mean_interval(np.array([1.0, 2, 3])) == pytest.approx((-0.48414, 4.48414), abs=1e-5)
+    found = statistics.mean_interval(np.array([1.0, 2, 3]))
+    assert found == pytest.approx((-0.48414, 4.48414), abs=1e-5)
 
 
 def test_of_fewer_than_two_values_nothing_is_known():
