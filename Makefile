@@ -7,6 +7,7 @@ ifneq ($(filter-out phantom acdc96,$(CMRSEG_DATA)),)
 override CMRSEG_DATA := $(abspath $(CMRSEG_DATA))
 endif
 export CMRSEG_DATA
+export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 
 .PHONY: help book test test-all data results pairs address clean

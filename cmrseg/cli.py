@@ -337,6 +337,8 @@ def _on_sigterm(*_) -> None:
 def main() -> None:
     """Run the command line; a user's mistake is one line and status 2, never a traceback."""
     signal.signal(signal.SIGTERM, _on_sigterm)
+    # Threads that wait should sleep: spinning, they take the cores that other programs need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except BadInput as problem:
