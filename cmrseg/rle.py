@@ -49,8 +49,9 @@ def decode(code: str, shape: tuple[int, int] = (96, 96)) -> np.ndarray:
 
 def write_submission(masks: dict[str, np.ndarray], path: Path) -> None:
     """Write label maps ``{"cmr121": uint8 (H, W), ...}`` as a submission, three rows a slice."""
-    if path.is_dir():
-        raise BadInput(path, "is a folder", "Give a file to write")
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "not a plain file"
+        raise BadInput(path, f"is {kind}", "Give a file to write")
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("w", newline="") as file:

@@ -132,3 +132,12 @@ def test_a_wrong_submission_names_its_line(tmp_path):
     path.write_text("id,encoding\ncmr1_mask1,1 2\ncmr1_mask2,2 1\ncmr1_mask3,\n")
     with pytest.raises(BadInput, match="line 3: gives a pixel two classes"):
         rle.read_submission(path, (4, 4))
+
+
+def test_a_submission_replaces_neither_a_folder_nor_a_device(tmp_path):
+    """Fails after `if path.exists() and not path.is_file()` -> `if path.is_dir()`."""
+    os.mkfifo(tmp_path / "pipe")
+    for path, what in ((tmp_path, "is a folder"), (tmp_path / "pipe", "is not a plain file")):
+        with pytest.raises(BadInput, match=what):
+            rle.write_submission({"cmr1": np.zeros((4, 4), np.uint8)}, path)
+    assert (tmp_path / "pipe").is_fifo()
