@@ -10,6 +10,8 @@ What makes each test fail (each was seen to fail):
 - exercises: rename a solution's label
 - colours: change --class-rv in book.css
 - nothing foreign: name a package registry's host in a page
+- other hosts: set mermaid_use_local to nothing in _config.yml, and build
+- missing parts: in book_pages.py, do not disconnect mermaid, or name a part that is never missing
 """
 
 from __future__ import annotations
@@ -95,6 +97,42 @@ def test_class_colours_are_the_same_in_figures_and_pages():
     css = (ROOT / "book" / "assets" / "book.css").read_text()
     for name, colour in CLASS_COLOURS.items():
         assert f"--class-{name.lower()}: {colour.lower()};" in css
+
+
+LOADS = re.compile(r"""
+    <(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\ssrc=["']((?:https?:)?//[^"']+)
+    | <object\b[^>]*?\sdata=["']((?:https?:)?//[^"']+)
+    | <link\b(?=[^>]*rel=["'](?:stylesheet|preload|modulepreload|icon|shortcut\ icon|manifest))[^>]*?
+      \shref=["']((?:https?:)?//[^"']+)
+    | (?:\bimport\s*\(?|\bfrom)\s*["'](https?://[^"']+)
+    | (?:@import\s+|url\()["']?((?:https?:)?//[^"')]+)""", re.X)
+
+
+def test_built_pages_load_nothing_from_another_host():
+    built = ROOT / "_build" / "html"
+    pages = [p for p in built.rglob("*.html") if "_static" not in p.parts]
+    if not pages:
+        pytest.skip("no book is built here: make book")
+    for path in [*pages, *built.rglob("*.css")]:
+        found = LOADS.search(path.read_text())
+        assert not found, f"{path.relative_to(built)}: {found[0][:200]}"
+
+
+def test_without_vendored_parts_a_page_loads_none_and_says_so(tmp_path):
+    (tmp_path / "conf.py").write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
+        "extensions = ['myst_parser', 'sphinx.ext.mathjax', 'sphinxcontrib.mermaid', 'book_pages']\n"
+        "myst_enable_extensions = ['dollarmath']\nmathjax_path = 'mathjax/here.js'\n")
+    (tmp_path / "index.md").write_text("# A page\n\n$x$\n\n```{mermaid}\nflowchart LR\n  a --> b\n```\n")
+    for vendored in (False, True):
+        for part in ("mathjax", "mermaid") if vendored else ():
+            (tmp_path / "vendor" / part).mkdir(parents=True)
+        out = tmp_path / f"html{vendored}"
+        subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", "-E", tmp_path, out], check=True)
+        page = (out / "index.html").read_text()
+        for name, script in (("MathJax", "mathjax/here.js"), ("Mermaid", "import mermaid from")):
+            assert (f"{name} was not at hand" in page) is not vendored
+            assert (script in page) is vendored
 
 
 def tracked() -> list[Path]:

@@ -4,7 +4,7 @@
 - vendor/ (ignored by git) gets MathJax and mermaid by `npm pack`. Without npm or a network it stays
   empty, and the pages say what is missing.
 - The execution cache of the book looks at notebooks only. A hash of everything else an output depends
-  on (package, records, data source) lies beside it; when it changes, the cache goes.
+  on (package, environment, records, data source) lies beside it; when it changes, the cache goes.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def fingerprint() -> str:
     """A hash of what page outputs depend on besides the notebooks."""
     digest = hashlib.sha256(os.environ.get("CMRSEG_DATA", "").encode())
     digest.update(os.environ.get("CMRSEG_BUDGET", "").encode())
+    digest.update((ROOT / "requirements.txt").read_bytes())
     folders = [ROOT / "cmrseg", ROOT / "results", Path(os.environ.get("CMRSEG_DATA") or "phantom")]
     for path in sorted(p for folder in folders if folder.is_dir() for p in folder.rglob("*")):
         if path.is_file() and path.suffix not in (".pyc", ".lock"):
