@@ -97,7 +97,7 @@ def train(
         run = training.fit(config, train_slices, held_out, out=out, resume=resume,
                            precision=precision.value, progress=show)
         fingerprint = (train_slices + held_out).fingerprint
-        found = results.record(run, held_out, "val", fingerprint, preset.value)
+        found = results.record(run, train, held_out, "val", fingerprint, preset.value)
         training.write_text(out / RECORD, json.dumps(found, indent=1) + "\n")
         training.save(run, out)
         (out / training.CHECKPOINT).unlink(missing_ok=True)

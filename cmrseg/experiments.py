@@ -33,6 +33,7 @@ class Planned:
     config: TrainConfig
     split: str
     protocol: str
+    score_train: bool = False
 
     def path(self, fingerprint: str = ACDC96, store: Path = results.STORE) -> Path:
         """Where its record lies, or will."""
@@ -40,27 +41,101 @@ class Planned:
         return results.path_of(self.protocol, key, store)
 
 
-def _runs(protocol: str, splits, seeds=(0,), settings=None) -> list[Planned]:
+FOLDS = tuple(f"fold{k}" for k in range(data.FOLDS))
+TRAIN_FOLDS = tuple(f"train-fold{k}" for k in range(data.FOLDS))
+RANDOM = tuple(f"random{k}" for k in range(data.FOLDS))
+TUNE = ("inner0",)  # whatever is tuned is tuned here, within the training part of fold 0
+BASELINE = {"baseline": {}}
+
+
+def _runs(protocol: str, splits, seeds=(0,), settings=None, score_train: bool = False) -> list[Planned]:
     """Every setting (name -> changed fields) on every split with every seed."""
     return [
-        Planned(name, replace(PRESETS[protocol], **changes, seed=seed), split, protocol)
-        for name, changes in (settings or {protocol: {}}).items()
+        Planned(name, replace(PRESETS[protocol], **changes, seed=seed), split, protocol, score_train)
+        for name, changes in (settings or BASELINE).items()
         for split in splits
         for seed in seeds
     ]
 
 
-FOLDS = tuple(f"fold{k}" for k in range(data.FOLDS))
-TRAIN_FOLDS = tuple(f"train-fold{k}" for k in range(data.FOLDS))
-RANDOM = tuple(f"random{k}" for k in range(data.FOLDS))
+def _grid(protocol: str, telling: dict, descriptive: dict | None = None, splits=FOLDS[:2]) -> list[Planned]:
+    """One seed: settings that answer a claim on all five folds, the others on ``splits`` only."""
+    return _runs(protocol, FOLDS, settings=telling) + (
+        _runs(protocol, splits, settings=descriptive) if descriptive else [])
 
-FIRST = {"epochs": 30, "augment": ("affine", "intensity")}  # the recipe we began with
+
+def telling(name: str, protocol: str = "replica") -> list[str]:
+    """The settings of an experiment that ran on all five folds, in order."""
+    on: dict[str, set[str]] = {}
+    for planned in EXPERIMENTS[name]:
+        if planned.protocol == protocol:
+            on.setdefault(planned.setting, set()).add(planned.split)
+    return [setting for setting, splits in on.items() if splits >= set(FOLDS)]
+
+
+def _rates(*values: float, **changes) -> dict:
+    """Learning rates as settings."""
+    return {f"{lr:g}": {"lr": lr} | changes for lr in values}
+
+
+def _named_rates(name: str, values, **changes) -> dict:
+    return {f"{name}, {lr:g}": {"lr": lr} | changes for lr in values}
+
+
+# The recipe that the book began with, on the way to its own.
+FIRST = {"epochs": 30, "augment": ("affine", "intensity")}
+
+# Five levels of width everywhere but in "channels", where the report has four.
+WIDTHS = (8, 16, 32, 64, 128)
+FOUR_LEVELS = {"-".join(map(str, c)): {"channels": c} for c in
+               ((1, 2, 4, 8), (4, 8, 16, 32), (8, 16, 32, 64), (16, 32, 64, 128), (32, 64, 128, 256))}
+
+CHANNELS_TELLING = ("1-2-4-8", "4-8-16-32", "16-32-64-128")
+
+# Blocks x convolutions in each.
+TOPOLOGIES = {f"{blocks} x {depth}": {"channels": WIDTHS[:blocks], "convolutions": depth}
+              for blocks in (2, 3, 4, 5) for depth in (2, 3, 4)}
+
+# A batch of 2 takes 48 steps an epoch on a fold; so many epochs give larger ones as many steps.
+EQUAL_UPDATES = {f"{batch}, equal updates": {"batch": batch, "epochs": 100 * batch // 2}
+                 for batch in (4, 8, 16, 32)}
+
+SGD, MOMENTUM = {"optimiser": "sgd"}, {"optimiser": "sgd", "momentum": 0.9}
+ADAMW = {"optimiser": "adamw", "weight_decay": 0.01}
+AUGMENT = {"augment": ("affine", "strong-intensity")}
+
+# The rivals at a quarter of their own width, as the replica is of the report's U-Net; Ning's is small.
+SEGNET = {"model": "segnet", "channels": (16, 32, 64, 128, 128)}
+ALEXNET = {"model": "alexnet", "channels": (24, 64, 96, 96, 64, 256), "dropout": 0.5}
+NING = {"model": "ning", "channels": (6, 16, 40)}
+NETS = {"U-Net": {}, "SegNet": SEGNET, "AlexNet": ALEXNET, "Ning": NING}
+
+# From the report's recipe to the modern one: five repairs that together make the one of the other.
+REPAIRS = {
+    "scale": {"scale": "zscore"},
+    "loss": {"loss": "ce+dice"},
+    "skips": {"skips": "before"},
+    "schedule": ADAMW | {"lr": 0.003, "schedule": "one-cycle", "batch": 4, "epochs": 60},
+    "augmentation": AUGMENT,
+}
+UNREPAIRED = {
+    "scale": {"scale": "raw"},
+    "loss": {"loss": "report"},
+    "skips": {"skips": "after"},
+    "schedule": {"optimiser": "adam", "weight_decay": 0.0, "lr": 0.001, "schedule": "constant",
+                 "batch": 2, "epochs": 100},
+    "augmentation": {"augment": ()},
+}
+
+
+def _first_repairs(count: int) -> dict:
+    return {field: value for name in list(REPAIRS)[:count] for field, value in REPAIRS[name].items()}
+
 
 EXPERIMENTS: dict[str, list[Planned]] = {
+    # --- the book's own recipe, and the pages of its first two parts ---
     # The peak learning rate, chosen within the training part of one fold.
-    "book-learning-rate": _runs(
-        "book", ["inner0"], settings={f"{lr:g}": FIRST | {"lr": lr} for lr in (0.0015, 0.003, 0.006)}
-    ),
+    "book-learning-rate": _runs("book", TUNE, settings=_rates(0.0015, 0.003, 0.006, **FIRST)),
     # The first recipe on the report's split: it missed 0.86, so a better one was looked for.
     "book-first": _runs("book", ["val"], seeds=(0, 1, 2), settings={"first recipe": FIRST}),
     # What to change in it, chosen by five folds within the training patients.
@@ -84,6 +159,95 @@ EXPERIMENTS: dict[str, list[Planned]] = {
     "late-start": _runs("replica", ["val"], seeds=(0, 1, 2)),
     # One network, two ways to hold slices out: by patient, and by slice at random.
     "leakage": _runs("modern", FOLDS) + _runs("modern", RANDOM),
+
+    # --- the report on trial: what carries most comes first ---
+    "baseline": _runs("replica", FOLDS, range(5)) + _runs("modern", FOLDS, range(5)),
+    # The report's own split: how large a difference did chance make there?
+    "noise-floor": _runs("replica", ["val"], range(10)),
+    # Each network and optimiser gets three rates; the best is used below.
+    "architectures-tuning": [
+        planned
+        for protocol, rates in (("replica", (0.0003, 0.001, 0.003)), ("modern", (0.001, 0.003, 0.01)))
+        for net, changes in NETS.items()
+        for planned in _runs(protocol, TUNE, settings=_named_rates(net, rates, **changes))
+    ] + _runs("replica", TUNE, settings=_named_rates("AlexNet, SGD", (0.001, 0.01, 0.1), **ALEXNET, **SGD)),
+    "optimiser-tuning": _runs("replica", TUNE, settings=(
+        _named_rates("SGD", (0.01, 0.1, 1), **SGD)
+        | _named_rates("SGD with momentum", (0.001, 0.01, 0.1), **MOMENTUM)
+        | _named_rates("Adam", (0.0003, 0.001, 0.003))
+        | _named_rates("AdamW", (0.0003, 0.001, 0.003), **ADAMW))),
+    # One fix at a time, one fix alone, and all but one.
+    "repairs": (
+        _runs("replica", FOLDS, range(3))
+        + _runs("replica", FOLDS, settings={f"with {name}": fix for name, fix in REPAIRS.items()})
+        + _runs("replica", FOLDS, settings={
+            f"up to {list(REPAIRS)[n - 1]}": _first_repairs(n) for n in (2, 3)})
+        + _runs("modern", FOLDS, range(3))
+        + _runs("modern", FOLDS, settings={f"without {name}": old for name, old in UNREPAIRED.items()})
+    ),
+    "batch-size": (
+        _grid("replica",
+              {"2": {}} | {f"{b}": {"batch": b} for b in (8, 32)}
+              | {"32, equal updates": EQUAL_UPDATES["32, equal updates"]},
+              {f"{b}": {"batch": b} for b in (4, 16)}
+              | {n: c for n, c in EQUAL_UPDATES.items() if n != "32, equal updates"})
+        + _runs("replica", ["val"], range(3), {
+            "32 of 100": {"batch": 32}, "32 of 100, drop last": {"batch": 32, "drop_last": True}})
+        + _grid("modern", {"4": {}} | {f"{b}": {"batch": b} for b in (2, 32)})
+    ),
+    "activation": (
+        _grid("replica", {a: {"activation": a} for a in ("sigmoid", "leaky-relu", "relu", "tanh", "hardtanh")})
+        + _grid("modern", {a: {"activation": a} for a in ("relu", "sigmoid", "tanh")})
+    ),
+    "kernel-size": (
+        _grid("replica", {f"{k}": {"kernel": k} for k in (1, 3, 5)})
+        + _grid("modern", {f"{k}": {"kernel": k} for k in (1, 3, 5)})
+    ),
+    "dropout": (
+        _grid("replica", {f"{d:g}": {"dropout": d} for d in (0.0, 0.1, 0.3, 0.5)},
+              {f"{d:g}": {"dropout": d} for d in (0.2, 0.4)})
+        + _grid("modern", {f"{d:g}": {"dropout": d} for d in (0.0, 0.1, 0.5)})
+    ),
+    "augmentation": (
+        _grid("replica", {"none": {}, "mirrored, doubled": {"mirrored_set": True}},
+              {"affine": {"augment": ("affine",)}, "affine + intensity": AUGMENT})
+        + _grid("modern", {"none": {"augment": ()},
+                           "mirrored, doubled": {"augment": (), "mirrored_set": True},
+                           "affine": {"augment": ("affine",)}, "affine + intensity": {}})
+    ),
+    # The wide grid: its 28 rates on one fold, those that claims name on five.
+    "learning-rate-wide": (
+        _grid("replica", _rates(0.001, 0.2, 0.6, 1.0), _rates(
+            *(n / 1000 for n in range(2, 10)), *(n / 100 for n in range(1, 10)), 0.1, 0.3, 0.4, 0.5, 0.7, 0.8,
+            0.9), splits=FOLDS[:1])
+        + _grid("modern", _rates(0.003, 0.2, 0.6))
+    ),
+    "learning-rate-narrow": (
+        _grid("replica", _rates(0.001, 0.01, 0.025), _rates(0.005, 0.015, 0.02))
+        + _grid("modern", _rates(0.003, 0.001, 0.025))
+    ),
+    "learning-rate-small": (
+        _grid("replica", _rates(0.0001, 0.0005, 0.001, 0.0025), _rates(0.0015, 0.002))
+        + _grid("modern", _rates(0.003, 0.0001, 0.0005))
+    ),
+    "channels": (
+        _grid("replica", {n: c for n, c in FOUR_LEVELS.items() if n in CHANNELS_TELLING},
+              {n: c for n, c in FOUR_LEVELS.items() if n not in CHANNELS_TELLING})
+        + _grid("modern", {n: c for n, c in FOUR_LEVELS.items() if n in CHANNELS_TELLING})
+    ),
+    "topology": (
+        _grid("replica", {n: TOPOLOGIES[n] for n in ("2 x 2", "5 x 2")},
+              {n: c for n, c in TOPOLOGIES.items() if n not in ("2 x 2", "5 x 2")})
+        + _grid("modern", {n: TOPOLOGIES[n] for n in ("2 x 2", "5 x 2")})
+    ),
+    "depth": (
+        _grid("replica", {f"{d}": {"convolutions": d} for d in (2, 6)},
+              {f"{d}": {"convolutions": d} for d in (3, 4, 5)})
+        + _grid("modern", {f"{d}": {"convolutions": d} for d in (2, 6)})
+    ),
+    # As long as forty minutes of two cores allow: seven times the recipe's epochs.
+    "early-stopping": _runs("replica", FOLDS, settings={"long": {"epochs": 700}}, score_train=True)
+    + _runs("modern", FOLDS, settings={"long": {"epochs": 240}}, score_train=True),
 }
 
 
@@ -147,13 +311,15 @@ def run_one(
                 return path
             train, held_out = data.split(source, planned.split)
             try:
-                run = fit(planned.config, train, held_out, precision=precision)
+                run = fit(planned.config, train, held_out, score_train=planned.score_train,
+                          precision=precision)
             except (ArithmeticError, RuntimeError, ValueError) as error:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 reason = {"key": path.stem, "setting": planned.setting, "reason": str(error)}
                 write_text(note, json.dumps(reason) + "\n")
                 return note
-            results.write(results.record(run, held_out, planned.split, fingerprint, planned.protocol), store)
+            found = results.record(run, train, held_out, planned.split, fingerprint, planned.protocol)
+            results.write(found, store)
             note.unlink(missing_ok=True)
     except Timeout:
         return None

@@ -46,6 +46,7 @@ class TrainConfig:
     skips: str = "before"
     scale: str = "zscore"
     augment: tuple[str, ...] = ("affine", "intensity")
+    mirrored_set: bool = False
     loss: str = "ce+dice"
     optimiser: str = "adamw"
     lr: float = 0.003
@@ -105,8 +106,9 @@ class Run:
         config: what was asked for.
         history: per epoch, lists of equal length: ``epoch`` (from 1), ``loss`` (mean of the
             batches), ``lr`` (of the last step), ``dice`` ([RV, Myo, LV] on the held-out slices, or
-            None in epochs that were not scored).
+            None in epochs that were not scored), ``dice_train`` (the same on the training slices).
         seconds: wall time of the training.
+        cpu_seconds: processor time of the training, which other programs disturb less.
         precision: ``"fp32"`` or ``"bf16"``.
         device: ``"cpu"`` or ``"cuda"``.
     """
@@ -115,6 +117,7 @@ class Run:
     config: TrainConfig
     history: dict[str, list] = field(default_factory=dict)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     precision: str = "fp32"
     device: str = "cpu"
 
@@ -124,6 +127,7 @@ def fit(
     train: Slices,
     held_out: Slices | None = None,
     *,
+    score_train: bool = False,
     out: Path | None = None,
     resume: bool = False,
     precision: str = "auto",
@@ -136,6 +140,7 @@ def fit(
         config: every choice that changes the result.
         train: slices with masks.
         held_out: slices scored while training (at most 50 times, and at the end); never trained on.
+        score_train: score the training slices at the same epochs.
         out: folder for a checkpoint after each epoch; None keeps none.
         resume: continue from the checkpoint in ``out``, if there is one.
         precision: ``"fp32"``, ``"bf16"`` or ``"auto"`` (what is faster on this machine).
@@ -151,6 +156,8 @@ def fit(
     precision = probe_precision() if precision == "auto" else precision
     images = normalise(train.images, config.scale).to(device)
     labels = torch.from_numpy(train.masks).long().to(device)
+    if config.mirrored_set:
+        images, labels = torch.cat([images, images.flip(-1)]), torch.cat([labels, labels.flip(-1)])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)  # for the initial weights and for dropout
         rng = torch.Generator().manual_seed(config.seed)  # for the order and the augmentation
@@ -158,17 +165,19 @@ def fit(
         images, labels = pad(images, model.multiple), pad(labels[:, None].float(), model.multiple)
         labels = labels[:, 0].long()
         optimiser = make_optimiser(config, model)
-        run = Run(model, config, {"epoch": [], "loss": [], "lr": [], "dice": []},
+        run = Run(model, config, {"epoch": [], "loss": [], "lr": [], "dice": [], "dice_train": []},
                   precision=precision, device=device)
         if out is not None and resume and (Path(out) / CHECKPOINT).exists():
             _restore(Path(out) / CHECKPOINT, run, optimiser, rng, train.fingerprint)
-        before, started = run.seconds, time.perf_counter()
+        before, started = (run.seconds, run.cpu_seconds), (time.perf_counter(), time.process_time())
         for epoch in range(len(run.history["epoch"]) + 1, config.epochs + 1):
             loss = _train_epoch(run, optimiser, images, labels, epoch, rng)
-            scored = held_out is not None and epoch in scored_epochs(config.epochs)
-            dice = _score(run, held_out) if scored else None
-            _append(run.history, epoch=epoch, loss=loss, lr=optimiser.param_groups[0]["lr"], dice=dice)
-            run.seconds = before + time.perf_counter() - started
+            scored = epoch in scored_epochs(config.epochs)
+            _append(run.history, epoch=epoch, loss=loss, lr=optimiser.param_groups[0]["lr"],
+                    dice=_score(run, held_out) if scored and held_out is not None else None,
+                    dice_train=_score(run, train) if scored and score_train else None)
+            run.seconds = before[0] + time.perf_counter() - started[0]
+            run.cpu_seconds = before[1] + time.process_time() - started[1]
             if out is not None:
                 _checkpoint(Path(out) / CHECKPOINT, run, optimiser, rng, train.fingerprint)
             if progress is not None:
@@ -221,9 +230,9 @@ def _shrink(labels: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(counts, stride).argmax(1)
 
 
-def _score(run: Run, held_out: Slices) -> list[float | None]:
-    pred = predict(run.model, held_out.images, run.config.scale, precision=run.precision)
-    means = metrics.per_class(metrics.dice(pred, held_out.masks))
+def _score(run: Run, slices: Slices) -> list[float | None]:
+    pred = predict(run.model, slices.images, run.config.scale, precision=run.precision)
+    means = metrics.per_class(metrics.dice(pred, slices.masks))
     return [None if np.isnan(m) else float(m) for m in means]
 
 
@@ -414,7 +423,7 @@ def _checkpoint(path: Path, run: Run, optimiser, rng, slices: str) -> None:
     tensors["rng.batches"] = rng.get_state()
     tensors["rng.global"] = torch.get_rng_state()
     notes = {"config": asdict(run.config), "history": run.history, "seconds": run.seconds,
-             "precision": run.precision, "slices": slices}
+             "cpu_seconds": run.cpu_seconds, "precision": run.precision, "slices": slices}
     _save_tensors(path, tensors, {"notes": json.dumps(notes)})
 
 
@@ -443,4 +452,5 @@ def _restore(path: Path, run: Run, optimiser, rng, slices: str) -> None:
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     rng.set_state(tensors["rng.batches"])
     torch.set_rng_state(tensors["rng.global"])
-    run.history, run.seconds, run.precision = notes["history"], notes["seconds"], notes["precision"]
+    for name in ("history", "seconds", "cpu_seconds", "precision"):
+        setattr(run, name, notes[name])

@@ -60,7 +60,7 @@ def test_the_table_of_slices_holds_what_the_metrics_give():
 
 def test_a_record_has_everything_a_page_may_say(run, root):
     held_out = data.load(root, "val")
-    found = results.record(run, held_out, "fold3", "0123456789ab", "modern")
+    found = results.record(run, held_out, held_out, "fold3", "0123456789ab", "modern")
     assert found["config"] == json.loads(json.dumps(asdict(run.config))) | {
         "channels": (4, 8), "augment": ("affine", "intensity")}
     assert (found["split"], found["seed"], found["fingerprint"], found["protocol"]) == (
@@ -84,7 +84,7 @@ def test_a_run_without_any_heart_still_gives_a_record_of_plain_json(tiny, root):
     slices.masks[:] = held_out.masks[:] = 0
     run = training.fit(training.replace(tiny, epochs=12, lr=0.02), slices, held_out,
                        precision="fp32")
-    found = results.record(run, held_out, "val", "0123456789ab", "modern")
+    found = results.record(run, held_out, held_out, "val", "0123456789ab", "modern")
     assert found["history"]["dice"][-1] == [None] * 3
     json.dumps(found, allow_nan=False)
 
@@ -93,7 +93,7 @@ def test_a_run_without_any_heart_still_gives_a_record_of_plain_json(tiny, root):
 
 
 def test_a_record_is_filed_under_its_protocol_and_key(run, root, tmp_path):
-    found = results.record(run, data.load(root, "val"), "val", "0123456789ab", "modern")
+    found = results.record(run, data.load(root, "train"), data.load(root, "val"), "val", "0123456789ab", "modern")
     path = results.write(found, tmp_path)
     assert path == results.path_of("modern", found["key"], tmp_path)
     assert path == tmp_path / "modern" / f"{found['key']}.json"
@@ -130,7 +130,7 @@ def test_a_newer_or_torn_record_is_refused(text, word, tmp_path):
 
 
 def test_the_table_of_dice_and_the_curve_have_a_row_for_what_was_scored(run, root):
-    found = results.record(run, data.load(root, "val"), "val", "0123456789ab", "modern")
+    found = results.record(run, data.load(root, "train"), data.load(root, "val"), "val", "0123456789ab", "modern")
     found = json.loads(json.dumps(found))
     table = results.dice_table(found)
     assert list(table) == ["name", "patient", "RV", "Myo", "LV"]
@@ -191,7 +191,7 @@ def test_a_committed_record_is_computed_again(real):
         real, found["split"])
     torch.set_num_threads(found["threads"])
     run = training.fit(config, train, held_out, precision=found["precision"])
-    again = results.record(run, held_out, found["split"], found["fingerprint"], found["protocol"])
+    again = results.record(run, held_out, held_out, found["split"], found["fingerprint"], found["protocol"])
     torch.set_num_threads(1)
     if all(again[what] == found[what] for what in ("device", "versions")):
         assert again["images"] == found["images"]
