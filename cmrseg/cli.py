@@ -10,9 +10,11 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -31,6 +33,7 @@ app = typer.Typer(
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Preset = Enum("Preset", {name: name for name in ("report", "replica", "modern", "book")}, type=str)
 Precision = Enum("Precision", {name: name for name in ("auto", "fp32", "bf16")}, type=str)
+Engine = Enum("Engine", {name: name for name in ("local", "ray")}, type=str)
 Source = Enum("Source", {name: name for name in ("acdc96", "phantom")}, type=str)
 
 
@@ -97,7 +100,7 @@ def train(
         run = training.fit(config, train_slices, held_out, out=out, resume=resume,
                            precision=precision.value, progress=show)
         fingerprint = (train_slices + held_out).fingerprint
-        found = results.record(run, train, held_out, "val", fingerprint, preset.value)
+        found = results.record(run, train_slices, held_out, "val", fingerprint, preset.value)
         training.write_text(out / RECORD, json.dumps(found, indent=1) + "\n")
         training.save(run, out)
         (out / training.CHECKPOINT).unlink(missing_ok=True)
@@ -263,6 +266,8 @@ def sweep(
     data: Annotated[Optional[str], typer.Option(help="phantom, acdc96 or a data root. "
                                                 "[default: CMRSEG_DATA, else phantom]")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 1,
+    engine: Annotated[Engine, typer.Option(help="Processes here, or tasks of a Ray cluster (RAY_ADDRESS).")
+                      ] = Engine.local,
     limit_minutes: Annotated[Optional[float], typer.Option(help="Begin no run after so long.")] = None,
     store: Annotated[Optional[Path], typer.Option(help="Folder of the records. [default: results]")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try again what failed before.")] = False,
@@ -274,14 +279,21 @@ def sweep(
     store, source = store or results.STORE, data or slices.source()
     plan = [p for n in _named(name) for p in experiments.EXPERIMENTS[n]
             if protocol is None or p.protocol == protocol.value]
-    bar = tqdm(desc=name, unit="run", disable=None)
+    if engine is Engine.ray and not find_spec("ray"):
+        raise BadInput("--engine ray", "Ray is not installed", "pip install 'cmrseg[cluster]'")
+    bar, started, known = tqdm(desc=name, unit="run", disable=None), time.monotonic(), -1
 
     def show(done: int, planned: int) -> None:
+        nonlocal known
         bar.total = planned
         bar.update(done - bar.n)
+        if bar.disable and done > max(known, 0):  # not a terminal: a line for each run
+            left = (time.monotonic() - started) / done * (planned - done) / 60
+            print(f"{name}: {done} of {planned} runs, about {left:.0f} min left", file=sys.stderr, flush=True)
+        known = done
 
     with _hint("stopped; finished runs are kept: the same command goes on"), bar:
-        left = experiments.run_missing(plan, source, store, workers, limit_minutes, retry, show)
+        left = experiments.run_missing(plan, source, store, workers, limit_minutes, retry, show, engine.value)
     print(f"{name}: nothing is missing" if not left else f"{name}: {left} runs are still missing; "
           "the same command goes on")
 
@@ -289,6 +301,8 @@ def sweep(
 @app.command()
 def results(
     name: Annotated[str, typer.Argument(help="An experiment, or all.")] = "all",
+    protocol: Annotated[Optional[Preset], typer.Option(help="Only this recipe. [default: replica and modern]"
+                                                       )] = None,
     store: Annotated[Optional[Path], typer.Option(help="Folder of the records. [default: results]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -296,8 +310,9 @@ def results(
     from cmrseg import experiments
     from cmrseg import results as records
 
-    rows = [experiments.overview(n, protocol, store or records.STORE) for n in _named(name)
-            for protocol in dict.fromkeys(p.protocol for p in experiments.EXPERIMENTS[n])]
+    shown = [protocol.value] if protocol else ["replica", "modern"]
+    rows = [experiments.overview(n, recipe, store or records.STORE) for n in _named(name)
+            for recipe in shown if any(p.protocol == recipe for p in experiments.EXPERIMENTS[n])]
     if as_json:
         print(json.dumps(rows))
         return

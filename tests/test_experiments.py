@@ -17,6 +17,8 @@ import multiprocessing
 import os
 import threading
 import time
+import tomllib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from filelock import FileLock
 
 from cmrseg import data, experiments, results
 from cmrseg.data import BadInput
-from cmrseg.experiments import EXPERIMENTS, Planned
+from cmrseg.experiments import EXPERIMENTS, FOLDS, Planned
 from cmrseg.training import PRESETS, TrainConfig
 
 
@@ -58,18 +60,86 @@ def test_every_planned_run_is_of_a_known_protocol_and_split(name, root):
     assert {p.protocol for p in EXPERIMENTS[name]} <= set(PRESETS)
 
 
-def test_settings_are_compared_on_the_same_splits_with_the_same_seeds():
-    for name, plan in EXPERIMENTS.items():
-        if name == "leakage":  # compares splits
-            continue
-        on = {}
-        for p in plan:
-            on.setdefault(p.setting, set()).add((p.split, p.config.seed))
-        assert len({frozenset(runs) for runs in on.values()}) == 1, name
+def runs_of(name):
+    """(protocol, setting) -> {split: seeds}."""
+    on = {}
+    for p in EXPERIMENTS[name]:
+        on.setdefault((p.protocol, p.setting), {}).setdefault(p.split, set()).add(p.config.seed)
+    return on
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_setting_runs_on_all_folds_or_the_first_with_the_same_seeds_on_each(name):
+    allowed = [FOLDS, FOLDS[:2], FOLDS[:1], experiments.TUNE, experiments.TRAIN_FOLDS, ("val",)]
+    allowed += [FOLDS + experiments.RANDOM] if name == "leakage" else []
+    for setting, seeds in runs_of(name).items():
+        assert tuple(seeds) in allowed, setting
+        assert len(set(map(frozenset, seeds.values()))) == 1, setting
+
+
+def test_what_a_claim_names_runs_on_all_folds():
+    claims = tomllib.loads((results.STORE / "claims.toml").read_text())["claim"]
+    named = [(c["experiment"], c.get("setting", c[side]), c["id"]) for c in claims
+             if c.get("experiment") in EXPERIMENTS for side in ("a", "b") if side in c]
+    assert len(named) > 50
+    for experiment, setting, claim in named:
+        assert setting in experiments.telling(experiment), claim
+
+
+# The report's name for a setting -> ours, where they differ.
+CHANNELS = {"4-8-16-32": "1-2-4-8", "16-32-64-128": "4-8-16-32", "32-64-128-256": "8-16-32-64",
+            "64-128-256-512": "16-32-64-128", "128-256-512-1024": "32-64-128-256"}
+OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
+
+
+def reported():
+    """Experiment -> the settings that the report tried, in our names."""
+    report = tomllib.loads((results.STORE / "report-2020.toml").read_text())
+    found = {name.replace("_", "-"): set(section["dice"]) for name, section in report.items()
+             if isinstance(section.get("dice"), dict)}
+    found["learning-rate-wide"] = {f"{lr:g}" for lr in report["learning_rate_wide"]["grid"]}
+    found["channels"] = {CHANNELS[c] for c in found["channels"]}
+    found["topology"] = {f"{blocks} x {depth}" for blocks, row in report["topology"]["dice"].items()
+                         for depth in range(2, 2 + len(row))}
+    found["depth"] = set(report["depth"]["median_dice"])
+    found["optimiser"] = {OPTIMISERS[o] for o in found["optimiser"]}
+    return found
+
+
+@pytest.mark.parametrize("name", [
+    "learning-rate-wide", "learning-rate-narrow", "learning-rate-small", "batch-size", "activation", "channels",
+    "kernel-size", "topology", "depth", "optimiser", "dropout"])
+def test_every_setting_of_the_report_is_tried_again(name):
+    assert reported()[name] <= {p.setting for p in EXPERIMENTS[name] if p.protocol == "replica"}
+
+
+def test_what_is_not_repeated_has_a_reason():
+    report = tomllib.loads((results.STORE / "report-2020.toml").read_text())
+    for what, reason in experiments.NOT_REPEATED.items():
+        assert what in {"epochs", "widths"} | set(report) and len(reason) > 40
+    longest = max(p.config.epochs for p in EXPERIMENTS["early-stopping"])
+    assert str(longest) in experiments.NOT_REPEATED["early_stopping"]
+    assert longest < report["early_stopping"]["epochs"]
+
+
+def test_the_repairs_lead_from_one_recipe_to_the_other_and_back():
+    repaired, undone = PRESETS["replica"], PRESETS["modern"]
+    for name, fix in experiments.REPAIRS.items():
+        assert set(fix) == set(experiments.UNREPAIRED[name])
+        repaired, undone = replace(repaired, **fix), replace(undone, **experiments.UNREPAIRED[name])
+    assert (repaired, undone) == (PRESETS["modern"], PRESETS["replica"])
+
+
+@pytest.mark.parametrize("batch", [4, 8, 16, 32])
+def test_equal_updates_are_as_many_steps_as_the_baseline_takes(batch):
+    slices, baseline = 96, PRESETS["replica"]
+    config = replace(baseline, **experiments.EQUAL_UPDATES[f"{batch}, equal updates"])
+    assert slices % batch == 0 and config.batch == batch
+    assert slices // batch * config.epochs == slices // baseline.batch * baseline.epochs
 
 
 def test_what_is_tuned_is_tuned_without_the_validation_patients():
-    for name in ("book-learning-rate", "book-recipe"):
+    for name in ("book-learning-rate", "book-recipe", "architectures-tuning", "optimiser-tuning"):
         assert all(p.split.startswith(("inner", "train-fold")) for p in EXPERIMENTS[name])
 
 

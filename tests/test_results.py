@@ -35,8 +35,9 @@ SCORES = [None, [0.2, 0.4, 0.9], None, [0.6, None, 0.8], [0.5, 0.6, 0.7]]  # mea
 def run(tiny):
     """A network that was never trained, with a history that says otherwise."""
     torch.manual_seed(0)
-    history = {"epoch": [1, 2, 3, 4, 5], "loss": [5.0, 4, 3, 2, 1], "lr": [0.1] * 5, "dice": SCORES}
-    return Run(training.build(tiny).eval(), tiny, history, 1.234, "fp32", "cpu")
+    history = {"epoch": [1, 2, 3, 4, 5], "loss": [5.0, 4, 3, 2, 1], "lr": [0.1] * 5, "dice": SCORES,
+               "dice_train": [None] * 5}
+    return Run(training.build(tiny).eval(), tiny, history, 1.234, 2.345, "fp32", "cpu")
 
 
 def test_the_table_of_slices_holds_what_the_metrics_give():
@@ -60,7 +61,8 @@ def test_the_table_of_slices_holds_what_the_metrics_give():
 
 def test_a_record_has_everything_a_page_may_say(run, root):
     held_out = data.load(root, "val")
-    found = results.record(run, held_out, held_out, "fold3", "0123456789ab", "modern")
+    train = data.load(root, "train")
+    found = results.record(run, train, held_out, "fold3", "0123456789ab", "modern")
     assert found["config"] == json.loads(json.dumps(asdict(run.config))) | {
         "channels": (4, 8), "augment": ("affine", "intensity")}
     assert (found["split"], found["seed"], found["fingerprint"], found["protocol"]) == (
@@ -68,12 +70,16 @@ def test_a_record_has_everything_a_page_may_say(run, root):
     assert found["key"] == run.config.key("fold3", "0123456789ab")
     assert (found["dice_best"], found["epoch_best"]) == (pytest.approx(0.7), 4)
     assert found["history"] == run.history and found["seconds"] == 1.23
+    assert found["cpu_seconds"] in (2.34, 2.35)
+    learnt = metrics.dice(training.predict(run.model, train.images), train.masks)
+    assert found["dice_train"] == pytest.approx(metrics.per_class(learnt).tolist())
     assert found["device"].startswith("cpu: ") and found["threads"] == torch.get_num_threads()
     assert found["precision"] == "fp32" and found["versions"]["torch"] == torch.__version__
     assert set(found["versions"]) >= {"python", "torch", "numpy"} and found["commit"]
     assert found["version"] == results.VERSION
     pred = training.predict(run.model, held_out.images)
     assert found["images"] == results.image_table(pred, held_out)
+    assert found["distinct_masks"] == len({mask.tobytes() for mask in pred})
     assert found["dice_last"] == pytest.approx(
         metrics.mean(metrics.dice(pred, held_out.masks)), abs=1e-4)
     json.dumps(found, allow_nan=False)
@@ -84,7 +90,7 @@ def test_a_run_without_any_heart_still_gives_a_record_of_plain_json(tiny, root):
     slices.masks[:] = held_out.masks[:] = 0
     run = training.fit(training.replace(tiny, epochs=12, lr=0.02), slices, held_out,
                        precision="fp32")
-    found = results.record(run, held_out, held_out, "val", "0123456789ab", "modern")
+    found = results.record(run, slices, held_out, "val", "0123456789ab", "modern")
     assert found["history"]["dice"][-1] == [None] * 3
     json.dumps(found, allow_nan=False)
 
@@ -93,7 +99,7 @@ def test_a_run_without_any_heart_still_gives_a_record_of_plain_json(tiny, root):
 
 
 def test_a_record_is_filed_under_its_protocol_and_key(run, root, tmp_path):
-    found = results.record(run, data.load(root, "train"), data.load(root, "val"), "val", "0123456789ab", "modern")
+    found = results.record(run, *data.split(root, "val"), "val", "0123456789ab", "modern")
     path = results.write(found, tmp_path)
     assert path == results.path_of("modern", found["key"], tmp_path)
     assert path == tmp_path / "modern" / f"{found['key']}.json"
@@ -130,7 +136,7 @@ def test_a_newer_or_torn_record_is_refused(text, word, tmp_path):
 
 
 def test_the_table_of_dice_and_the_curve_have_a_row_for_what_was_scored(run, root):
-    found = results.record(run, data.load(root, "train"), data.load(root, "val"), "val", "0123456789ab", "modern")
+    found = results.record(run, *data.split(root, "val"), "val", "0123456789ab", "modern")
     found = json.loads(json.dumps(found))
     table = results.dice_table(found)
     assert list(table) == ["name", "patient", "RV", "Myo", "LV"]
@@ -191,7 +197,7 @@ def test_a_committed_record_is_computed_again(real):
         real, found["split"])
     torch.set_num_threads(found["threads"])
     run = training.fit(config, train, held_out, precision=found["precision"])
-    again = results.record(run, held_out, held_out, found["split"], found["fingerprint"], found["protocol"])
+    again = results.record(run, train, held_out, *(found[k] for k in ("split", "fingerprint", "protocol")))
     torch.set_num_threads(1)
     if all(again[what] == found[what] for what in ("device", "versions")):
         assert again["images"] == found["images"]

@@ -11,7 +11,8 @@ Each group fails after any of these one-line changes of ``cmrseg/training.py``:
   -> ``(epoch - 1)``, ``not config.drop_last`` -> ``config.drop_last``,
   ``torch.stack(losses).mean()`` -> ``losses[-1]``, ``torch.randperm(...)`` ->
   ``torch.arange(len(images))``, ``if not math.isfinite(mean_loss)`` -> ``if False``; in _score(),
-  ``held_out.masks`` -> ``held_out.masks[::-1]``; in fit(), ``manual_seed`` -> ``seed()``, or train
+  ``slices.masks`` -> ``slices.masks[::-1]``; in fit(), ``labels.flip(-1)`` -> ``labels``,
+  ``_score(run, train)`` -> ``_score(run, held_out)``, ``manual_seed`` -> ``seed()``, or train
   on the held-out images, ``fork_rng(devices=[])`` -> ``nullcontext()``,
   ``set_flush_denormal(True)`` -> ``False``; in pad(), ``if any(beyond)`` -> ``if False``
 - resuming: in _restore(), drop ``optimiser.load_state_dict``, ``rng.set_state`` or
@@ -69,7 +70,7 @@ def test_the_defaults_never_change_because_keys_do_not_count_them():
     assert asdict(TrainConfig()) == {
         "model": "unet", "channels": (16, 32, 64, 128, 256), "convolutions": 2, "kernel": 3,
         "first_kernel": None, "activation": "relu", "dropout": 0.0, "skips": "before",
-        "scale": "zscore", "augment": ("affine", "intensity"), "loss": "ce+dice",
+        "scale": "zscore", "augment": ("affine", "intensity"), "mirrored_set": False, "loss": "ce+dice",
         "optimiser": "adamw", "lr": 0.003, "weight_decay": 0.01, "momentum": 0.0,
         "schedule": "one-cycle", "batch": 4, "drop_last": False, "epochs": 30, "seed": 0}
 
@@ -206,6 +207,29 @@ def test_every_slice_is_seen_once_an_epoch_in_another_order(tiny, root, monkeypa
     fit(replace(tiny, epochs=2), slices, held_out, precision="fp32")
     first, second = seen[0] + seen[1], seen[2] + seen[3]
     assert sorted(first) == sorted(second) == list(range(1, 9)) and first != second
+
+
+def test_a_mirrored_set_has_every_slice_and_its_mirror_image(tiny, root, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "augment", lambda x, y, names, rng: seen.append((x, y)) or (x, y))
+    slices, held_out = data.split(root, "val")
+    fit(replace(tiny, epochs=1, mirrored_set=True, scale="raw"), slices, held_out, precision="fp32")
+    x, y = (torch.cat(part) for part in zip(*seen))
+    assert len(x) == 2 * len(slices)
+    found = sorted((a.numpy().astype(np.uint8).tobytes(), b.numpy().astype(np.uint8).tobytes())
+                   for a, b in zip(x[:, 0], y))
+    expected = [(image[:, ::step].tobytes(), mask[:, ::step].tobytes())
+                for image, mask in zip(slices.images, slices.masks) for step in (1, -1)]
+    assert found == sorted(expected)
+
+
+def test_training_slices_are_scored_when_asked(tiny, root):
+    run = train(tiny, root, score_train=True)
+    train_slices, _ = data.split(root, "val")
+    pred = predict(run.model, train_slices.images)
+    last = training.metrics.per_class(training.metrics.dice(pred, train_slices.masks))
+    assert run.history["dice_train"][-1] == pytest.approx(last.tolist(), nan_ok=True)
+    assert train(tiny, root).history["dice_train"] == [None] * tiny.epochs
 
 
 def test_one_seed_gives_one_network_and_another_seed_another(tiny, root):
