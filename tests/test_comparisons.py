@@ -2,7 +2,7 @@
 
 What makes each test fail (each was seen to fail):
 
-- one part alone: in paired_difference(), `2 * run_variance / runs` -> `0`
+- one part alone: in paired_difference(), `1 / runs_a + 1 / runs_b` -> `0`
 - the honest rate: the same change (the rejection rate rises to about a fifth)
 - pooled variance: `len(g) - 1` -> `len(g)` in pooled_run_variance()
 - verdicts: `low > 0` -> `high > 0`; `within` -> `True`; drop the exchange of low and high for "less"
@@ -20,16 +20,16 @@ from cmrseg import statistics
 def test_without_variance_between_runs_it_is_the_paired_t_test():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.85, 0.05, (2, 60))
-    found = statistics.paired_difference(a, b, 0.0, 5, 20)
+    found = statistics.paired_difference(a, b, 0.0, 5, 5, 20)
     expected = stats.ttest_rel(a, b).confidence_interval()
     np.testing.assert_allclose(found.interval(), (expected.low, expected.high))
     gap = np.r_[a, np.nan]
-    assert statistics.paired_difference(gap, np.r_[b, 0.5], 0.0, 5, 20) == found
+    assert statistics.paired_difference(gap, np.r_[b, 0.5], 0.0, 5, 5, 20) == found
 
 
 def test_the_standard_error_by_hand():
     """Differences 1, 2, 3: variance 1 over 3 patients; run variance 0.5, five runs: 2 * 0.5 / 5."""
-    found = statistics.paired_difference(np.array([1.0, 2, 3]), np.zeros(3), 0.5, 5, 20)
+    found = statistics.paired_difference(np.array([1.0, 2, 3]), np.zeros(3), 0.5, 5, 5, 20)
     assert found.mean == 2 and found.se == pytest.approx((1 / 3 + 0.2) ** 0.5)
 
 
@@ -40,7 +40,7 @@ def test_the_rate_of_false_alarms_is_what_it_says():
         patients = rng.normal(0.85, 0.04, 60)
         runs = rng.normal(0, 0.01, (2, 5)).repeat(12, axis=1)
         a, b = patients + runs + rng.normal(0, 0.02, (2, 60))
-        low, high = statistics.paired_difference(a, b, 0.01**2, 5, 20).interval()
+        low, high = statistics.paired_difference(a, b, 0.01**2, 5, 5, 20).interval()
         alarms += not low < 0 < high
     assert 0.01 < alarms / repeats < 0.06
 

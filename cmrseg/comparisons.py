@@ -1,0 +1,313 @@
+"""Settings compared and claims judged: from the records of an experiment to differences and verdicts.
+
+Two settings are compared in pairs: patient by patient where the quantity belongs to a patient (Dice),
+fold by fold where it belongs to a run (time, loss, epochs). ``results/claims.toml`` says what the report
+claimed; :func:`judge` answers each claim, and all of them together as one family.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+
+from cmrseg import experiments, results, statistics
+from cmrseg.models.unet import UNet
+from cmrseg.statistics import Difference
+
+COLLAPSED = 0.1  # below this Dice a network has drawn next to nothing
+FAMILY_DRAWS = 10_000
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def runs(name: str, protocol: str = "replica", store: Path = results.STORE) -> pd.DataFrame:
+    """The finished runs of an experiment, a row for each.
+
+    Columns: setting, split, seed, key, dice (last epoch), dice_best, loss (last epoch's), seconds (of
+    the processor; NaN in the oldest records), collapsed, patients (a table of the Dice of RV, Myo and LV
+    for each held-out patient, the mean of its slices), and record, the whole of it.
+    """
+    rows = []
+    for planned in experiments.EXPERIMENTS[name]:
+        path = planned.path(store=store)
+        if planned.protocol == protocol and path.is_file():
+            found, patients = _read(path, path.stat().st_mtime_ns)
+            rows.append({
+                "setting": planned.setting, "split": planned.split, "seed": planned.config.seed,
+                "key": found["key"], "dice": found["dice_last"], "dice_best": found["dice_best"],
+                "loss": found["history"]["loss"][-1], "seconds": found.get("cpu_seconds", np.nan),
+                "collapsed": found["dice_last"] < COLLAPSED, "patients": patients, "record": found,
+            })
+    return pd.DataFrame(rows, columns=["setting", "split", "seed", "key", "dice", "dice_best", "loss",
+                                       "seconds", "collapsed", "patients", "record"])
+
+
+@lru_cache(maxsize=None)
+def _read(path: Path, _changed: int) -> tuple[dict, pd.DataFrame]:
+    found = results.read(path)
+    return found, results.dice_table(found).groupby("patient")[results.CLASSES].mean()
+
+
+def by_patient(table: pd.DataFrame, what: str = "dice") -> pd.Series:
+    """Dice of each held-out patient over the runs of a table: Series indexed by patient.
+
+    ``what`` is ``"dice"`` (the mean of RV, Myo and LV), one of the three, or a difference of two, such
+    as ``"RV-Myo"``.
+    """
+    each = pd.concat(list(table["patients"])).groupby(level=0).mean()
+    if what == "dice":
+        return each.mean(axis=1)
+    first, _, second = what.partition("-")
+    return each[first] - each[second] if second else each[first]
+
+
+# --- comparing -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference, and the chance it hangs on.
+
+    Attributes:
+        difference: its mean and standard error.
+        shares: what each patient, run or fold contributes to the error: name -> factor of a standard
+            normal number. Comparisons that share patients or runs err together.
+    """
+
+    difference: Difference
+    shares: dict[str, float] = field(default_factory=dict, repr=False)
+
+
+@lru_cache(maxsize=None)
+def run_variance(protocol: str, what: str = "dice", store: Path = results.STORE) -> tuple[float, int]:
+    """Variance between seeds of a run's mean Dice over its fold, and its degrees of freedom.
+
+    Pooled over the folds of the settings that ran with several seeds; collapsed runs are left out.
+    """
+    groups = []
+    for name in {"baseline", "architectures"} & set(experiments.EXPERIMENTS):
+        table = runs(name, protocol, store)
+        for _, group in table[~table["collapsed"].astype(bool)].groupby(["setting", "split"]):
+            groups.append([by_patient(group.iloc[[i]], what).mean() for i in range(len(group))])
+    return statistics.pooled_run_variance(groups)
+
+
+def compare(
+    a: pd.DataFrame, b: pd.DataFrame | float, variance: tuple[float, int], what: str = "dice"
+) -> Comparison:
+    """Dice of setting a minus setting b, patient by patient, with both parts of the error.
+
+    Where some runs of a setting collapsed and others did not, the patients of one fold share their
+    fate; then folds are compared instead, see :func:`by_fold`.
+
+    Args:
+        a, b: rows of :func:`runs`, with runs on the same folds; ``b`` may be a number.
+        variance: what :func:`run_variance` gives for ``what``.
+        what: see :func:`by_patient`.
+    """
+    tables = [t for t in (a, b) if isinstance(t, pd.DataFrame)]
+    if any(0 < t["collapsed"].mean() < 1 for t in tables):
+        return by_fold(*(t if isinstance(t, float) else
+                         {s: by_patient(g, what).mean() for s, g in t.groupby("split")} for t in (a, b)))
+    one, other = (by_patient(t, what) if isinstance(t, pd.DataFrame) else t for t in (a, b))
+    sizes = [len(t) if isinstance(t, pd.DataFrame) else np.inf for t in (a, b)]
+    difference = statistics.paired_difference((one - 0).to_numpy(), np.asarray(other), variance[0], *sizes,
+                                              variance[1])
+    d = (one - other).dropna()
+    shares = {f"patient {p}": v / len(d) for p, v in (d - d.mean()).items()}
+    for table, sign in zip(tables, (1, -1)):
+        for key in table["key"]:
+            shares[f"run {key}"] = shares.get(f"run {key}", 0) + sign * variance[0] ** 0.5 / len(table)
+    return Comparison(difference, shares)
+
+
+def by_fold(a: dict[str, float], b: dict[str, float] | float = 0.0) -> Comparison:
+    """Mean difference of a and b (fold -> value, or a number for b), with the error of a few folds."""
+    d = np.array([a[s] - (b[s] if isinstance(b, dict) else b) for s in a], dtype=float)
+    difference = Difference(float(d.mean()), float(stats.sem(d)), len(d) - 1)
+    return Comparison(difference, {f"fold {s}": v / len(d) for s, v in zip(a, d - d.mean())})
+
+
+def against(
+    name: str, baseline: str, protocol: str = "replica", what: str = "dice", store: Path = results.STORE
+) -> pd.DataFrame:
+    """Every setting of an experiment beside its baseline, for the tables and figures of a page.
+
+    Columns: setting, runs, folds, dice (mean over patients), collapsed (fraction of the runs), and for
+    settings on the baseline's folds the paired difference with its 95 % interval (difference, low, high).
+    """
+    table, variance = runs(name, protocol, store), run_variance(protocol, what, store)
+    reference, rows = table[table["setting"] == baseline], []
+    for setting, group in table.groupby("setting", sort=False):
+        row = {"setting": setting, "runs": len(group), "folds": group["split"].nunique(),
+               "dice": by_patient(group, what).mean(), "collapsed": group["collapsed"].mean()}
+        if setting != baseline and set(group["split"]) == set(reference["split"]):
+            difference = compare(group, reference, variance, what).difference
+            row |= dict(zip(("difference", "low", "high"), (difference.mean, *difference.interval())))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def same_against_same(
+    protocol: str = "replica", draws: int = 2000, seed: int = 0, store: Path = results.STORE
+) -> pd.DataFrame:
+    """The A/A test: two halves of one setting, compared as if they were two settings.
+
+    For each draw and fold, two of the baseline's seeds are taken at random, one for each side, and the
+    sides go through :func:`compare`. There is no true difference, so an interval without zero is an error.
+
+    Returns:
+        A row for each draw: difference, low, high, and low_alone, high_alone: the interval that only
+        looks at the spread over patients.
+    """
+    table, rng = runs("baseline", protocol, store), np.random.default_rng(seed)
+    variance = run_variance(protocol, store=store)
+    folds = [group.index.to_numpy() for _, group in table.groupby("split")]
+    rows = []
+    for _ in range(draws):
+        a, b = zip(*(rng.choice(fold, 2, replace=False) for fold in folds))
+        a, b = table.loc[list(a)], table.loc[list(b)]
+        found = compare(a, b, variance).difference
+        alone = statistics.mean_interval((by_patient(a) - by_patient(b)).to_numpy())
+        rows.append((found.mean, *found.interval(), *alone))
+    return pd.DataFrame(rows, columns=["difference", "low", "high", "low_alone", "high_alone"])
+
+
+# --- claims --------------------------------------------------------------------------------------
+
+
+def claims(store: Path = results.STORE) -> list[dict]:
+    """The claims of the report, as ``claims.toml`` has them."""
+    return tomllib.loads((store / "claims.toml").read_text())["claim"]
+
+
+def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
+    """Every claim with its estimate and its verdict.
+
+    The claims are one family: intervals are widened together so that with probability ``level`` all of
+    them hold at once (the single-step max-T procedure of Hothorn, Bretz and Westfall 2008, by drawing
+    the errors of patients, runs and folds that the comparisons share).
+
+    Returns:
+        A row for each claim: its id, text, source, said; where it could be tested also estimate, low,
+        high (simultaneous), low_alone, high_alone (its own interval), against (what equality would be: 0,
+        or the claim's level); and verdict, ``"not run yet"`` where records are missing.
+    """
+    rows = [dict(id=c["id"], text=c["text"], source=c["source"], said=c["said"],
+                 experiment=c.get("experiment"), endpoint=c.get("endpoint")) for c in claims(store)]
+    asked = {c["id"]: _answer(c, store) for c in claims(store)}
+    contrasts = {name: a for name, a in asked.items() if isinstance(a, (Comparison, Share))}
+    wide = family_level(list(contrasts.values()), level) if contrasts else level
+    for row, claim in zip(rows, claims(store)):
+        answer = asked[claim["id"]]
+        if isinstance(answer, str):
+            row["verdict"] = answer
+            continue
+        found = answer.difference if isinstance(answer, Comparison) else answer
+        margin = claim.get("margin", statistics.MARGIN)
+        row["estimate"], row["against"] = found.mean, claim.get("level", 0.0)
+        row["low"], row["high"] = found.interval(wide)
+        row["low_alone"], row["high_alone"] = found.interval(level)
+        row["verdict"] = statistics.verdict((row["low"], row["high"]), claim["claim"], margin)
+        row["alone"] = statistics.verdict((row["low_alone"], row["high_alone"]), claim["claim"], margin)
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of runs, minus a level; its interval is Wilson's (1927), which suits a few runs."""
+
+    yes: int
+    of: int
+    level: float
+
+    @property
+    def mean(self) -> float:
+        return self.yes / self.of - self.level
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        found = stats.binomtest(self.yes, self.of).proportion_ci(level, method="wilson")
+        return found.low - self.level, found.high - self.level
+
+
+def family_level(contrasts: list[Comparison | Share], level: float = 0.95, seed: int = 0) -> float:
+    """The level that each interval must have so that all hold at once with probability ``level``."""
+    names = sorted({name for c in contrasts if isinstance(c, Comparison) for name in c.shares})
+    place = {name: i for i, name in enumerate(names)}
+    factors = np.zeros((len(names), len(contrasts)))
+    for column, contrast in enumerate(contrasts):
+        for name, value in getattr(contrast, "shares", {}).items():
+            factors[place[name], column] = value
+    rng = np.random.default_rng(seed)
+    size = np.sqrt((factors**2).sum(0))
+    errors = rng.standard_normal((FAMILY_DRAWS, len(names))) @ (factors / np.where(size > 0, size, 1))
+    errors[:, size == 0] = rng.standard_normal((FAMILY_DRAWS, (size == 0).sum()))  # shares of runs
+    largest = np.abs(errors).max(1)
+    return float(2 * stats.norm.cdf(np.quantile(largest, level)) - 1)
+
+
+def _answer(claim: dict, store: Path) -> Comparison | Share | str:
+    """What the records say of one claim, or why they say nothing."""
+    if claim["claim"] == "none":
+        return "not testable here"
+    if claim["claim"] == "shape":
+        return "confirmed" if _sixth_block_fails() else "contradicted"
+    name, endpoint = claim["experiment"], claim["endpoint"]
+    if name not in experiments.EXPERIMENTS:
+        return "not run yet"
+    table = runs(name, "replica", store)
+    sides = [table[table["setting"] == claim.get("setting", claim[s])] for s in ("a", "b") if s in claim]
+    planned = {(p.setting, p.split, p.config.seed) for p in experiments.EXPERIMENTS[name]
+               if p.protocol == "replica" and p.setting in set(claim.values())}
+    if not planned or planned - set(table[["setting", "split", "seed"]].itertuples(index=False, name=None)):
+        return "not run yet"
+    if endpoint == "class":
+        what = f"{claim['a']}-{claim['b']}"
+        return compare(sides[0], 0.0, run_variance("replica", what, store), what)
+    level = float(claim.get("level", 0.0))
+    if endpoint in ("dice", *results.CLASSES):
+        other = sides[1] if len(sides) == 2 else level
+        return compare(sides[0], other, run_variance("replica", endpoint, store), endpoint)
+    values = [{split: group["record"].map(lambda r: of_run(r, endpoint)).mean()
+               for split, group in side.groupby("split")} for side in sides]
+    if endpoint in ("static", "collapsed"):
+        yes = sides[0]["record"].map(lambda r: of_run(r, endpoint))
+        return Share(int(yes.sum()), len(yes), level)
+    return by_fold(values[0], values[1] if len(values) == 2 else level)
+
+
+def of_run(found: dict, endpoint: str) -> float:
+    """An endpoint of one record, see the head of ``claims.toml``."""
+    curve = results.curve(found)
+    name, _, number = endpoint.replace(">", "@").partition("@")
+    if name == "epoch":
+        above = curve.loc[curve["mean"] > float(number), "epoch"]
+        return float(above.iloc[0]) if len(above) else float(found["config"]["epochs"])
+    if name in ("dice", "gain"):
+        at = float(curve.loc[curve["epoch"] == float(number), "mean"].iloc[0])
+        return at if name == "dice" else found["dice_last"] - at
+    return float({
+        "seconds": lambda: np.log(found["cpu_seconds"]),
+        "loss": lambda: found["history"]["loss"][-1],
+        "train-gap": lambda: results.mean_dice(found["dice_train"]) - found["dice_last"],
+        "static": lambda: found["distinct_masks"] == 1,
+        "collapsed": lambda: found["dice_last"] < COLLAPSED,
+    }[name]())
+
+
+def _sixth_block_fails() -> bool:
+    """Whether a sixth block of the report's U-Net is at odds with 96 pixels, which halve five times."""
+    net = UNet((1,) * 6, skips="after")
+    try:
+        net(torch.zeros(2, 1, 96, 96))
+    except RuntimeError:
+        return True
+    return False
