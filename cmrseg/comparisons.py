@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ def runs(name: str, protocol: str = "replica", store: Path = results.STORE) -> p
                                        "seconds", "collapsed", "patients", "record"])
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read(path: Path, _changed: int) -> tuple[dict, pd.DataFrame]:
     found = results.read(path)
     return found, results.dice_table(found).groupby("patient")[results.CLASSES].mean()
@@ -86,7 +86,7 @@ class Comparison:
     shares: dict[str, float] = field(default_factory=dict, repr=False)
 
 
-@lru_cache(maxsize=None)
+@cache
 def run_variance(protocol: str, what: str = "dice", store: Path = results.STORE) -> tuple[float, int]:
     """Variance between seeds of a run's mean Dice over its fold, and its degrees of freedom.
 

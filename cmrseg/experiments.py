@@ -141,7 +141,7 @@ NOT_REPEATED = {
     "learning_rate_narrow": "Seven runs of a rate on one split; here one run on each of five folds.",
     "learning_rate_wide": "Rates that no claim names run once, on one fold: they are drawn as points.",
     "early_stopping": "2500 epochs; here 700, as long as forty minutes of two cores allow for five folds.",
-    "augmentation": "How the report's doubled set was mixed is not said; here both halves are shuffled together.",
+    "augmentation": "How the report mixed its doubled set is not said; here both halves are shuffled.",
 }
 
 EXPERIMENTS: dict[str, list[Planned]] = {

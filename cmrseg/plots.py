@@ -7,18 +7,23 @@ draw into given axes, or make a figure and return it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+
+from cmrseg.statistics import MARGIN
 
 # Safe for colour-blind readers, and apart in lightness too.
 CLASS_COLOURS = {"RV": "#648FFF", "Myo": "#FFB000", "LV": "#DC267F"}
 GREY = "#808080"
 ACCENT = "#785EF0"
+SAID = "#FE6100"  # what the report said
 LABELS = ListedColormap([(0, 0, 0, 0), *(to_rgba(c) for c in CLASS_COLOURS.values())])
 
 
@@ -100,6 +105,36 @@ def intervals(ax: Axes, rows: dict[str, tuple[float, float, float]], colour: str
     ax.spines["left"].set_visible(False)
     ax.tick_params(left=False)
     return ax
+
+
+def differences(
+    ax: Axes, rows: dict[str, tuple[float, float, float]], margin: float = MARGIN, colour: str = ACCENT
+) -> Axes:
+    """Draw (difference, low, high) of each row, with zero and the margin within which nothing matters."""
+    ax.axvspan(-margin, margin, color=GREY, alpha=0.15, linewidth=0)
+    ax.axvline(0, color=GREY, linewidth=1)
+    return intervals(ax, rows, colour)
+
+
+def settings(ax: Axes, values: dict[str, Sequence[float]], said: dict[str, float] | None = None) -> Axes:
+    """Draw every run's value of each setting as a dot, their mean as a dash, and a cross for what was
+    reported (``said``)."""
+    for x, (name, runs) in enumerate(values.items()):
+        ax.plot(np.full(len(runs), x), runs, "o", color=ACCENT, markersize=5, alpha=0.5, markeredgewidth=0)
+        ax.plot([x - 0.25, x + 0.25], [np.mean(runs)] * 2, color=ACCENT, solid_capstyle="round")
+        if said and name in said:
+            ax.plot(x + 0.33, said[name], "x", color=SAID, markersize=7, markeredgewidth=2)
+    ax.set_xticks(range(len(values)), list(values))
+    ax.set_xlim(-0.6, len(values) - 0.4)
+    return ax
+
+
+def settings_legend(ax: Axes, **options) -> None:
+    """Name the marks of :func:`settings`."""
+    marks = [("one run", {"marker": "o", "alpha": 0.5, "linestyle": ""}), ("their mean", {}),
+             ("the report", {"marker": "x", "color": SAID, "linestyle": "", "markeredgewidth": 2})]
+    handles = [Line2D([], [], label=name, **{"color": ACCENT} | look) for name, look in marks]
+    ax.legend(handles=handles, **options)
 
 
 def boxes(ax: Axes, columns: dict[str, np.ndarray]) -> Axes:

@@ -49,7 +49,8 @@ def test_each_notebook_has_its_pair_and_both_say_the_same():
                             capture_output=True, text=True)
     assert answer.returncode == 0, answer.stdout
     assert {p.with_suffix("") for p in NOTEBOOKS} == {
-        p.with_suffix("") for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
+        p.with_suffix("") for p in (ROOT / "notebooks").rglob("*.ipynb")
+        if ".ipynb_checkpoints" not in p.parts}
 
 
 @every_notebook

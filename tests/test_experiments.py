@@ -107,8 +107,8 @@ def reported():
 
 
 @pytest.mark.parametrize("name", [
-    "learning-rate-wide", "learning-rate-narrow", "learning-rate-small", "batch-size", "activation", "channels",
-    "kernel-size", "topology", "depth", "optimiser", "dropout"])
+    "learning-rate-wide", "learning-rate-narrow", "learning-rate-small", "batch-size", "activation",
+    "channels", "kernel-size", "topology", "depth", "optimiser", "dropout"])
 def test_every_setting_of_the_report_is_tried_again(name):
     assert reported()[name] <= {p.setting for p in EXPERIMENTS[name] if p.protocol == "replica"}
 
