@@ -157,7 +157,7 @@ def against(
 
 
 def same_against_same(
-    protocol: str = "replica", draws: int = 2000, seed: int = 0, store: Path = results.STORE
+    protocol: str = "replica", draws: int = 1000, seed: int = 0, store: Path = results.STORE
 ) -> pd.DataFrame:
     """The A/A test: two halves of one setting, compared as if they were two settings.
 

@@ -61,9 +61,13 @@ def _runs(protocol: str, splits, seeds=(0,), settings=None, score_train: bool = 
 
 
 def _grid(protocol: str, telling: dict, descriptive: dict | None = None, splits=FOLDS[:2]) -> list[Planned]:
-    """One seed: settings that answer a claim on all five folds, the others on ``splits`` only."""
-    return _runs(protocol, FOLDS, settings=telling) + (
-        _runs(protocol, splits, settings=descriptive) if descriptive else [])
+    """Settings that answer a claim on all five folds, the others on ``splits`` only; one seed for each,
+    and the baseline's five for a setting that is the baseline."""
+    plan = []
+    for name, changes in telling.items():
+        itself = replace(PRESETS[protocol], **changes) == PRESETS[protocol]
+        plan += _runs(protocol, FOLDS, range(5) if itself else (0,), {name: changes})
+    return plan + (_runs(protocol, splits, settings=descriptive) if descriptive else [])
 
 
 def telling(name: str, protocol: str = "replica") -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+import tomllib
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
@@ -143,6 +144,11 @@ def curve(found: dict) -> pd.DataFrame:
     rows = [(e, loss, *d, mean_dice(d)) for e, loss, d in
             zip(history["epoch"], history["loss"], history["dice"]) if d is not None]
     return pd.DataFrame(rows, columns=["epoch", "loss", *CLASSES, "mean"]).astype(float)
+
+
+def report(store: Path = STORE) -> dict:
+    """The numbers of the 2020 report, from ``report-2020.toml``: section -> entries."""
+    return tomllib.loads((store / "report-2020.toml").read_text())
 
 
 @lru_cache

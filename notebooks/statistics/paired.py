@@ -1,0 +1,172 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # More patients, paired
+#
+# Ten validation patients are few, and the next ten would have given another score. We have no more patients
+# than sixty, but we can use all of them, and use them better.
+
+# %% tags=["remove-cell"]
+# In Colab this fetches the book and its package; anywhere else it does nothing.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("cmrseg") is None:
+    address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
+    subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    sys.path.insert(0, "book")
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy import stats
+
+from cmrseg import comparisons, plots, statistics
+
+plots.style()
+A, B = "with scale", "baseline"
+table = comparisons.runs("repairs")
+a, b = (table[(table["setting"] == name) & (table["seed"] == 0)] for name in (A, B))
+
+# %% [markdown]
+# ## Everyone is held out once
+#
+# The 2020 report {cite}`report2020` trained on 50 patients and judged on 10. We deal the 60 into five
+# *folds* of twelve. Five networks are trained; each has never seen one fold and is judged on it. So every
+# patient gets one score from a network that did not know them: sixty scores instead of ten.
+#
+# As an example we take one question from part V: does it help the report's network when each slice is brought to
+# mean 0 and standard deviation 1 (`with scale`), instead of grey levels from 0 to 255 (`baseline`)?
+
+# %%
+one, other = comparisons.by_patient(a), comparisons.by_patient(b)
+difference = one - other
+print(f"{A}: mean Dice of {len(one)} patients {one.mean():.3f}")
+print(f"{B}: mean Dice of {len(other)} patients {other.mean():.3f}")
+print(f"patients for whom {A} did better: {(difference > 0).sum()}")
+
+# %% tags=["hide-input"]
+figure, (ax, hist) = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(1, 1.3))
+for left, right in zip(other, one):
+    colour = plots.ACCENT if right > left else plots.SAID
+    ax.plot([0, 1], [left, right], color=colour, linewidth=1, alpha=0.6, marker="o", markersize=3)
+ax.set_xticks([0, 1], [B, A])
+ax.set(ylabel="Dice of a patient", xlim=(-0.2, 1.2))
+hist.hist(difference, bins=25, color=plots.ACCENT, alpha=0.7)
+hist.axvline(0, color=plots.GREY)
+hist.axvline(difference.mean(), color=plots.SAID)
+hist.set(xlabel=f"difference of a patient, {A} minus {B}", ylabel="patients");
+
+# %% [markdown]
+# *Left: a line is a patient, purple where the score rises and orange where it falls. Hearts differ far more from each
+# other than the two settings do. Right: the same sixty differences. What we want to know is where their
+# mean lies (orange line), and how sure we are.*
+#
+# ## Pairs
+#
+# A hard heart is hard for both networks. If we compare the mean of one column with the mean of the other, this
+# shared difficulty counts as noise, twice. If we subtract patient by patient, it is gone.
+
+# %%
+unpaired = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
+paired = statistics.mean_interval(difference.to_numpy())
+print(f"two columns:  {unpaired.low:+.3f} to {unpaired.high:+.3f}")
+print(f"pairs:        {paired[0]:+.3f} to {paired[1]:+.3f}")
+print(f"correlation of the two columns: {np.corrcoef(one, other)[0, 1]:.2f}")
+
+# %% [markdown]
+# ## Sixty patients, but only five networks
+#
+# The second interval is still too sure. Twelve patients share one trained network. If that training was a
+# lucky one, twelve differences rise together, and the interval takes them for twelve independent witnesses.
+#
+# How bad is it? We let chance play. In each game there is *no* true difference, each training has its luck (with
+# the standard deviation that we measured between seeds), and each patient some noise. An honest 95 %
+# interval would miss zero in 5 % of the games.
+
+# %%
+spread, freedom = comparisons.run_variance("replica")
+noise = max(difference.var(ddof=1) - 2 * spread, 1e-5) ** 0.5
+rng, games, rejects = np.random.default_rng(0), 4000, {"patients only": 0, "patients and runs": 0}
+for _ in range(games):
+    luck = rng.normal(0, spread**0.5, (2, 5)).repeat(12, axis=1)
+    d = luck[0] - luck[1] + rng.normal(0, noise, 60)
+    low, high = statistics.mean_interval(d)
+    rejects["patients only"] += not low < 0 < high
+    low, high = statistics.paired_difference(d, 0, 2 * spread, 5, np.inf, freedom).interval()
+    rejects["patients and runs"] += not low < 0 < high
+print(f"standard deviation between seeds: {spread**0.5:.4f} Dice, from {freedom} degrees of freedom")
+for name, count in rejects.items():
+    print(f"{name:18} a difference is seen in {count / games:.1%} of the games; there is none")
+
+# %% [markdown]
+# So the error has two parts. For setting A against B, with $n$ patients, five folds and $S$ seeds per fold
+# for each:
+#
+# $$\mathrm{SE}^2 = \frac{s^2_\text{patient}}{n} + \frac{s^2_\text{run}}{5\,S_A} + \frac{s^2_\text{run}}{5\,S_B}$$
+#
+# The first part shrinks with patients, the others with trainings. With one seed in each fold we cannot see the
+# second part in the comparison itself, so it is measured elsewhere, on settings that were trained with several
+# seeds, and *pooled*. The degrees of freedom follow Welch and Satterthwaite. All this is
+# {func}`cmrseg.statistics.paired_difference`, twenty lines.
+
+# %%
+found = comparisons.compare(a, b, (spread, freedom)).difference
+low, high = found.interval()
+part = difference.var(ddof=1) / len(difference)
+print(f"share of the patients in the squared error: {part / found.se**2:.0%}; of the runs: "
+      f"{1 - part / found.se**2:.0%}")
+print(f"{A} minus {B}: {found.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
+
+# %% tags=["hide-input"]
+figure, ax = plt.subplots(figsize=(7, 1.9))
+plots.differences(ax, {
+    "two columns": (difference.mean(), unpaired.low, unpaired.high),
+    "pairs, patients only": (difference.mean(), *paired),
+    "pairs, patients and runs": (found.mean, low, high)})
+ax.set_xlabel(f"Dice, {A} minus {B}");
+
+# %% [markdown]
+# *One difference, three intervals. Pairing narrows the first to the second; honesty about the five networks widens
+# it to the third, which this book uses. The grey band is $\pm 0.02$, within which a difference does not matter to us.*
+#
+# When some trainings of a setting never wake up (Dice near zero) and others do, luck is no longer a bell curve.
+# There {func}`cmrseg.comparisons.compare` falls back on five numbers, one for each fold, and the pages also
+# report which fraction of the trainings collapsed.
+#
+# ## What to conclude
+#
+# Hold out everyone once, compare patient by patient, and count the trainings as well as the patients. A
+# leaderboard over one test set does none of these {cite}`bouthillier2021`.
+#
+# ## Try
+#
+# ```{exercise} Where to spend an hour
+# :label: paired-hour
+# You may train ten more networks. Is it better to give each fold of both settings two seeds instead of
+# one, or would twelve more patients (if you had them) help more? Use the two parts above.
+# ```
+#
+# ```{solution-start} paired-hour
+# :class: dropdown
+# ```
+
+# %%
+patient, run = difference.var(ddof=1), spread
+for name, n, seeds in (("now", 60, 1), ("two seeds", 60, 2), ("72 patients", 72, 1)):
+    print(f"{name:12} standard error {(patient / n + 2 * run / (5 * seeds)) ** 0.5:.4f}")
+
+# %% [markdown]
+# The larger of the two parts is worth the money. Note that part of the spread over patients is itself the luck of
+# single runs, so more seeds lower the first part a little as well.
+#
+# ```{solution-end}
+# ```
