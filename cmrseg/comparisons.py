@@ -221,6 +221,33 @@ def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def verdicts(name: str, store: Path = results.STORE) -> pd.DataFrame:
+    """The claims about one experiment for a page to show: claim -> what was said, what we found, verdict.
+
+    Intervals are the wide ones that hold together for all claims of the book.
+    """
+    found = judge(store)
+    found = found[found["experiment"] == name]
+    shown = [_in_words(row) for row in found.to_dict("records")]
+    return pd.DataFrame({"the report said": found["said"].tolist(), "we found": shown,
+                         "verdict": found["verdict"].tolist()}, index=found["text"].tolist())
+
+
+def _in_words(row: dict) -> str:
+    estimate = row.get("estimate")
+    if estimate is None or np.isnan(estimate):
+        return ""
+    values = np.array([estimate, row["low"], row["high"]])
+    if row["endpoint"] == "seconds":
+        return "{:.2f} times ({:.2f} to {:.2f})".format(*np.exp(values))
+    if row["endpoint"] in ("static", "collapsed"):
+        return "{:.0%} of the runs ({:.0%} to {:.0%})".format(*(values + row["against"]))
+    if row["against"]:
+        return "{:.3f} ({:.3f} to {:.3f})".format(*(values + row["against"]))
+    number = "{:+.0f}" if row["endpoint"].startswith("epoch") else "{:+.3f}"
+    return f"{number} ({number} to {number})".format(*values)
+
+
 @dataclass(frozen=True)
 class Share:
     """A share of runs, minus a level; its interval is Wilson's (1927), which suits a few runs."""

@@ -48,7 +48,7 @@ REPORT = results.report()
 
 # %%
 train, held_out = data.split(data.source(), "val")
-recipe = replace(PRESETS["modern"], channels=(4, 8, 16), batch=8, lr=0.01, epochs=2 if SMOKE else 12)
+recipe = replace(PRESETS["modern"], channels=(4, 8, 16), epochs=2 if SMOKE else 15)
 dice = []
 for seed in (0, 1, 2):
     run = fit(replace(recipe, seed=seed), train[:48], held_out, precision="fp32")
