@@ -141,8 +141,10 @@ def against(
 ) -> pd.DataFrame:
     """Every setting of an experiment beside its baseline, for the tables and figures of a page.
 
-    Columns: setting, runs, folds, dice (mean over patients), collapsed (fraction of the runs), and for
-    settings on the baseline's folds the paired difference with its 95 % interval (difference, low, high).
+    Returns:
+        A row for each setting: runs, folds, dice (mean over patients), collapsed (fraction of the runs),
+        and for settings on the baseline's folds the paired difference with its 95 % interval
+        (difference, low, high).
     """
     table, variance = runs(name, protocol, store), run_variance(protocol, what, store)
     reference, rows = table[table["setting"] == baseline], []
@@ -153,7 +155,7 @@ def against(
             difference = compare(group, reference, variance, what).difference
             row |= dict(zip(("difference", "low", "high"), (difference.mean, *difference.interval())))
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).set_index("setting")
 
 
 def same_against_same(

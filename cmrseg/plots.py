@@ -129,12 +129,12 @@ def settings(ax: Axes, values: dict[str, Sequence[float]], said: dict[str, float
     return ax
 
 
-def settings_legend(ax: Axes, **options) -> None:
-    """Name the marks of :func:`settings`."""
+def settings_legend(ax: Axes) -> None:
+    """Name the marks of :func:`settings` above the axes."""
     marks = [("one run", {"marker": "o", "alpha": 0.5, "linestyle": ""}), ("their mean", {}),
              ("the report", {"marker": "x", "color": SAID, "linestyle": "", "markeredgewidth": 2})]
     handles = [Line2D([], [], label=name, **{"color": ACCENT} | look) for name, look in marks]
-    ax.legend(handles=handles, **options)
+    ax.legend(handles=handles, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 
 def boxes(ax: Axes, columns: dict[str, np.ndarray]) -> Axes:

@@ -101,7 +101,7 @@ def test_where_some_runs_collapsed_folds_are_compared(trial):
     assert found.difference.freedom == 4 and set(found.shares) == {f"fold {f}" for f in FOLDS}
     low, high = found.difference.interval()
     assert low < 0 < high  # one collapse of five proves nothing
-    table = comparisons.against("trial", "b", store=store).set_index("setting")
+    table = comparisons.against("trial", "b", store=store)
     assert table.loc["a", "collapsed"] == 0.2 and np.isnan(table.loc["b", "difference"])
 
 

@@ -71,16 +71,16 @@ for name, dice in sorted(said.items(), key=lambda pair: -pair[1]):
 
 # %%
 table = comparisons.against("activation", "relu")
-table.round(3)
+table.round(3).fillna("")
 
 # %% tags=["hide-input"]
 runs = comparisons.runs("activation")
 figure, (ax, diff) = plt.subplots(1, 2, figsize=(9.5, 3.4), width_ratios=(1.3, 1))
 plots.settings(ax, {name: g["dice"] for name, g in runs.groupby("setting", sort=False)}, said)
-plots.settings_legend(ax, loc="lower right")
+plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch")
-rows = table.dropna(subset=["difference"]).set_index("setting")[["difference", "low", "high"]]
-plots.differences(diff, {name: tuple(row) for name, *row in rows.itertuples()})
+rows = table.dropna(subset=["difference"])[["difference", "low", "high"]]
+plots.differences(diff, {name: row for name, *row in rows.itertuples()})
 diff.set_xlabel("Dice minus that of ReLU, 95 % interval");
 
 # %% [markdown]
@@ -116,7 +116,7 @@ comparisons.verdicts("activation")
 # resolution:
 
 # %%
-comparisons.against("activation", "relu", "modern").round(3)
+comparisons.against("activation", "relu", "modern").round(3).fillna("")
 
 # %% [markdown]
 # ## Live: two of them, small
