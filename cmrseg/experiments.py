@@ -115,6 +115,27 @@ SEGNET = {"model": "segnet", "channels": (16, 32, 64, 128, 128)}
 ALEXNET = {"model": "alexnet", "channels": (24, 64, 96, 96, 64, 256), "dropout": 0.5}
 NING = {"model": "ning", "channels": (6, 16, 40)}
 NETS = {"U-Net": {}, "SegNet": SEGNET, "AlexNet": ALEXNET, "Ning": NING}
+# The same with as many parameters as the replica's U-Net, half a million.
+MATCHED = {
+    "SegNet": SEGNET | {"channels": (9, 18, 37, 74, 74)},
+    "AlexNet": ALEXNET | {"channels": (30, 80, 120, 120, 80, 320)},
+    "Ning": NING | {"channels": (32, 84, 212)},
+}
+# What the report tried, or might have: more epochs, more dropout, the full width.
+VARIANTS = {
+    ("SegNet", "long"): {"epochs": 200},
+    ("AlexNet", "long"): {"epochs": 300},
+    ("AlexNet", "dropout 0.7"): {"dropout": 0.7},
+    ("AlexNet", "full width"): {"channels": (96, 256, 384, 384, 256, 1024)},
+    ("Ning", "long"): {"epochs": 500},
+}
+# The best of the rates tried in "architectures-tuning", by Dice after the last epoch.
+RATES = {"replica": {"U-Net": 0.003, "SegNet": 0.001, "AlexNet": 0.001, "AlexNet, SGD": 0.1, "Ning": 0.001},
+         "modern": {"U-Net": 0.003, "SegNet": 0.003, "AlexNet": 0.003, "Ning": 0.003}}
+
+def _at_best_rate(protocol: str, nets: dict) -> dict:
+    return {net: changes | {"lr": RATES[protocol][net]} for net, changes in nets.items()}
+
 
 # From the report's recipe to the modern one: five repairs that together make the one of the other.
 REPAIRS = {
@@ -194,6 +215,15 @@ EXPERIMENTS: dict[str, list[Planned]] = {
         | _named_rates("SGD with momentum", (0.001, 0.01, 0.1, 0.3), **MOMENTUM)
         | _named_rates("Adam", (0.0003, 0.001, 0.003, 0.01))
         | _named_rates("AdamW", (0.0003, 0.001, 0.003, 0.01), **ADAMW))),
+    # What carries a headline has three seeds; the rest asks what size, epochs and dropout would change.
+    "architectures": (
+        _runs("replica", FOLDS, range(3), _at_best_rate("replica", NETS | {"AlexNet, SGD": ALEXNET | SGD}))
+        + _runs("replica", FOLDS, settings={f"{net}, matched": changes for net, changes in
+                                            _at_best_rate("replica", MATCHED).items()})
+        + _runs("replica", FOLDS, settings={f"{net}, {what}": _at_best_rate("replica", NETS)[net] | changes
+                                            for (net, what), changes in VARIANTS.items()})
+        + _runs("modern", FOLDS, range(3), _at_best_rate("modern", NETS))
+    ),
     # One fix at a time, one fix alone, and all but one.
     "repairs": (
         _runs("replica", FOLDS, range(3))

@@ -9,8 +9,8 @@
 # %% [markdown]
 # # As published
 #
-# Before a claim is tried, the defendant has to be identified. Is the network we train the one that the report
-# trained, and does it do what the report says?
+# Before a claim is tried, the defendant has to be identified. Is the network we train the one that the
+# report trained, and does it do what the report says?
 
 # %% tags=["remove-cell"]
 # In Colab this fetches the book and its package; anywhere else it does nothing.
@@ -54,8 +54,8 @@ print(f"validation {final['validation_dice']:.3f}, hidden {final['kaggle_dice']:
 # %% [markdown]
 # ## Text against code
 #
-# The report {cite}`report2020` describes its final network in words and shares its code, and the two do not agree
-# everywhere. Where they differ we follow the code: it made the numbers.
+# The report {cite}`report2020` describes its final network in words and shares its code, and the two do not
+# agree everywhere. Where they differ we follow the code: it made the numbers.
 #
 # | | the text | the code |
 # |---|---|---|
@@ -75,7 +75,8 @@ print(f"a slice of 96 x 96 gives logits {tuple(shape)}")
 # ## The run
 #
 # We trained this network once, for the report's 140 epochs, from our own code and with nothing changed:
-# grey levels from 0 to 255, its loss, two slices at a time. The crosses are the report's own code, run once more.
+# grey levels from 0 to 255, its loss, two slices at a time. The crosses are the report's own code, run once
+# more.
 
 # %% tags=["hide-input"]
 (_, found), = experiments.records("as-published")
@@ -91,8 +92,8 @@ ax.set(xlabel="epoch", ylabel="Dice on the 20 validation slices", ylim=(0, 0.95)
 ax.legend(loc="lower right");
 
 # %% [markdown]
-# *Both sit at zero for tens of epochs, wake within a few, and level off together, below the dotted line: the best
-# Dice that the report saw in all its trainings.*
+# *Both sit at zero for tens of epochs, wake within a few, and level off together, below the dotted line:
+# the best Dice that the report saw in all its trainings.*
 
 # %%
 for epoch, dice in again.items():
@@ -104,7 +105,8 @@ print(f"{found['seconds'] / 60:.0f} minutes of two cores")
 
 # %% [markdown]
 # Neither run reaches the report's number, and neither need be wrong. It is the best of many trainings and
-# epochs, looked at on the very slices that chose it; [Train it again](../statistics/again) shows what that is worth.
+# epochs, looked at on the very slices that chose it; [Train it again](../statistics/again) shows what that
+# is worth.
 #
 # ## Class by class
 #
@@ -119,8 +121,8 @@ ax.plot(range(3), [said[name]["median"] for name in results.CLASSES], "x", color
 ax.set_ylabel("Dice of a slice");
 
 # %% [markdown]
-# *Boxes and dots: our run, one dot for each of the 20 slices. Crosses: the report's medians. The order is the same, the right
-# ventricle scatters most, and its worst slices are lost altogether.*
+# *Boxes and dots: our run, one dot for each of the 20 slices. Crosses: the report's medians. The order is
+# the same, the right ventricle scatters most, and its worst slices are lost altogether.*
 
 # %%
 for name in results.CLASSES:
@@ -128,8 +130,8 @@ for name in results.CLASSES:
           f"standard deviation {dice[name].std():.3f} (report {said[name]['sd']:.3f})")
 
 # %% [markdown]
-# Is the right ventricle really the hardest and the left the easiest? On sixty patients and five seeds of the
-# [replica](../statistics/protocols):
+# Is the right ventricle really the hardest and the left the easiest? On sixty patients and five seeds of
+# the [replica](../statistics/protocols):
 
 # %%
 comparisons.verdicts("baseline")
@@ -153,21 +155,21 @@ for name in ("report", "replica"):
 # %% [markdown]
 # ## What to conclude
 #
-# This is the report's network: its size, its long sleep, its waking, its level and the order of its classes come out
-# alike from code written anew. Its best number is a little above what an honest single run gives. So from here on
-# we may put questions to the replica.
+# This is the report's network: its size, its long sleep, its waking, its level and the order of its classes
+# come out alike from code written anew. Its best number is a little above what an honest single run gives.
+# So from here on we may put questions to the replica.
 #
 # ## Try
 #
 # ```{exercise} The fifth disagreement
 # :label: published-adam
-# The report prefers Adam to AdamW because of a training loss. Should a training loss decide such a question at all?
-# What would you look at, and on which slices?
+# The report prefers Adam to AdamW because of a training loss. Should a training loss decide such a question
+# at all? What would you look at, and on which slices?
 # ```
 #
 # ```{solution} published-adam
 # :class: dropdown
-# No: a training loss says how well the slices at hand are remembered, and weight decay is *meant* to raise it. Look at
-# held-out patients, more than one training of each, and not at the patients whose score you will report.
-# [Optimiser](../experiments/optimiser) does.
+# No: a training loss says how well the slices at hand are remembered, and weight decay is *meant* to raise
+# it. Look at held-out patients, more than one training of each, and not at the patients whose score you
+# will report. [Optimiser](../experiments/optimiser) does.
 # ```

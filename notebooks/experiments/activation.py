@@ -50,14 +50,14 @@ for ax, (name, kind) in zip(axes, ACTIVATIONS.items()):
     ax.grid(True)
 
 # %% [markdown]
-# *The five functions (purple) and their slopes (dotted). A gradient on its way back is multiplied by the slope of every
-# layer it passes. The sigmoid's is nowhere above a quarter; those of Tanh and HardTanh vanish where the input
-# is large; ReLU's is one or nothing.*
+# *The five functions (purple) and their slopes (dotted). A gradient on its way back is multiplied by the
+# slope of every layer it passes. The sigmoid's is nowhere above a quarter; those of Tanh and HardTanh
+# vanish where the input is large; ReLU's is one or nothing.*
 #
 # ## What the report said
 #
-# After 500 epochs: LeakyReLU first, ReLU just behind and not different beyond noise, Tanh a little lower, then the sigmoid,
-# and HardTanh last; but Tanh and HardTanh *started* first {cite}`report2020`.
+# After 500 epochs: LeakyReLU first, ReLU just behind and not different beyond noise, Tanh a little lower,
+# then the sigmoid, and HardTanh last; but Tanh and HardTanh *started* first {cite}`report2020`.
 
 # %%
 for name, dice in sorted(said.items(), key=lambda pair: -pair[1]):
@@ -84,9 +84,9 @@ plots.differences(diff, {name: row for name, *row in rows.itertuples()})
 diff.set_xlabel("Dice minus that of ReLU, 95 % interval");
 
 # %% [markdown]
-# *Left: every training as a dot, one for each fold and seed; the crosses are the report's numbers, from another split and
-# a wider network, so compare their order and not their height. Right: the paired differences from ReLU; in the grey band
-# they would not matter.*
+# *Left: every training as a dot, one for each fold and seed; the crosses are the report's numbers, from
+# another split and a wider network, so compare their order and not their height. Right: the paired
+# differences from ReLU; in the grey band they would not matter.*
 #
 # ## Who starts first?
 
@@ -112,8 +112,8 @@ comparisons.verdicts("activation")
 # %% [markdown]
 # ## With a healthy recipe
 #
-# The same question put to `modern`, where inputs are normalised, the loss sees the heart, and the skips carry full
-# resolution:
+# The same question put to `modern`, where inputs are normalised, the loss sees the heart, and the skips
+# carry full resolution:
 
 # %%
 comparisons.against("activation", "relu", "modern").round(3).fillna("")
@@ -137,14 +137,14 @@ for name in ("relu", "sigmoid"):
 #
 # ```{exercise} Why the sigmoid can work at all
 # :label: activation-sigmoid
-# A gradient that passes ten sigmoids is multiplied by at most $0.25^{10}$. Yet the network above trains. Which
-# layer between convolution and activation helps? Train `small` with `activation="sigmoid"` and look at the gradient of
-# the first convolution's weights.
+# A gradient that passes ten sigmoids is multiplied by at most $0.25^{10}$. Yet the network above trains.
+# Which layer between convolution and activation helps? Train `small` with `activation="sigmoid"` and look
+# at the gradient of the first convolution's weights.
 # ```
 #
 # ```{solution} activation-sigmoid
 # :class: dropdown
-# Batch normalisation {cite}`ioffe2015`. It divides each channel by its spread, so small signals are enlarged on the way
-# forward and their gradients on the way back: the scale of a layer's weights cancels. And skips give the gradient
-# shorter ways round.
+# Batch normalisation {cite}`ioffe2015`. It divides each channel by its spread, so small signals are
+# enlarged on the way forward and their gradients on the way back: the scale of a layer's weights cancels.
+# And skips give the gradient shorter ways round.
 # ```

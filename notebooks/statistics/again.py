@@ -42,9 +42,9 @@ REPORT = results.report()
 # %% [markdown]
 # ## Live: one recipe, three seeds
 #
-# A training uses chance in three places: the weights it starts from, the order of the slices, and how
-# each slice is varied. A *seed* fixes all three. Here is one small recipe with three seeds; everything
-# else is the same, to the last pixel.
+# A training uses chance in three places: the weights it starts from, the order of the slices, and how each
+# slice is varied. A *seed* fixes all three. Here is one small recipe with three seeds; everything else is
+# the same, to the last pixel.
 
 # %%
 train, held_out = data.split(data.source(), "val")
@@ -59,9 +59,9 @@ print(f"largest difference: {max(dice) - min(dice):.3f}")
 # %% [markdown]
 # ## Ten times on the report's own split
 #
-# The 2020 report {cite}`report2020` trained most settings once, on 100 slices, and compared them on 20.
-# We took its recipe (the narrower `replica` of it) and trained it ten times on the same split. Nothing
-# was changed but the seed.
+# The 2020 report {cite}`report2020` trained most settings once, on 100 slices, and compared them on 20. We
+# took its recipe (the narrower `replica` of it) and trained it ten times on the same split. Nothing was
+# changed but the seed.
 
 # %%
 table = comparisons.runs("noise-floor")
@@ -86,8 +86,8 @@ end.set_xticks([0, 1], ["last\nepoch", "best-looking\nepoch"]);
 
 # %% [markdown]
 # *Left: ten trainings of one setting. All sit at zero for a while, wake at different times, and end at
-# different heights. Right: where they ended, and the highest point each one passed on its way; the lines join
-# a training's two numbers.*
+# different heights. Right: where they ended, and the highest point each one passed on its way; the lines
+# join a training's two numbers.*
 
 # %%
 pairs = np.abs([a - b for a, b in combinations(last, 2)])
@@ -97,9 +97,9 @@ print(f"two of the ten differ by {pairs.mean():.3f} on average, and in one pair 
       f"by more than {np.quantile(pairs, 0.9):.3f}")
 
 # %% [markdown]
-# That is the *noise floor* of this split: a difference that means nothing. Now the report's own tables. Each
-# line below is a difference it drew a conclusion from, or saw none in, and the share of our pairs of *equal*
-# settings that differ by at least as much.
+# That is the *noise floor* of this split: a difference that means nothing. Now the report's own tables.
+# Each line below is a difference it drew a conclusion from, or saw none in, and the share of our pairs of
+# *equal* settings that differ by at least as much.
 
 # %%
 activation, topology = REPORT["activation"]["dice"], REPORT["topology"]["dice"]
@@ -119,13 +119,14 @@ for name, difference in differences.items():
 
 # %% [markdown]
 # A caution about these shares: they come from our narrower copy of the report's network, so they show the
-# order of magnitude on this split, not the report's own noise. The report did average seven runs for one
-# of its tables, the narrow grid of learning rates; a mean of seven is steadier by the factor $\sqrt 7$.
+# order of magnitude on this split, not the report's own noise. The report did average seven runs for one of
+# its tables, the narrow grid of learning rates; a mean of seven is steadier by the factor $\sqrt 7$.
 #
 # ## The bonus of looking
 #
 # The report gives the *best* Dice that a training passed through. Chance helps whoever picks the maximum:
-# the right-hand panel shows the same ten trainings, and each looks better by its best epoch than by its last.
+# the right-hand panel shows the same ten trainings, and each looks better by its best epoch than by its
+# last.
 
 # %%
 bonus = best - last
@@ -142,8 +143,8 @@ print(f"best of all ten, by its best-looking epoch: {best.max():.3f}; "
 #
 # ## More seeds do not make more patients
 #
-# Ten trainings tell us how much training varies. They cannot tell how much *patients* vary: all ten
-# were asked about the same ten people.
+# Ten trainings tell us how much training varies. They cannot tell how much *patients* vary: all ten were
+# asked about the same ten people.
 
 # %%
 each = comparisons.by_patient(table).to_numpy()
@@ -159,16 +160,16 @@ print(f"if only patients varied: {low:.3f} to {high:.3f} ({len(each)} patients)"
 # ## What to conclude
 #
 # A number from one training is a draw from a distribution. Show several draws, or say that there was one. A
-# difference is news when it is large beside the differences between equal things; and the best epoch of the best
-# run is not a measurement of anything.
+# difference is news when it is large beside the differences between equal things; and the best epoch of the
+# best run is not a measurement of anything.
 #
 # ## Try
 #
 # ```{exercise} How many seeds?
 # :label: again-seeds
-# Two settings are each trained with $S$ seeds on this split, and their means are compared. How large must $S$ be
-# for chance alone to make a difference of 0.01 only one time in twenty? Use the standard deviation above, and
-# mind that two means vary, not one.
+# Two settings are each trained with $S$ seeds on this split, and their means are compared. How large must
+# $S$ be for chance alone to make a difference of 0.01 only one time in twenty? Use the standard deviation
+# above, and mind that two means vary, not one.
 # ```
 #
 # ```{solution-start} again-seeds
@@ -180,8 +181,8 @@ sd = last.std(ddof=1)
 print(f"S = 2 (1.96 sd / 0.01)^2 = {2 * (1.96 * sd / 0.01) ** 2:.0f}")
 
 # %% [markdown]
-# The difference of two means of $S$ has the standard error $\mathrm{sd}\sqrt{2/S}$, and 1.96 of these
-# must be below 0.01. Few people train that often, so few can see so small a difference.
+# The difference of two means of $S$ has the standard error $\mathrm{sd}\sqrt{2/S}$, and 1.96 of these must
+# be below 0.01. Few people train that often, so few can see so small a difference.
 #
 # ```{solution-end}
 # ```
@@ -189,8 +190,8 @@ print(f"S = 2 (1.96 sd / 0.01)^2 = {2 * (1.96 * sd / 0.01) ** 2:.0f}")
 # %% [markdown]
 # ```{exercise} The maximum of noise
 # :label: again-maximum
-# A report tries 60 settings which are all equally good, each once, and gives the best. By how much is
-# it too high on average? Simulate with the standard deviation above.
+# A report tries 60 settings which are all equally good, each once, and gives the best. By how much is it
+# too high on average? Simulate with the standard deviation above.
 # ```
 #
 # ```{solution-start} again-maximum

@@ -43,8 +43,9 @@ a, b = (table[(table["setting"] == name) & (table["seed"] == 0)] for name in (A,
 # *folds* of twelve. Five networks are trained; each has never seen one fold and is judged on it. So every
 # patient gets one score from a network that did not know them: sixty scores instead of ten.
 #
-# As an example we take one question from part V: does it help the report's network when each slice is brought to
-# mean 0 and standard deviation 1 (`with scale`), instead of grey levels from 0 to 255 (`baseline`)?
+# As an example we take one question from part V: does it help the report's network when each slice is
+# brought to mean 0 and standard deviation 1 (`with scale`), instead of grey levels from 0 to 255
+# (`baseline`)?
 
 # %%
 one, other = comparisons.by_patient(a), comparisons.by_patient(b)
@@ -66,14 +67,14 @@ hist.axvline(difference.mean(), color=plots.SAID)
 hist.set(xlabel=f"difference of a patient, {A} minus {B}", ylabel="patients");
 
 # %% [markdown]
-# *Left: a line is a patient, purple where the score rises and orange where it falls. Hearts differ far more from each
-# other than the two settings do. Right: the same sixty differences. What we want to know is where their
-# mean lies (orange line), and how sure we are.*
+# *Left: a line is a patient, purple where the score rises and orange where it falls. Hearts differ far more
+# from each other than the two settings do. Right: the same sixty differences. What we want to know is where
+# their mean lies (orange line), and how sure we are.*
 #
 # ## Pairs
 #
-# A hard heart is hard for both networks. If we compare the mean of one column with the mean of the other, this
-# shared difficulty counts as noise, twice. If we subtract patient by patient, it is gone.
+# A hard heart is hard for both networks. If we compare the mean of one column with the mean of the other,
+# this shared difficulty counts as noise, twice. If we subtract patient by patient, it is gone.
 
 # %%
 unpaired = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
@@ -88,8 +89,8 @@ print(f"correlation of the two columns: {np.corrcoef(one, other)[0, 1]:.2f}")
 # The second interval is still too sure. Twelve patients share one trained network. If that training was a
 # lucky one, twelve differences rise together, and the interval takes them for twelve independent witnesses.
 #
-# How bad is it? We let chance play. In each game there is *no* true difference, each training has its luck (with
-# the standard deviation that we measured between seeds), and each patient some noise. An honest 95 %
+# How bad is it? We let chance play. In each game there is *no* true difference, each training has its luck
+# (with the standard deviation that we measured between seeds), and each patient some noise. An honest 95 %
 # interval would miss zero in 5 % of the games.
 
 # %%
@@ -113,9 +114,9 @@ for name, count in rejects.items():
 #
 # $$\mathrm{SE}^2 = \frac{s^2_\text{patient}}{n} + \frac{s^2_\text{run}}{5\,S_A} + \frac{s^2_\text{run}}{5\,S_B}$$
 #
-# The first part shrinks with patients, the others with trainings. With one seed in each fold we cannot see the
-# second part in the comparison itself, so it is measured elsewhere, on settings that were trained with several
-# seeds, and *pooled*. The degrees of freedom follow Welch and Satterthwaite. All this is
+# The first part shrinks with patients, the others with trainings. With one seed in each fold we cannot see
+# the second part in the comparison itself, so it is measured elsewhere, on settings that were trained with
+# several seeds, and *pooled*. The degrees of freedom follow Welch and Satterthwaite. All this is
 # {func}`cmrseg.statistics.paired_difference`, twenty lines.
 
 # %%
@@ -135,12 +136,13 @@ plots.differences(ax, {
 ax.set_xlabel(f"Dice, {A} minus {B}");
 
 # %% [markdown]
-# *One difference, three intervals. Pairing narrows the first to the second; honesty about the five networks widens
-# it to the third, which this book uses. The grey band is $\pm 0.02$, within which a difference does not matter to us.*
+# *One difference, three intervals. Pairing narrows the first to the second; honesty about the five networks
+# widens it to the third, which this book uses. The grey band is $\pm 0.02$, within which a difference does
+# not matter to us.*
 #
-# When some trainings of a setting never wake up (Dice near zero) and others do, luck is no longer a bell curve.
-# There {func}`cmrseg.comparisons.compare` falls back on five numbers, one for each fold, and the pages also
-# report which fraction of the trainings collapsed.
+# When some trainings of a setting never wake up (Dice near zero) and others do, luck is no longer a bell
+# curve. There {func}`cmrseg.comparisons.compare` falls back on five numbers, one for each fold, and the
+# pages also report which fraction of the trainings collapsed.
 #
 # ## What to conclude
 #
@@ -151,8 +153,8 @@ ax.set_xlabel(f"Dice, {A} minus {B}");
 #
 # ```{exercise} Where to spend an hour
 # :label: paired-hour
-# You may train ten more networks. Is it better to give each fold of both settings two seeds instead of
-# one, or would twelve more patients (if you had them) help more? Use the two parts above.
+# You may train ten more networks. Is it better to give each fold of both settings two seeds instead of one,
+# or would twelve more patients (if you had them) help more? Use the two parts above.
 # ```
 #
 # ```{solution-start} paired-hour
@@ -165,8 +167,8 @@ for name, n, seeds in (("now", 60, 1), ("two seeds", 60, 2), ("72 patients", 72,
     print(f"{name:12} standard error {(patient / n + 2 * run / (5 * seeds)) ** 0.5:.4f}")
 
 # %% [markdown]
-# The larger of the two parts is worth the money. Note that part of the spread over patients is itself the luck of
-# single runs, so more seeds lower the first part a little as well.
+# The larger of the two parts is worth the money. Note that part of the spread over patients is itself the
+# luck of single runs, so more seeds lower the first part a little as well.
 #
 # ```{solution-end}
 # ```

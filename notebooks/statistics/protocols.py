@@ -56,14 +56,14 @@ table = pd.DataFrame(rows, index=list(recipes)).T.astype(str)
 table[table.nunique(axis=1) > 1]
 
 # %% [markdown]
-# *Every field in which the four recipes differ. The replica differs from the report in four: widths, convolutions per
-# block, the kernel of the first block and the number of epochs.*
+# *Every field in which the four recipes differ. The replica differs from the report in four: widths,
+# convolutions per block, the kernel of the first block and the number of epochs.*
 #
 # ## Is the replica a fair copy?
 #
-# Scaling down can change the answer, so the copy has to show the report's *symptoms*. The report's net sits at
-# Dice 0 for some fifty epochs and ends between 0.83 and 0.86. Here is the published code, run again unchanged, beside
-# our two.
+# Scaling down can change the answer, so the copy has to show the report's *symptoms*. The report's net sits
+# at Dice 0 for some fifty epochs and ends between 0.83 and 0.86. Here is the published code, run again
+# unchanged, beside our two.
 
 # %% tags=["hide-input"]
 again = results.report()["rerun"]["dice_by_epoch"]
@@ -81,11 +81,12 @@ ax.set(xlabel="epoch", ylabel="Dice on the report's 20 validation slices", ylim=
 ax.legend(loc="lower right");
 
 # %% [markdown]
-# *The replica collapses, wakes and levels off as the report's network does, only sooner. Its end is a little lower.*
+# *The replica collapses, wakes and levels off as the report's network does, only sooner. Its end is a
+# little lower.*
 #
-# So a verdict reads: *under the report's recipe at a quarter of its width*. Claims about what is better than what
-# may carry over to the full width, claims about absolute numbers may not, and no verdict here says
-# more than that. What was not repeated as it was:
+# So a verdict reads: *under the report's recipe at a quarter of its width*. Claims about what is better
+# than what may carry over to the full width, claims about absolute numbers may not, and no verdict here
+# says more than that. What was not repeated as it was:
 
 # %%
 for what, reason in experiments.NOT_REPEATED.items():
@@ -94,8 +95,8 @@ for what, reason in experiments.NOT_REPEATED.items():
 # %% [markdown]
 # ## Telling and descriptive settings
 #
-# The grids of the report have some ninety settings. Those that a claim names run on all five folds; the rest
-# run on one or two, and are drawn as points without an interval.
+# The grids of the report have some ninety settings. Those that a claim names run on all five folds; the
+# rest run on one or two, and are drawn as points without an interval.
 
 # %%
 rows = []
@@ -112,8 +113,8 @@ pd.DataFrame(rows, columns=["experiment", "protocol", "settings", "telling", "ru
 # ## Claims, frozen
 #
 # Each claim of the report became a predicate: which setting against which, by what measure, in which
-# direction, by what margin. The list was committed before the first record that could answer it, so that no claim
-# could be bent to fit.
+# direction, by what margin. The list was committed before the first record that could answer it, so that no
+# claim could be bent to fit.
 
 # %%
 claims = comparisons.claims()
@@ -135,20 +136,21 @@ print(f"{len(found)} trainings, {hours:.1f} hours; "
 # %% [markdown]
 # ## What to conclude
 #
-# A replication has to say what it copied and what it changed, show that the copy behaves like the original, and
-# commit to its questions before it has the answers.
+# A replication has to say what it copied and what it changed, show that the copy behaves like the original,
+# and commit to its questions before it has the answers.
 #
 # ## Try
 #
 # ```{exercise} Ask your own question
 # :label: protocols-claim
-# Write a claim about a setting the report did not try (say, a batch of 1) as a predicate like the one above.
-# Which experiment, which settings, which endpoint, which direction, which margin? What would you commit first?
+# Write a claim about a setting the report did not try (say, a batch of 1) as a predicate like the one
+# above. Which experiment, which settings, which endpoint, which direction, which margin? What would you
+# commit first?
 # ```
 #
 # ```{solution} protocols-claim
 # :class: dropdown
-# For example: experiment `batch-size`, a = `"1"`, b = `"2"`, endpoint `dice`, claim `equal`, margin 0.02. Commit
-# the claim and the plan of runs (one line in `EXPERIMENTS`, with `{"batch": 1}` on all five folds), then start
-# the sweep.
+# For example: experiment `batch-size`, a = `"1"`, b = `"2"`, endpoint `dice`, claim `equal`, margin 0.02.
+# Commit the claim and the plan of runs (one line in `EXPERIMENTS`, with `{"batch": 1}` on all five folds),
+# then start the sweep.
 # ```

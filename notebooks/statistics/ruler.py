@@ -36,10 +36,10 @@ plots.style()
 # %% [markdown]
 # ## The A/A test
 #
-# The baseline was trained with five seeds on each of the five folds: 25 networks, all of one setting. For each
-# fold we draw two of its five at random and call one A and the other B. That gives two complete
-# experiments with a network per fold, just like a real comparison with one seed, except that we know the truth:
-# there is no difference. A test of a *test* like this is called an A/A test.
+# The baseline was trained with five seeds on each of the five folds: 25 networks, all of one setting. For
+# each fold we draw two of its five at random and call one A and the other B. That gives two complete
+# experiments with a network per fold, just like a real comparison with one seed, except that we know the
+# truth: there is no difference. A test of a *test* like this is called an A/A test.
 
 # %%
 table = comparisons.runs("baseline")
@@ -70,10 +70,10 @@ axes[0].set_ylabel("pairings")
 # difference would have been claimed. Left with both parts of the error, right with the spread over patients
 # alone. The width of the grey hill is what one seed per fold can do by chance.*
 #
-# The test has a weakness that we should say: all pairings are dealt from the same 25 networks, so they are not
-# independent, and the variance between seeds that the interval uses was measured on these very networks.
-# The rate is a check for gross errors, not a proof to the last percent. The simulation of the page before,
-# where everything is drawn afresh, is the other half of the evidence.
+# The test has a weakness that we should say: all pairings are dealt from the same 25 networks, so they are
+# not independent, and the variance between seeds that the interval uses was measured on these very
+# networks. The rate is a check for gross errors, not a proof to the last percent. The simulation of the
+# page before, where everything is drawn afresh, is the other half of the evidence.
 #
 # ## The same for the modern recipe
 
@@ -89,7 +89,8 @@ print(f"modern: false verdicts in {rate:.1%} of {len(modern)} pairings")
 # ## What to conclude
 #
 # If a ruler finds differences between equal things much more often than it says, its findings are worth
-# nothing. Ours passes. The test costs no training beyond the seeds of the baseline; any report could carry one.
+# nothing. Ours passes. The test costs no training beyond the seeds of the baseline; any report could carry
+# one.
 #
 # ## Try
 #

@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Verdicts
 #
-# An interval is the honest answer, but a reader wants a word. This book uses five, and each has to
-# be earned.
+# An interval is the honest answer, but a reader wants a word. This book uses five, and each has to be
+# earned.
 
 # %% tags=["remove-cell"]
 # In Colab this fetches the book and its package; anywhere else it does nothing.
@@ -37,12 +37,12 @@ plots.style()
 # %% [markdown]
 # ## Absence of evidence
 #
-# "We saw no significant difference, so it makes no difference" is the most common slip in reports like
-# the one of 2020 {cite}`report2020`. A tiny experiment never sees a difference. To claim that two settings are
+# "We saw no significant difference, so it makes no difference" is the most common slip in reports like the
+# one of 2020 {cite}`report2020`. A tiny experiment never sees a difference. To claim that two settings are
 # *equally good* one needs an interval that is narrow and lies round zero.
 #
-# How near to zero is near enough? That is a matter of purpose, not of statistics, and it has to be
-# said before one looks. Here it is the *margin* of 0.02 Dice. In pixels:
+# How near to zero is near enough? That is a matter of purpose, not of statistics, and it has to be said
+# before one looks. Here it is the *margin* of 0.02 Dice. In pixels:
 
 # %%
 slices = data.load(data.source(), "labelled")
@@ -63,9 +63,9 @@ ax.set(xlim=(-0.08, 0.15), xlabel="Dice, A minus B, 95 % interval (made up)")
 ax.set_xticks([-0.06, -0.04, -0.02, 0, 0.02, 0.04, 0.06, 0.08]);
 
 # %% [markdown]
-# *Five made-up intervals; the band is the margin. On the right two verdicts on each: of the claim "A is better", and of
-# the claim "A and B are equally good". The second line shows that both can hold: a difference can be sure and
-# too small to matter.*
+# *Five made-up intervals; the band is the margin. On the right two verdicts on each: of the claim "A is
+# better", and of the claim "A and B are equally good". The second line shows that both can hold: a
+# difference can be sure and too small to matter.*
 #
 # | verdict | "A is better than B" | "A and B are equally good" |
 # |---|---|---|
@@ -75,8 +75,8 @@ ax.set_xticks([-0.06, -0.04, -0.02, 0, 0.02, 0.04, 0.06, 0.08]);
 # | **inconclusive** | everything else | everything else |
 # | **not testable here** | the data cannot answer | the data cannot answer |
 #
-# To ask that the interval lie inside the margin is the *two one-sided tests* procedure: it refuses both that the
-# difference is above $+0.02$ and that it is below $-0.02$. With a 95 % interval it errs in at most
+# To ask that the interval lie inside the margin is the *two one-sided tests* procedure: it refuses both
+# that the difference is above $+0.02$ and that it is below $-0.02$. With a 95 % interval it errs in at most
 # 2.5 % of the cases, stricter than the customary 5 %.
 
 # %%
@@ -86,8 +86,8 @@ for interval in ((0.028, 0.072), (-0.013, 0.017), (-0.016, 0.040)):
 # %% [markdown]
 # ## What can be shown at all?
 #
-# To place an interval inside a band of $\pm 0.02$, its half-width must be below 0.02 even if the settings are
-# exactly equal. Our trainings have a known luck, so we can say beforehand what is within reach.
+# To place an interval inside a band of $\pm 0.02$, its half-width must be below 0.02 even if the settings
+# are exactly equal. Our trainings have a known luck, so we can say beforehand what is within reach.
 
 # %%
 spread, freedom = comparisons.run_variance("replica")
@@ -101,8 +101,9 @@ for seeds in (1, 3, 5, 10):
           f"chance to show an equality that is true: {power:.0%}")
 
 # %% [markdown]
-# With one seed on each fold many true equalities must stay *inconclusive*. That is the price of a grid with some
-# 400 trainings on two cores; where a claim is inconclusive, the page says so, and more seeds may settle it.
+# With one seed on each fold many true equalities must stay *inconclusive*. That is the price of a grid with
+# some 400 trainings on two cores; where a claim is inconclusive, the page says so, and more seeds may
+# settle it.
 #
 # ## Many questions at once
 #
@@ -120,12 +121,11 @@ for questions in (1, 5, 20, 40):
           f"at least one false alarm in {rates[-1]:.0%} of the reports")
 
 # %% [markdown]
-# The simplest cure divides 5 % by the number of questions (Bonferroni). It is too strict when
-# the questions have something in common, as ours have: most compare with the same baseline, on the same
-# patients. The *max-T* method {cite}`hothorn2008` draws the errors of all comparisons together, notes the
-# largest in each draw, and takes the value that only 5 % of the largest exceed.
-# {func}`cmrseg.comparisons.family_level` does this with 10,000 draws; comparisons with few degrees of freedom
-# keep their own, wider distribution.
+# The simplest cure divides 5 % by the number of questions (Bonferroni). It is too strict when the questions
+# have something in common, as ours have: most compare with the same baseline, on the same patients. The
+# *max-T* method {cite}`hothorn2008` draws the errors of all comparisons together, notes the largest in each
+# draw, and takes the value that only 5 % of the largest exceed. {func}`cmrseg.comparisons.family_level`
+# does this with 10,000 draws; comparisons with few degrees of freedom keep their own, wider distribution.
 
 # %%
 alike = [comparisons.by_fold({"a": 0.1, "b": 0.2, "c": 0.4})] * 20  # one question, asked twenty times
@@ -138,8 +138,8 @@ print(f"{'Bonferroni, twenty':31} each interval must have {1 - 0.05 / 20:.2%}")
 # %% [markdown]
 # ## What to conclude
 #
-# *No effect* is a claim like any other and needs evidence. State the margin first. Say how many
-# questions were asked. And leave *inconclusive* in the vocabulary: it is the most common truth about a small
+# *No effect* is a claim like any other and needs evidence. State the margin first. Say how many questions
+# were asked. And leave *inconclusive* in the vocabulary: it is the most common truth about a small
 # experiment.
 #
 # ## Try
