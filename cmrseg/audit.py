@@ -1,7 +1,7 @@
 """What is wrong with a folder of images and masks, before a network learns it.
 
-One engine for ``python -m cmrseg doctor``, for the check before a training, and for the book's
-page on the data. *Errors* stop a training, *warnings* are worth a look. Every finding names a
+One engine for ``python -m cmrseg doctor``, for the check before a training, and for a look at data
+of one's own. *Errors* stop a training, *warnings* are worth a look. Every finding names a
 file, says what is wrong with it and what cures it.
 """
 
@@ -32,9 +32,13 @@ def audit(folder: Path) -> tuple[list[BadInput], list[BadInput]]:
         return [BadInput(folder, "no such folder", "Give a data root or a folder of slices")], []
     splits = {split: folder / split for split in SPLITS if (folder / split).is_dir()}
     if splits:
+        errors += [BadInput(folder / split, "no such folder", "A data root holds train and val; test may be "
+                            "missing") for split in ("train", "val") if split not in splits]
         found = {place: read_split(folder, split, errors.append) for split, place in splits.items()}
     elif any(folder.glob("*_mask.png")):
-        read_pngs(list_pngs(folder, True, errors.append), True, errors.append)
+        paths = list_pngs(folder, True, errors.append)
+        for number, mask in read_pngs(paths, True, errors.append).items():
+            warnings += _labels(paths[number], mask)
         found = {}
     else:
         found = {folder: read_images(folder, errors.append)}

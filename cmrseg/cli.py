@@ -78,10 +78,14 @@ def train(
     config = replace(training.PRESETS[preset.value], seed=seed)
     config = replace(config, epochs=epochs) if epochs else config
     finished = _claim(out, resume)
-    if finished:
-        print(f"{out} holds a finished run already")
-        return
     train_slices, held_out = slices.split(source, "val")
+    fingerprint = (train_slices + held_out).fingerprint
+    if finished:
+        training.require_same(out / training.CONFIG, training.read_config(out / training.CONFIG), config)
+        if json.loads((out / RECORD).read_text())["fingerprint"] != fingerprint:
+            raise BadInput(out / RECORD, "was made with other slices", "Train into another --out")
+        print(f"{out} holds this run already, finished")
+        return
     if threads:
         _threads(threads)
     out.mkdir(parents=True, exist_ok=True)
@@ -96,10 +100,9 @@ def train(
             print(f"epoch {history['epoch'][-1]}/{config.epochs} loss {history['loss'][-1]:.4f} "
                   f"val Dice {shown}", file=sys.stderr, flush=True)
 
-    with _hint(f"stopped; the finished epochs are in {out}: continue with --resume"), bar:
+    with _hint(lambda: _stopped(out)), bar:
         run = training.fit(config, train_slices, held_out, out=out, resume=resume,
                            precision=precision.value, progress=show)
-        fingerprint = (train_slices + held_out).fingerprint
         found = results.record(run, train_slices, held_out, "val", fingerprint, preset.value)
         training.write_text(out / RECORD, json.dumps(found, indent=1) + "\n")
         training.save(run, out)
@@ -126,6 +129,14 @@ def _claim(out: Path, resume: bool) -> bool:
     return finished
 
 
+def _stopped(out: Path) -> str:
+    """What Ctrl-C leaves of a training; an empty folder goes."""
+    if any(out.iterdir()):
+        return f"stopped; the finished epochs are in {out}: continue with --resume"
+    out.rmdir()
+    return "stopped before the first epoch was finished: nothing is kept"
+
+
 def _threads(count: int) -> None:
     import torch
 
@@ -146,7 +157,8 @@ def predict(
     found = slices.read_images(images)
     if out.resolve() == images.resolve():
         raise BadInput(out, "is the folder of the images", "Give another folder to --out")
-    with _hint("stopped: no mask was written"), tqdm(
+    _mask_folder(out, found.names)
+    with _hint(lambda: "stopped: no mask was written"), tqdm(
         total=len(found), desc="predict", unit="slice", disable=None
     ) as bar:
         masks = training.predict(run.model, found.images, run.config.scale, progress=bar.update)
@@ -154,11 +166,20 @@ def predict(
     print(f"{len(masks)} masks are in {out}")
 
 
+def _mask_folder(out: Path, names) -> None:
+    """Refuse a file, and a folder where masks of other slices lie: they would be scored or sent too."""
+    if out.exists() and not out.is_dir():
+        raise BadInput(out, "is a file", "Give a folder for the masks")
+    others = sorted({path.name for path in out.glob("*_mask.png")} - {f"{name}_mask.png" for name in names})
+    if others:
+        raise BadInput(out / others[0], "is there already, of another slice",
+                       "Choose an empty --out, or remove the old masks")
+
+
 def _write_masks(masks: dict, out: Path) -> None:
     from cmrseg.data import write_png
 
-    if out.exists() and not out.is_dir():
-        raise BadInput(out, "is a file", "Give a folder for the masks")
+    _mask_folder(out, masks)
     out.mkdir(parents=True, exist_ok=True)
     for name, mask in masks.items():
         write_png(out / f"{name}_mask.png", mask)
@@ -292,7 +313,7 @@ def sweep(
             print(f"{name}: {done} of {planned} runs, about {left:.0f} min left", file=sys.stderr, flush=True)
         known = done
 
-    with _hint("stopped; finished runs are kept: the same command goes on"), bar:
+    with _hint(lambda: "stopped; finished runs are kept: the same command goes on"), bar:
         left = experiments.run_missing(plan, source, store, workers, limit_minutes, retry, show, engine.value)
     print(f"{name}: nothing is missing" if not left else f"{name}: {left} runs are still missing; "
           "the same command goes on")
@@ -332,12 +353,12 @@ def _named(name: str) -> list[str]:
 
 
 @contextmanager
-def _hint(message: str):
-    """Say what to do next when the work inside is stopped."""
+def _hint(message):
+    """Say what to do next, which ``message`` returns, when the work inside is stopped."""
     try:
         yield
     except (KeyboardInterrupt, _Terminated):
-        print(message, file=sys.stderr)
+        print(message(), file=sys.stderr)
         raise
 
 

@@ -139,7 +139,7 @@ def by_fold(a: dict[str, float], b: dict[str, float] | float = 0.0) -> Compariso
 def against(
     name: str, baseline: str, protocol: str = "replica", what: str = "dice", store: Path = results.STORE
 ) -> pd.DataFrame:
-    """Every setting of an experiment beside its baseline, for the tables and figures of a page.
+    """Every setting of an experiment beside its baseline.
 
     Returns:
         A row for each setting: runs, folds, dice (mean over patients), collapsed (fraction of the runs),
@@ -224,9 +224,9 @@ def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
 
 
 def verdicts(name: str, store: Path = results.STORE) -> pd.DataFrame:
-    """The claims about one experiment for a page to show: claim -> what was said, what we found, verdict.
+    """The claims about one experiment, in words: claim -> what was said, what we found, verdict.
 
-    Intervals are the wide ones that hold together for all claims of the book.
+    Intervals are the wide ones that hold together for all claims.
     """
     found = judge(store)
     found = found[found["experiment"] == name]

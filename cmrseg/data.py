@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable
@@ -358,6 +359,9 @@ def load(source: str | Path, split: str) -> Slices:
         cure = ("Fetch it: python -m cmrseg data --source acdc96" if str(source) == "acdc96"
                 else "Give phantom, acdc96 or a folder with train/ and val/ in it")
         raise BadInput(root, "no such data", cure)
+    if str(source) == "acdc96" and (gone := [name for name in acdc96_hashes() if not (root / name).is_file()]):
+        raise BadInput(root / gone[0], f"is missing, one of {len(gone)}",
+                       "Fetch the rest: python -m cmrseg data --source acdc96")
     return read_split(root, split)
 
 
@@ -386,29 +390,61 @@ def home() -> Path:
 # --- writing -------------------------------------------------------------------------------------
 
 
-def write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write uint8 (H, W) as an 8-bit grey PNG; the file appears whole or not at all."""
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.part")
     try:
-        Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)).save(temporary, format="PNG")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels, dtype=np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint8 (H, W) as an 8-bit grey PNG."""
+    write_bytes(path, _png(pixels))
+
+
 def write_root(out: Path, source: str = "phantom") -> None:
-    """Write a source as a data root that :func:`load` reads back the same, with its patients."""
-    rows = ["image,patient"]
+    """Write a source as a data root that :func:`load` reads back the same, with its patients.
+
+    Raises:
+        BadInput: a file that is there already and holds something else; nothing is written then.
+    """
+    files, rows = {}, ["image,patient"]
     for split in SPLITS:
         slices = load(source, split)
-        for folder in ("image", "mask")[: 1 if slices.masks is None else 2]:
-            (out / split / folder).mkdir(parents=True, exist_ok=True)
         for i, name in enumerate(slices.names):
-            write_png(out / split / "image" / f"{name}.png", slices.images[i])
+            files[out / split / "image" / f"{name}.png"] = _png(slices.images[i])
             if slices.masks is not None:
-                write_png(out / split / "mask" / f"{name}_mask.png", slices.masks[i])
+                files[out / split / "mask" / f"{name}_mask.png"] = _png(slices.masks[i])
             rows.append(f"{name},{slices.patients[i]}")
-    (out / "patients.csv").write_text("\n".join(rows) + "\n")
+    files[out / "patients.csv"] = ("\n".join(rows) + "\n").encode()
+    for path, content in files.items():
+        if path.exists() and path.read_bytes() != content:
+            raise _taken(path)
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+
+
+def _is_another_slice(path: Path, digest: str) -> bool:
+    """Whether a sound picture lies there that is not the expected one; a torn one may be replaced."""
+    try:
+        read_png(path)
+    except BadInput:
+        return False
+    return hashlib.sha256(path.read_bytes()).hexdigest() != digest
+
+
+def _taken(path: Path) -> BadInput:
+    return BadInput(path, "is there already and is another file", "Choose an empty --out, or remove it")
 
 
 def fetch(out: Path | None = None, progress: bool = True) -> Path:
@@ -418,10 +454,11 @@ def fetch(out: Path | None = None, progress: bool = True) -> Path:
     the base address, for mirrors and tests.
 
     Raises:
-        BadInput: a file that is missing at the source, or arrives torn or changed.
+        BadInput: a file that is missing at the source, or arrives torn or changed; or another file
+            in the place of one of them.
     """
     import pooch
-    from requests.exceptions import RequestException
+    from requests.exceptions import ConnectionError, ConnectTimeout, RequestException
     from tqdm import tqdm
 
     out = home() / "acdc96" if out is None else Path(out)
@@ -429,6 +466,8 @@ def fetch(out: Path | None = None, progress: bool = True) -> Path:
     pooch.get_logger().setLevel("ERROR")
     for name, digest in tqdm(acdc96_hashes().items(), "acdc96", unit="file", disable=not progress):
         target = out / name
+        if _is_another_slice(target, digest):
+            raise _taken(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             pooch.retrieve(base + name, f"sha256:{digest}", fname=target.name, path=target.parent)
@@ -438,9 +477,11 @@ def fetch(out: Path | None = None, progress: bool = True) -> Path:
             raise BadInput(base + name, "arrived torn or changed (its SHA-256 differs)",
                            "Try again; if it stays, the source has changed: use a mirror by "
                            "CMRSEG_DATA_URL") from None
-        except (RequestException, OSError) as error:
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            problem = f"the server answered {status}" if status else "the server cannot be reached"
+        except RequestException as error:
+            status = getattr(error.response, "status_code", None)
+            problem = (f"the server answered {status}" if status else
+                       "the server cannot be reached" if isinstance(error, (ConnectTimeout, ConnectionError))
+                       else "the download broke off")
             raise BadInput(base + name, problem, "Check the network, or set CMRSEG_DATA_URL to a "
                            "mirror; files already fetched are kept") from None
     return out

@@ -50,7 +50,7 @@ def mean(scores: np.ndarray, average: str = "class") -> float:
 
     Args:
         scores: Dice per image and class, NaN where undefined.
-        average: ``"class"``: over images, then over classes (the book's rule); ``"image"``: over
+        average: ``"class"``: over images, then over classes (the rule here); ``"image"``: over
             classes, then over images (the report's); ``"pooled"``: over all defined entries.
 
     Raises:

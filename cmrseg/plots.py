@@ -28,7 +28,7 @@ LABELS = ListedColormap([(0, 0, 0, 0), *(to_rgba(c) for c in CLASS_COLOURS.value
 
 
 def style() -> None:
-    """Set the look of every figure of the book; call it once at the top of a page."""
+    """Set the look of every figure; call it once at the top of a notebook."""
     plt.rcParams.update({
         "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
         "figure.dpi": 100, "savefig.bbox": "tight", "figure.constrained_layout.use": True,

@@ -54,7 +54,7 @@ def _number(value: float) -> float | None:
 def record(
     run: Run, train: Slices, held_out: Slices, split: str, fingerprint: str, protocol: str
 ) -> dict:
-    """The record of a finished run: everything a page says about it is computed from this.
+    """The record of a finished run: whatever is said about it is computed from this.
 
     Of the slices trained on it keeps the mean Dice of RV, Myo and LV, of those held out a table for
     each image, and how many different masks were predicted for them.

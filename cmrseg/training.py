@@ -360,11 +360,18 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     temporary = path.with_name(f".{path.name}.part")
     try:
         contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         save_file(contiguous, temporary, metadata)
+        os.chmod(temporary, 0o666 & ~_umask())  # readable by whom other files are readable
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -427,6 +434,14 @@ def _checkpoint(path: Path, run: Run, optimiser, rng, slices: str) -> None:
     _save_tensors(path, tensors, {"notes": json.dumps(notes)})
 
 
+def require_same(path: Path, found: TrainConfig, asked: TrainConfig) -> None:
+    """Raise BadInput, naming the fields, where a run was made with another configuration."""
+    different = [f.name for f in fields(found) if getattr(found, f.name) != getattr(asked, f.name)]
+    if different:
+        raise BadInput(path, f"was made with another {', '.join(different)}",
+                       "Resume with the same options, or train into another --out")
+
+
 def _restore(path: Path, run: Run, optimiser, rng, slices: str) -> None:
     try:
         with safe_open(path, "pt") as file:
@@ -435,11 +450,7 @@ def _restore(path: Path, run: Run, optimiser, rng, slices: str) -> None:
         config = TrainConfig.from_dict(notes["config"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         raise BadInput(path, "is damaged", "Remove it and train again") from None
-    if config != run.config:
-        different = [f.name for f in fields(config)
-                     if getattr(config, f.name) != getattr(run.config, f.name)]
-        raise BadInput(path, f"was made with another {', '.join(different)}",
-                       "Resume with the same options, or train into another --out")
+    require_same(path, config, run.config)
     if notes.get("slices", slices) != slices:
         raise BadInput(path, "was made with other slices", "Resume with the same --data")
     run.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items()

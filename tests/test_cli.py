@@ -88,16 +88,27 @@ def test_true_masks_survive_the_way_through_a_submission(root, command, tmp_path
 def test_each_mask_is_that_of_its_own_image_whatever_else_lies_there(
     root, model, command, tmp_path
 ):
-    together, alone = tmp_path / "together", tmp_path / "alone"
+    together, alone = tmp_path / "together", {}
     command("predict", "--model", model, "--images", root / "train/image", "--out", together)
     for number in (5, 10, 12):
         (tmp_path / f"{number}").mkdir()
         shutil.copy(root / "train/image" / f"cmr{number}.png", tmp_path / f"{number}")
-        command("predict", "--model", model, "--images", tmp_path / f"{number}", "--out", alone)
-    assert set(masks_of(alone)) == {f"cmr{n}_mask.png" for n in (5, 10, 12)}
-    for name, mask in masks_of(alone).items():
+        out = tmp_path / f"{number}" / "masks"
+        command("predict", "--model", model, "--images", tmp_path / f"{number}", "--out", out)
+        alone |= masks_of(out)
+    assert set(alone) == {f"cmr{n}_mask.png" for n in (5, 10, 12)}
+    for name, mask in alone.items():
         np.testing.assert_array_equal(mask, masks_of(together)[name])
         assert mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1, 2, 3}
+
+
+def test_old_masks_of_other_slices_are_not_left_among_new_ones(root, model, mistake, command, tmp_path):
+    out = tmp_path / "masks"
+    for _ in range(2):  # the same slices again may be replaced
+        assert command("predict", "--model", model, "--images", root / "val/image", "--out", out).status == 0
+    before = files_in(out)
+    mistake("predict", "--model", model, "--images", root / "test/image", "--out", out, naming=before[0])
+    assert files_in(out) == before
 
 
 def test_predicting_into_the_folder_of_the_images_is_refused(root, model, mistake):

@@ -91,7 +91,7 @@ print(f"validation {said['validation']} after {said['epochs']} epochs; {said['op
 
 # %%
 table = comparisons.against("architectures", "AlexNet")
-table.filter(like="AlexNet", axis=0).round(3).fillna("")
+table.filter(like="AlexNet", axis=0).style.format(precision=3, na_rep="")
 
 # %% [markdown]
 # ## The static mask

@@ -62,7 +62,7 @@ for name, dice in said.items():
 # recipe; nothing else was tuned. These rates won:
 
 # %%
-pd.DataFrame(RATES).loc[[*NETS, "AlexNet, SGD"]].fillna("")
+pd.DataFrame(RATES).loc[[*NETS, "AlexNet, SGD"]].style.format(na_rep="")
 
 # %% [markdown]
 # ## What each one costs
@@ -118,7 +118,7 @@ for ax, protocol in zip(axes, ("replica", "modern")):
 # under the modern one. How much of each gap is the recipe's, and how much remains?*
 
 # %%
-comparisons.against("architectures", "U-Net", "modern").round(3).fillna("")
+comparisons.against("architectures", "U-Net", "modern").style.format(precision=3, na_rep="")
 
 # %% [markdown]
 # ## Verdicts

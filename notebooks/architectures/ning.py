@@ -90,7 +90,7 @@ plots.overlay(axes[0], image[0], mask[0], "true mask")
 for ax, (stride, mode) in zip(axes[1:], ((4, "nearest"), (4, "bilinear"), (8, "nearest"))):
     found = through(mask, stride, mode)
     title = f"1/{stride}, {mode}\nDice {metrics.mean(metrics.dice(found, mask)):.3f}"
-    plots.overlay(ax, image[0], found, title)
+    plots.overlay(ax, image[0], found[0], title)
 
 # %% [markdown]
 # *A true mask, and the same after its way through a coarser grid. The second panel is the best that the
@@ -114,7 +114,7 @@ print(f"after 1000 epochs a training loss {said['training_loss']}, and a Dice ne
 
 # %%
 table = comparisons.against("architectures", "U-Net")
-table.filter(regex="U-Net|Ning", axis=0).round(3).fillna("")
+table.filter(regex="U-Net|Ning", axis=0).style.format(precision=3, na_rep="")
 
 # %% tags=["hide-input"]
 runs = comparisons.runs("architectures")
@@ -157,7 +157,7 @@ comparisons.verdicts("architectures").filter(like="Ning", axis=0)
 # ## With a healthy recipe
 
 # %%
-comparisons.against("architectures", "U-Net", "modern").round(3).fillna("")
+comparisons.against("architectures", "U-Net", "modern").style.format(precision=3, na_rep="")
 
 # %% [markdown]
 # ## Live

@@ -102,7 +102,7 @@ tuning.pivot(index="net", columns="rate", values="dice").loc[list(NETS)].round(3
 
 # %%
 table = comparisons.against("architectures", "U-Net")
-table.filter(regex="U-Net|SegNet", axis=0).round(3).fillna("")
+table.filter(regex="U-Net|SegNet", axis=0).style.format(precision=3, na_rep="")
 
 # %% tags=["hide-input"]
 baseline = comparisons.runs("baseline")

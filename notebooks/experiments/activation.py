@@ -71,7 +71,7 @@ for name, dice in sorted(said.items(), key=lambda pair: -pair[1]):
 
 # %%
 table = comparisons.against("activation", "relu")
-table.round(3).fillna("")
+table.style.format(precision=3, na_rep="")
 
 # %% tags=["hide-input"]
 runs = comparisons.runs("activation")
@@ -116,7 +116,7 @@ comparisons.verdicts("activation")
 # carry full resolution:
 
 # %%
-comparisons.against("activation", "relu", "modern").round(3).fillna("")
+comparisons.against("activation", "relu", "modern").style.format(precision=3, na_rep="")
 
 # %% [markdown]
 # ## Live: two of them, small
