@@ -133,8 +133,8 @@ VARIANTS = {
     ("Ning", "long"): {"epochs": 500},
 }
 # The best of the rates tried in "architectures-tuning", by Dice after the last epoch.
-RATES = {"replica": {"U-Net": 0.003, "SegNet": 0.001, "AlexNet": 0.001, "AlexNet, SGD": 0.1, "Ning": 0.001},
-         "modern": {"U-Net": 0.003, "SegNet": 0.003, "AlexNet": 0.003, "Ning": 0.003}}
+RATES = {"replica": {"U-Net": 0.003, "SegNet": 0.001, "AlexNet": 0.001, "AlexNet, SGD": 0.1, "Ning": 0.0003},
+         "modern": {"U-Net": 0.003, "SegNet": 0.003, "AlexNet": 0.003, "Ning": 0.03}}
 
 def _at_best_rate(protocol: str, nets: dict) -> dict:
     return {net: changes | {"lr": RATES[protocol][net]} for net, changes in nets.items()}

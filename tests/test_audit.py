@@ -11,6 +11,7 @@ Each group fails after any of these one-line changes:
   ``errors += _sizes(found)``
 - patients.csv: in data._slices(), ``report(problem)`` -> ``raise``
 - every error: in data.read_pngs(), ``report(problem)`` -> ``raise``
+- missing splits: in audit(), ``for split in ("train", "val")`` -> ``()``
 - warnings: in audit._content(), ``if image.min() == image.max()`` -> ``if False``; ``SAME_PICTURE =
   0.97`` -> ``2``; in _labels(), ``> 1`` -> ``> 9``; in _lookalikes(), drop ``| (places[...] ...)``
 - healthy and real slices: in audit._content(), ``side % COARSEST`` -> ``side % 24``; in _labels(),
@@ -240,6 +241,19 @@ def test_a_root_without_a_val_split_is_refused(root, mistake, tmp_path):
     shutil.rmtree(root / "val")
     mistake("train", "--data", root, "--out", tmp_path / "out", naming=root / "val")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_doctor_misses_a_split_as_training_would(split, root, command):
+    shutil.rmtree(root / split)
+    done = command("doctor", root, "--json")
+    assert done.status == 2 and str(root / split) in {e["file"] for e in json.loads(done.out)["errors"]}
+
+
+def test_masks_alone_are_looked_at_too(root):
+    relabel((0, 1, 2, 2))(root / "train" / "mask")
+    _, warnings = audit.audit(root / "train" / "mask")
+    assert [w.file for w in warnings] == [str(root / "train" / "mask" / f"{LAST}_mask.png")]
 
 
 def test_every_error_is_found_in_the_order_of_splits_and_numbers(root):

@@ -14,7 +14,8 @@ Each group fails after any of these one-line changes of ``cmrseg/cli.py`` (or an
   ``(height, width)`` -> ``(width, height)``
 - wrong models: in training.load(), drop ``SafetensorError`` from what is caught
 - where to write: in _claim(), ``if (finished or begun) and not resume`` -> ``if False``; in
-  rle.write_submission(), ``if path.is_dir()`` -> ``if False``
+  rle.write_submission(), ``path.exists() and not path.is_file()`` -> ``False``; in
+  cli._mask_folder(), ``if others`` -> ``if False``; in train(), drop ``training.require_same(...)``
 - the parser: in main(), ``if not hasattr(...)`` -> ``if True``, or drop ``or ["--help"]``
 - diverged: in main(), drop ``except FloatingPointError``
 - stopped and resumed: in main(), ``sys.exit(143)`` -> ``sys.exit(0)``, or ``sys.exit(app(...))`` ->
@@ -328,12 +329,16 @@ def test_a_wrong_model_gets_one_line_and_no_masks(harm, model, root, mistake, tm
 
 
 @pytest.mark.usefixtures("tiny_presets")
-def test_a_finished_run_is_not_overwritten(root, model, command, mistake, tmp_path):
-    run = shutil.copytree(model, tmp_path / "run")
+def test_a_finished_run_is_not_overwritten(root, command, mistake, tmp_path):
+    run = tmp_path / "run"
+    assert command("train", "--data", root, "--out", run).status == 0
     before = {name: (run / name).read_bytes() for name in files_in(run)}
     mistake("train", "--data", root, "--out", run, naming=run)
     done = command("train", "--data", root, "--out", run, "--resume")
     assert done.status == 0 and "finished" in done.out
+    assert "seed" in mistake("train", "--data", root, "--out", run, "--resume", "--seed", 9, naming=run)
+    other = fill(tmp_path / "other", size=64)
+    assert "slices" in mistake("train", "--data", other, "--out", run, "--resume", naming=run)
     assert {name: (run / name).read_bytes() for name in files_in(run)} == before
 
 
@@ -437,6 +442,19 @@ def stop(process, out, number):
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
     return process.returncode, err
+
+
+def test_stopped_before_the_first_epoch_nothing_is_left(root, command, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", stop)
+    done = command("train", "--data", root, "--out", tmp_path / "run")
+    assert done.status == 130 and "nothing is kept" in done.err and not (tmp_path / "run").exists()
+
+
+def test_a_model_may_be_read_by_whom_its_record_may(model):
+    assert len({(model / name).stat().st_mode for name in files_in(model)}) == 1
 
 
 def digest(run):

@@ -109,16 +109,29 @@ def test_a_png_with_one_wrong_byte_is_refused_or_loses_no_pixel(tmp_path):
             np.testing.assert_array_equal(data.read_png(path), pixels)
 
 
+def test_a_root_is_not_written_over_other_files(command, mistake, tmp_path):
+    out = tmp_path / "own"
+    (out / "train" / "image").mkdir(parents=True)
+    data.write_png(out / "train/image/cmr1.png", np.full((96, 96), 7))
+    before = (out / "train/image/cmr1.png").read_bytes()
+    mistake("data", "--source", "phantom", "--out", out, naming="cmr1.png")
+    assert files_in(out) == ["train/image/cmr1.png"]
+    assert (out / "train/image/cmr1.png").read_bytes() == before
+    for _ in range(2):  # a second time is no harm
+        assert command("data", "--source", "phantom", "--out", tmp_path / "new").status == 0
+
+
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "cmr1.png"
     data.write_png(path, np.zeros((4, 4), np.uint8))
     before = path.read_bytes()
 
-    def stop(self, file, **_):
-        Path(file).write_bytes(b"half")
+    def stop(self, content):
+        with open(self, "wb") as file:
+            file.write(content[:5])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Image.Image, "save", stop)
+    monkeypatch.setattr(Path, "write_bytes", stop)
     with pytest.raises(KeyboardInterrupt):
         data.write_png(path, np.ones((4, 4), np.uint8))
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["cmr1.png"]
@@ -386,8 +399,25 @@ def test_only_what_is_missing_or_damaged_is_fetched_again(offered, root, tmp_pat
     assert all((out / n).read_bytes() == content for n, content in offered.files.items())
 
 
+def test_another_slice_in_the_place_of_a_fetched_one_stays(offered, root, mistake, tmp_path):
+    out = tmp_path / "mine"
+    (out / "train/image").mkdir(parents=True)
+    data.write_png(out / "train/image/cmr5.png", np.full((9, 9), 77))
+    before = (out / "train/image/cmr5.png").read_bytes()
+    mistake("data", "--source", "acdc96", "--out", out, naming="cmr5.png")
+    assert (out / "train/image/cmr5.png").read_bytes() == before
+
+
+def test_a_half_fetched_set_says_how_to_go_on(offered, monkeypatch, mistake, tmp_path):
+    monkeypatch.setattr(data, "home", lambda: tmp_path)
+    data.fetch(progress=False)
+    (tmp_path / "acdc96/val/mask/cmr3_mask.png").unlink()
+    line = mistake("train", "--data", "acdc96", "--out", tmp_path / "run", naming="cmr3_mask.png")
+    assert "data --source acdc96" in line
+
+
 @pytest.mark.parametrize("how, word", [
-    ("changed", "SHA-256"), ("torn", ""), (404, "404"), (500, "500")])
+    ("changed", "SHA-256"), ("torn", "broke off"), (404, "404"), (500, "500")])
 def test_a_bad_file_is_named_and_nothing_of_it_kept(how, word, offered, mistake, tmp_path):
     bad, out = "train/image/cmr9.png", tmp_path / "fetched"
     offered.broken[bad] = how

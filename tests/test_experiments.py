@@ -143,6 +143,29 @@ def test_what_is_tuned_is_tuned_without_the_validation_patients():
         assert all(p.split.startswith(("inner", "train-fold")) for p in EXPERIMENTS[name])
 
 
+def best_rates(name, protocol):
+    """What was tuned -> the rate with the highest last Dice, from the committed records."""
+    found = {}
+    for planned in (p for p in EXPERIMENTS[name] if p.protocol == protocol):
+        what, _, _ = planned.setting.rpartition(", ")
+        dice = results.read(planned.path())["dice_last"]
+        found[what] = max(found.get(what, (-1, 0)), (dice, planned.config.lr))
+    return {what: rate for what, (_, rate) in found.items()}
+
+
+def test_the_rates_used_are_the_best_that_were_tried():
+    for protocol, rates in experiments.RATES.items():
+        assert best_rates("architectures-tuning", protocol) == rates
+    used = {name: changes["lr"] for name, changes in experiments.OWN_RATES.items()}
+    assert best_rates("optimiser-tuning", "replica") == used
+
+
+def test_what_is_tuned_is_told_by_name():
+    for name in ("architectures-tuning", "optimiser-tuning"):
+        for planned in EXPERIMENTS[name]:
+            assert float(planned.setting.rpartition(", ")[2]) == planned.config.lr
+
+
 def test_pages_look_for_records_of_the_real_slices(real):
     assert fingerprint(real) == experiments.ACDC96
 
