@@ -53,7 +53,7 @@ train, val = data.split(data.source(), "val")
 TREE = {
     "it does not even start": ["a broken or missing file",
                                "mask values 0, 85, 170, 255"],
-    "the loss jumps, grows or is nan": ["learning rate too high"],
+    "the loss jumps or grows": ["learning rate too high"],
     "the loss stops far above zero": ["softmax applied twice"],
     "the loss falls, Dice stays at 0": ["background wins every pixel",
                                         "batch-norm averages lag behind"],
@@ -76,8 +76,8 @@ ax.set(xlim=(-0.05, 7), ylim=(y + 0.5, -0.5))
 ax.axis("off");
 
 # %% [markdown]
-# *Find your symptom, in colour; below it hang the usual causes. Every one of them is made on purpose on
-# this page, caught, and cured.*
+# *Find your symptom, in colour; below it hang the usual causes. Every one of them is shown on this page, with
+# its cure.*
 #
 # ## First of all: can it learn two slices?
 #
@@ -223,7 +223,7 @@ right.legend(loc="upper right");
 
 # %% [markdown]
 # *Left: a loss that bends too early and settles on a line above zero. Right: a rate of 10 throws the network
-# far away in its first steps. Neither 1 nor 10 comes down as far as the healthy one.*
+# far away in its first steps, and 1 is too large as well: compare where the three curves end.*
 #
 # *Cure* on the left: models return logits, losses take logits, and softmax is for looking at probabilities.
 # The Dice of such a network can still be fair, which is why the mistake goes unnoticed. On the right: divide
@@ -255,8 +255,7 @@ print(f"masks swapped: Dice {wrong:.3f} against the masks it was given, "
 # ### Augmentation moves the image only
 #
 # The cousin of it: image and mask match on the disk, and part company in the loop, when one is turned or
-# mirrored and the other is not. Numbers hardly show it. A picture of what the network is really fed shows
-# both mistakes at once.
+# mirrored and the other is not. A picture of what the network is really fed shows both mistakes at once.
 
 # %% tags=["hide-input"]
 image, mask = train.images[8], train.masks[8]
@@ -350,12 +349,12 @@ print("exit status", told.returncode)
 # | symptom | likely cause | check | cure |
 # |---|---|---|---|
 # | does not start | broken file, wrong format | `doctor` | the line says it |
-# | starts, learns nothing | masks 0, 85, 170, 255 | `np.unique(mask)` | divide by 85 |
+# | does not start, or learns nothing in a loop without checks | masks 0, 85, 170, 255 | `np.unique(mask)` | divide by 85 |
 # | Dice 0, loss falls | background wins | share of predicted classes | wait, Dice in the loss |
 # | Dice 0 in evaluation only | averages lag | Dice in both modes | more steps, smaller last steps |
 # | Dice changes from call to call | `eval()` forgotten | predict twice | `net.eval()` |
 # | loss lies flat above zero | softmax twice | overfit two slices | return logits |
-# | loss jumps, grows or is nan | learning rate too high | plot the first steps | divide by ten |
+# | loss jumps or grows | learning rate too high | plot the first steps | divide by ten |
 # | Dice low, overfitting works | images and masks out of step | draw a batch | pair by number |
 # | Dice low, overfitting works | augmentation on the image only | draw a batch | one function for both |
 #

@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cmrseg import data, experiments, metrics, plots, results, statistics
+from cmrseg import data, experiments, plots, results, statistics
 
 plots.style()
 slices = data.load(data.source(), "labelled")
@@ -299,5 +299,5 @@ print(f"worked out {96 / 119:.4f}, simulated {np.mean(found):.4f}")
 # No picture leaked, but choices did. Of many epochs and many settings, the one that suited these ten
 # patients best was kept, and then the same ten patients were asked how good it is. The more one has
 # tried, the more of the best score is luck. The cure is a third set that is looked at once: here, the
-# hidden test slices. How large such a bonus is can be measured, and part III does so.
+# hidden test slices. How large such a bonus is can be measured, and [part III](../statistics/again) does so.
 # ```
