@@ -15,13 +15,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cmrseg import metrics
+from cmrseg import data, metrics
 from cmrseg.data import BadInput, Slices
 from cmrseg.training import Run, predict, write_text
 
 VERSION = 1
 STORE = Path(__file__).resolve().parents[1] / "results"
-CLASSES = ["RV", "Myo", "LV"]
+CLASSES = list(data.CLASSES[1:])  # RV, Myo, LV
 
 
 def image_table(pred: np.ndarray, held_out: Slices) -> dict[str, list]:

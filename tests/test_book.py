@@ -11,6 +11,9 @@ What makes each test fail (each was seen to fail):
 - colours: change --class-rv in book.css
 - nothing foreign: name a package registry's host in a page
 - other hosts: set mermaid_use_local to nothing in _config.yml, and build
+- quotations: change a number in report-2020.md
+- cache: in tools/prepare.py, ``if not note.exists() or ...`` -> ``if False``
+- ignored files: git add -f a file under results/.locks
 - missing parts: in book_pages.py, do not disconnect mermaid, or name a part that is never missing
 """
 
@@ -31,6 +34,9 @@ import yaml
 from cmrseg.plots import CLASS_COLOURS
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tools"))
+import prepare  # noqa: E402
+
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.py"))
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
@@ -134,6 +140,50 @@ def test_without_vendored_parts_a_page_loads_none_and_says_so(tmp_path):
         for name, script in (("MathJax", "mathjax/here.js"), ("Mermaid", "import mermaid from")):
             assert (f"{name} was not at hand" in page) is not vendored
             assert (script in page) is vendored
+
+
+def numbers(tree) -> set[float]:
+    """Every number in what tomllib read."""
+    if isinstance(tree, dict):
+        return numbers([*tree.values(), *tree])
+    if isinstance(tree, list):
+        return set().union(*map(numbers, tree)) if tree else set()
+    return {float(n) for n in re.findall(r"\d+(?:\.\d+)?", str(tree))}
+
+
+def test_numbers_quoted_from_the_report_are_those_on_file():
+    on_file = numbers(tomllib.loads((ROOT / "results" / "report-2020.toml").read_text()))
+    on_file |= {round(n, 3) for n in on_file} | {round(n, 2) for n in on_file}
+    quoted = re.findall(r"(?<![\d.])\d\.\d+", (ROOT / "book" / "report-2020.md").read_text())
+    assert len(quoted) > 10
+    for number in quoted:
+        assert float(number) in on_file, number
+
+
+def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "ROOT", tmp_path)
+    monkeypatch.setattr(prepare, "VENDOR", tmp_path / "vendor")
+    monkeypatch.setattr(prepare, "PACKAGES", {})
+    monkeypatch.delenv("CMRSEG_DATA", raising=False)
+    for folder in ("cmrseg", "results", "_build/.jupyter_cache"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "requirements.txt").write_text("torch")
+    cache = tmp_path / "_build" / ".jupyter_cache"
+    prepare.main()
+    assert not cache.exists()
+    record = tmp_path / "results" / "1.json"
+    for change, goes in ((lambda: None, False), (lambda: record.write_text("{}"), True),
+                         (lambda: monkeypatch.setenv("CMRSEG_BUDGET", "smoke"), True)):
+        cache.mkdir(exist_ok=True)
+        change()
+        prepare.main()
+        assert cache.exists() is not goes
+
+
+def test_nothing_that_git_ignores_is_committed():
+    answer = subprocess.run(["git", "ls-files", "-ci", "--exclude-standard"], cwd=ROOT, capture_output=True,
+                            text=True)
+    assert answer.stdout == ""
 
 
 def tracked() -> list[Path]:

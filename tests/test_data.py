@@ -29,7 +29,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import files_in, fill, heart
-from PIL import Image
 from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, cross_val_predict
 

@@ -95,6 +95,12 @@ def test_a_run_without_any_heart_still_gives_a_record_of_plain_json(tiny, root):
     json.dumps(found, allow_nan=False)
 
 
+def test_a_first_score_without_any_class_is_not_the_best(run, root):
+    run.history["dice"] = [None, [None, None, None], None, [0.6, None, 0.8], [0.5, 0.6, 0.7]]
+    found = results.record(run, *data.split(root, "val"), "val", "0123456789ab", "modern")
+    assert (found["dice_best"], found["epoch_best"]) == (pytest.approx(0.7), 4)
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 
