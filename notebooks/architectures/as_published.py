@@ -171,5 +171,5 @@ for name in ("report", "replica"):
 # :class: dropdown
 # No: a training loss says how well the slices at hand are remembered, and weight decay is *meant* to raise
 # it. Look at held-out patients, more than one training of each, and not at the patients whose score you
-# will report. [Optimiser](../experiments/optimiser) does.
+# will report.
 # ```

@@ -108,7 +108,7 @@ for seeds in (1, 3, 5, 10):
 # ## Many questions at once
 #
 # An interval of 95 % is wrong one time in twenty. Ask forty questions, and two answers will be wrong. The
-# [scoreboard](../experiments/scoreboard) asks that many, so its intervals are widened *together*: with
+# scoreboard at the end of part IV asks that many, so its intervals are widened *together*: with
 # probability 95 %, *all* of them hold.
 
 # %%
