@@ -18,6 +18,7 @@ import torch
 from scipy import stats
 
 from cmrseg import experiments, results, statistics
+from cmrseg.data import BadInput
 from cmrseg.models.unet import UNet
 from cmrseg.statistics import Difference
 
@@ -91,12 +92,18 @@ def run_variance(protocol: str, what: str = "dice", store: Path = results.STORE)
     """Variance between seeds of a run's mean Dice over its fold, and its degrees of freedom.
 
     Pooled over the folds of the settings that ran with several seeds; collapsed runs are left out.
+
+    Raises:
+        BadInput: no setting ran with several seeds.
     """
-    groups = []
+    groups: list[list[float]] = []
     for name in {"baseline", "architectures"} & set(experiments.EXPERIMENTS):
         table = runs(name, protocol, store)
         for _, group in table[~table["collapsed"].astype(bool)].groupby(["setting", "split"]):
             groups.append([by_patient(group.iloc[[i]], what).mean() for i in range(len(group))])
+    if not any(len(group) > 1 for group in groups):
+        raise BadInput(store / protocol, "holds no setting with several seeds",
+                       f"Compute them: python -m cmrseg sweep baseline --protocol {protocol} --data acdc96")
     return statistics.pooled_run_variance(groups)
 
 

@@ -13,6 +13,7 @@ What makes each test fail (each was seen to fail):
 - other hosts: set mermaid_use_local to nothing in _config.yml, and build
 - quotations: change a number in report-2020.md
 - cache: in tools/prepare.py, ``if not note.exists() or ...`` -> ``if False``
+- run beforehand: in execute(), add no notebook to the project
 - ignored files: git add -f a file under results/.locks
 - missing parts: in book_pages.py, do not disconnect mermaid, or name a part that is never missing
 """
@@ -28,6 +29,7 @@ import tomllib
 from pathlib import Path
 
 import jupytext
+import nbformat
 import pytest
 import yaml
 
@@ -164,6 +166,7 @@ def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, mo
     monkeypatch.setattr(prepare, "ROOT", tmp_path)
     monkeypatch.setattr(prepare, "VENDOR", tmp_path / "vendor")
     monkeypatch.setattr(prepare, "PACKAGES", {})
+    monkeypatch.setattr(prepare, "execute", lambda: None)
     monkeypatch.delenv("CMRSEG_DATA", raising=False)
     for folder in ("cmrseg", "results", "_build/.jupyter_cache"):
         (tmp_path / folder).mkdir(parents=True)
@@ -178,6 +181,20 @@ def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, mo
         change()
         prepare.main()
         assert cache.exists() is not goes
+
+
+def test_notebooks_run_once_beforehand(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prepare, "ROOT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for name, code in (("good", "print(6 * 7)"), ("bad", "1 / 0")):
+        cell = nbformat.v4.new_code_cell(code)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "notebooks" / f"{name}.ipynb")
+    prepare.execute()
+    cache = prepare.get_cache(tmp_path / "_build" / ".jupyter_cache")
+    (record,) = cache.list_cache_records()
+    assert record.uri.endswith("good.ipynb") and "running 2 notebooks" in capsys.readouterr().out
+    assert "42" in str(cache.get_cache_bundle(record.pk).nb.cells[0].outputs)
+    assert [r.uri for r in cache.list_unexecuted()] == [str(tmp_path / "notebooks" / "bad.ipynb")]
 
 
 def test_nothing_that_git_ignores_is_committed():

@@ -1,15 +1,17 @@
-"""Before the book is built: check the slices, bring the optional JavaScript, forget stale outputs.
+"""Before the book is built: check the slices, bring the optional JavaScript, run what is not in the cache.
 
 - A source that cannot be read stops the build with one line, before any notebook runs.
 - vendor/ (ignored by git) gets MathJax and mermaid by `npm pack`. Without npm or a network it stays
   empty, and the pages say what is missing.
 - The execution cache of the book looks at notebooks only. A hash of everything else an output depends
   on (package, environment, records, data source) lies beside it; when it changes, the cache goes.
+- Notebooks that are not in the cache run side by side, one on each core; the build then only reads.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -17,6 +19,9 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
 
 from cmrseg import data
 
@@ -59,6 +64,18 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
+def execute() -> None:
+    """Run the notebooks that the cache lacks. One that fails is run again, and reported, by the build."""
+    cache = get_cache(ROOT / "_build" / ".jupyter_cache")
+    for path in sorted((ROOT / "notebooks").rglob("*.ipynb")):
+        if ".ipynb_checkpoints" not in path.parts:
+            cache.add_nb_to_project(str(path))
+    if todo := cache.list_unexecuted():
+        print(f"running {len(todo)} notebooks")
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        load_executor("local-parallel", cache, logging.getLogger("notebooks")).run_and_cache(timeout=600)
+
+
 def main() -> None:
     try:
         data.load(data.source(), "labelled")
@@ -76,6 +93,7 @@ def main() -> None:
         shutil.rmtree(ROOT / "_build" / ".jupyter_cache", ignore_errors=True)
         note.parent.mkdir(exist_ok=True)
         note.write_text(now)
+    execute()
 
 
 if __name__ == "__main__":
