@@ -237,12 +237,13 @@ def verdicts(name: str, store: Path = results.STORE) -> pd.DataFrame:
     """
     found = judge(store)
     found = found[found["experiment"] == name]
-    shown = [_in_words(row) for row in found.to_dict("records")]
+    shown = [in_words(row) for row in found.to_dict("records")]
     return pd.DataFrame({"the report said": found["said"].tolist(), "we found": shown,
                          "verdict": found["verdict"].tolist()}, index=found["text"].tolist())
 
 
-def _in_words(row: dict) -> str:
+def in_words(row) -> str:
+    """What was measured for a claim, a row of :func:`judge`: the estimate and its interval, or nothing."""
     estimate = row.get("estimate")
     if estimate is None or np.isnan(estimate):
         return ""
