@@ -167,7 +167,8 @@ def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, mo
     monkeypatch.setattr(prepare, "VENDOR", tmp_path / "vendor")
     monkeypatch.setattr(prepare, "PACKAGES", {})
     monkeypatch.setattr(prepare, "execute", lambda: None)
-    monkeypatch.delenv("CMRSEG_DATA", raising=False)
+    for name in ("CMRSEG_DATA", "CMRSEG_BUDGET"):
+        monkeypatch.delenv(name, raising=False)
     for folder in ("cmrseg", "results", "_build/.jupyter_cache"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "requirements.txt").write_text("torch")
