@@ -30,6 +30,7 @@ test: .venv/ready
 	CMRSEG_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests --nbmake notebooks
 
 test-all: .venv/ready
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
 	CMRSEG_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '' tests --nbmake notebooks
 
 data: .venv/ready

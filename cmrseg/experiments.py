@@ -470,8 +470,10 @@ def _start_ray(todo: list[Planned], source: str, store: Path, deadline: float | 
     @ray.remote(num_cpus=1, max_retries=5)
     def task(planned: Planned) -> None:
         torch.set_num_threads(1)
-        if deadline is None or time.time() < deadline:
-            run_one(planned, source, store)
+        while deadline is None or time.time() < deadline:
+            if run_one(planned, source, store):
+                return
+            time.sleep(1)  # held by the lost node's worker, which will not live long
 
     tasks = [task.remote(planned) for planned in todo]
 

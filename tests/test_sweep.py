@@ -7,17 +7,25 @@ What makes each test fail (each was seen to fail):
 - time limit: in _work(), drop the two lines of the deadline
 - unknown names: in cli._named(), `return [name]` before the check
 - overview: in overview(), `len(plan) - lacking - failed` -> `len(plan) - lacking`
+- kill -9: in results.write(), `write_text(path, text)` -> `path.write_text(text)` in two halves with a
+  pause; in run_one(), a lock of `path.with_suffix(".lock").touch(exist_ok=False)` that outlives its process
+- a lost node: `max_retries=0` in _start_ray()
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
+import random
+import threading
+import time
 from dataclasses import replace
 
 import pytest
 
-from cmrseg import data, experiments
+from cmrseg import data, experiments, results
 from cmrseg.experiments import Planned
+from cmrseg.training import TrainConfig
 
 
 @pytest.fixture
@@ -59,3 +67,61 @@ def test_at_the_time_limit_a_sweep_says_what_remains(plan, command, root, tmp_pa
 def test_an_unknown_experiment_is_one_line(plan, mistake):
     for verb in ("sweep", "results"):
         assert "One of: all, tiny" in mistake(verb, "tinny", naming="tinny")
+
+
+# --- faults --------------------------------------------------------------------------------------
+
+
+def some_runs(count):
+    """Runs of a second or two each."""
+    config = TrainConfig(channels=(2, 4), batch=2, epochs=3)
+    return [Planned(f"seed {s}", replace(config, seed=s), "val", "modern") for s in range(count)]
+
+
+def assert_all_there(runs, root, store):
+    fingerprint = data.load(root, "labelled").fingerprint
+    for planned in runs:
+        found = results.read(planned.path(fingerprint, store))
+        assert found["seed"] == planned.config.seed and len(found["history"]["loss"]) == 3
+    assert len(list(store.glob("*/*"))) == len(runs) * 2  # records and locks, no halves, no failures
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments_a_sweep_loses_nothing(root, tmp_path):
+    store, runs = tmp_path / "store", some_runs(40)
+    spawn, rng = multiprocessing.get_context("spawn"), random.Random(0)
+
+    def there():
+        return len(list(store.glob("modern/*.json")))
+
+    for _ in range(10):
+        process, before = spawn.Process(target=experiments.run_missing, args=(runs, root, store, 2)), there()
+        process.start()
+        while there() == before:
+            time.sleep(0.01)
+        time.sleep(rng.random())
+        process.kill()
+        process.join()
+    assert 10 <= there() < 40
+    assert experiments.run_missing(runs, root, store, workers=2) == 0
+    assert_all_there(runs, root, store)
+
+
+@pytest.mark.slow
+def test_a_lost_node_of_a_cluster_loses_no_record(root, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="the engine for clusters is an extra: pip install cmrseg[cluster]")
+    from ray.cluster_utils import Cluster
+
+    store, runs = tmp_path / "store", some_runs(8)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    sweep = threading.Thread(target=experiments.run_missing, args=(runs, root, store),
+                             kwargs={"workers": 2, "engine": "ray"})
+    sweep.start()
+    while len(list(store.glob("modern/*.json"))) < 3:
+        time.sleep(0.05)
+    cluster.remove_node(second, allow_graceful=False)
+    sweep.join()
+    cluster.shutdown()
+    assert_all_there(runs, root, store)
