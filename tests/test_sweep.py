@@ -72,9 +72,8 @@ def test_an_unknown_experiment_is_one_line(plan, mistake):
 # --- faults --------------------------------------------------------------------------------------
 
 
-def some_runs(count):
-    """Runs of a second or two each."""
-    config = TrainConfig(channels=(2, 4), batch=2, epochs=3)
+def some_runs(count, epochs=3):
+    config = TrainConfig(channels=(2, 4), batch=2, epochs=epochs)
     return [Planned(f"seed {s}", replace(config, seed=s), "val", "modern") for s in range(count)]
 
 
@@ -82,7 +81,7 @@ def assert_all_there(runs, root, store):
     fingerprint = data.load(root, "labelled").fingerprint
     for planned in runs:
         found = results.read(planned.path(fingerprint, store))
-        assert found["seed"] == planned.config.seed and len(found["history"]["loss"]) == 3
+        assert found["seed"] == planned.config.seed and len(found["history"]["loss"]) == planned.config.epochs
     assert len(list(store.glob("*/*"))) == len(runs) * 2  # records and locks, no halves, no failures
 
 
@@ -112,15 +111,19 @@ def test_a_lost_node_of_a_cluster_loses_no_record(root, tmp_path, monkeypatch):
     pytest.importorskip("ray", reason="the engine for clusters is an extra: pip install cmrseg[cluster]")
     from ray.cluster_utils import Cluster
 
-    store, runs = tmp_path / "store", some_runs(8)
+    store, runs = tmp_path / "store", some_runs(8, epochs=40)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=1)
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
     sweep = threading.Thread(target=experiments.run_missing, args=(runs, root, store),
                              kwargs={"workers": 2, "engine": "ray"})
     sweep.start()
-    while len(list(store.glob("modern/*.json"))) < 3:
-        time.sleep(0.05)
+
+    def count(pattern):
+        return len(list(store.glob(pattern)))
+
+    while (done := count("modern/*.json")) < 3 or count(".locks/*") < done + 2:  # both nodes at work
+        time.sleep(0.02)
     cluster.remove_node(second, allow_graceful=False)
     sweep.join()
     cluster.shutdown()
