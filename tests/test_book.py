@@ -11,6 +11,7 @@ What makes each test fail (each was seen to fail):
 - colours: change --class-rv in book.css
 - nothing foreign: name a package registry's host in a page
 - other hosts: set mermaid_use_local to nothing in _config.yml, and build
+- no stray words: drop the `;` after the last line of a figure's cell in a notebook
 - quotations: change a number in report-2020.md
 - cache: in tools/prepare.py, ``if not note.exists() or ...`` -> ``if False``
 - run beforehand: in execute(), add no notebook to the project
@@ -160,6 +161,15 @@ def test_numbers_quoted_from_the_report_are_those_on_file():
     assert len(quoted) > 10
     for number in quoted:
         assert float(number) in on_file, number
+
+
+@every_notebook
+def test_a_figure_comes_without_the_name_of_its_last_object(path):
+    drawing = r"\w+(\[.*\])?\.(set|plot|legend|ax.line|annotate|bar|hist|imshow|fill_between)\w*\(.*\)"
+    for cell in jupytext.read(path).cells:
+        if cell.cell_type == "code":
+            last = cell.source.rstrip().split("\n")[-1]
+            assert last.startswith(" ") or not re.fullmatch(drawing, last), last
 
 
 def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, monkeypatch):

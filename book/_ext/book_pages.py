@@ -1,6 +1,6 @@
 """What the book needs of Sphinx beyond its settings.
 
-- A paragraph in italics directly after a figure is its caption: it becomes the figure's text
+- A paragraph in italics directly after a figure or table is its caption; it becomes the figure's text
   alternative too, so that a caption is written once and also shows in Colab.
 - Thebe, which jupyter-book declares on every page and which wants a server elsewhere, is removed.
 - A page without vendored MathJax or mermaid says so instead of asking another host.
@@ -25,8 +25,11 @@ def caption_figures(app, doctree) -> None:
         if len(paragraph) != 1 or not isinstance(paragraph[0], nodes.emphasis):
             continue
         before = paragraph.parent[: paragraph.parent.index(paragraph)][-1:]
-        images = list(before[0].findall(nodes.image)) if before else []
-        if images or (before and before[0].tagname == "mermaid"):
+        if not before:
+            continue
+        images = list(before[0].findall(nodes.image))
+        table = any("<table" in raw.astext() for raw in before[0].findall(nodes.raw))
+        if images or table or before[0].tagname == "mermaid":
             paragraph["classes"].append("figure-caption")
         for image in images:
             image["alt"] = paragraph.astext()

@@ -63,7 +63,7 @@ for ax, (name, (low, high)) in zip(axes, ways.items()):
     ax.hist(draws["difference"][wrong], bins=bins, color=plots.SAID)
     ax.axvline(0, color=plots.GREY, linewidth=1)
     ax.set(title=f"{name}: {wrong.mean():.1%} false", xlabel="Dice, A minus A")
-axes[0].set_ylabel("pairings")
+axes[0].set_ylabel("pairings");
 
 # %% [markdown]
 # *Differences between equal settings. Orange: pairings in which the interval misses zero, so that a
