@@ -1,0 +1,114 @@
+"""Where the time of a training step goes: `python benchmarks/step.py > benchmarks/step.md`.
+
+One step of the `replica` recipe (two slices, one thread, fp32), as the sweep takes it, in variants that
+might be cheaper; then its parts by kind; then how far its multiply-adds are from a matrix product.
+Every time is the median of many steps in this process.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from cmrseg.losses import LOSSES
+from cmrseg.models import build
+from cmrseg.results import _processor
+from cmrseg.training import PRESETS
+
+CONFIG = PRESETS["replica"]
+KINDS = {"convolution": ("convolution", "conv_transpose", "mkldnn"), "batch norm": ("batch_norm",),
+         "ReLU": ("threshold", "relu", "clamp_min"), "pooling": ("pool",),
+         "Adam": ("adam", "addcdiv", "_foreach"),
+         "joining and copying": ("cat", "copy", "contiguous", "clone"), "filling": ("zero", "fill", "empty")}
+
+
+def a_step(channels_last: bool = True, fused: bool | None = None, compiled: bool = False) -> Callable:
+    """A function that takes one training step."""
+    torch.manual_seed(0)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = build(CONFIG).to(memory_format=layout)
+    images = (255 * torch.rand(2, 1, 96, 96)).contiguous(memory_format=layout)
+    labels = torch.randint(0, 4, (2, 96, 96))
+    optimiser = torch.optim.Adam(model.parameters(), CONFIG.lr, fused=fused)
+    forward = torch.compile(model) if compiled else model
+
+    def step() -> None:
+        loss = LOSSES[CONFIG.loss](forward(images), labels)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def milliseconds(function: Callable[[], object], times: int = 60) -> float:
+    """Median time of a call."""
+    for _ in range(5):
+        function()
+    spent = []
+    for _ in range(times):
+        start = time.perf_counter()
+        function()
+        spent.append(1000 * (time.perf_counter() - start))
+    return statistics.median(spent)
+
+
+def multiply_adds() -> int:
+    """Of the forward pass on two slices: convolutions only."""
+    total = 0
+
+    def count(layer, inputs, output) -> None:
+        nonlocal total
+        at = output if isinstance(layer, torch.nn.Conv2d) else inputs[0]
+        total += at.numel() * layer.weight[0].numel()
+
+    model = build(CONFIG)
+    for layer in model.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+            layer.register_forward_hook(count)
+    model(torch.zeros(2, 1, 96, 96))
+    return total
+
+
+def kind_of(name: str) -> str:
+    return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "the rest")
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    print("# One training step of the replica\n\nWritten by `benchmarks/step.py`; medians, one thread, fp32,"
+          f" {_processor()}, torch {torch.__version__}, Python {platform.python_version()}.\n")
+    print("| variant | milliseconds |\n|---|---|")
+    for name, options in {"channels last, as in the sweep": {}, "channels first": {"channels_last": False},
+                          "channels last, fused Adam": {"fused": True},
+                          "channels last, torch.compile": {"compiled": True}}.items():
+        print(f"| {name} | {milliseconds(a_step(**options)):.1f} |")
+
+    step = a_step()
+    step()
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for _ in range(20):
+            step()
+    parts: dict[str, float] = {}
+    for event in profiled.key_averages():
+        kind = kind_of(event.key.lower())
+        parts[kind] = parts.get(kind, 0) + event.self_cpu_time_total
+    print("\n| part | share of the step |\n|---|---|")
+    for kind, spent in sorted(parts.items(), key=lambda part: -part[1]):
+        print(f"| {kind} | {spent / sum(parts.values()):.0%} |")
+
+    a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
+    product = 1024**3 / milliseconds(lambda: a @ b, 20) / 1e6
+    of_step = 3 * multiply_adds() / milliseconds(step) / 1e6  # backwards costs twice what forwards does
+    print(f"\nThe step makes {of_step:.1f} billion multiply-adds a second, a matrix product of 1024 x 1024 "
+          f"{product:.1f} on the same thread: {of_step / product:.0%}.")
+
+
+if __name__ == "__main__":
+    main()
