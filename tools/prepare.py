@@ -39,7 +39,8 @@ def vendor(folder: str, package: str, wanted: list[str]) -> None:
         subprocess.run(["npm", "pack", "--silent", package], cwd=scratch, check=True, timeout=120,
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with tarfile.open(next(Path(scratch).glob("*.tgz"))) as archive:
-            archive.extractall(scratch, filter="data")
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)  # not in every 3.11
+            archive.extractall(scratch)
         staged = Path(scratch) / "staged"
         for part in wanted:
             source = Path(scratch) / "package" / part
