@@ -93,12 +93,67 @@ def intensity(
     return images * gain + (offset + grain) * spread, labels
 
 
+def elastic(
+    images: Tensor, labels: Tensor, rng: Generator, amount: float = 0.04, knots: int = 5
+) -> tuple[Tensor, Tensor]:
+    """Bend slices softly: a field of random arrows on ``knots`` x ``knots`` points, drawn out smoothly
+    (Simard et al. 2003); an arrow has a standard deviation of ``amount`` of the width."""
+    n, _, height, width = images.shape
+    arrows = 2 * amount * torch.randn(n, 2, knots, knots, generator=rng)
+    smooth = F.interpolate(arrows, (height, width), mode="bicubic", align_corners=True)
+    still = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 1, height, width], align_corners=False)
+    return warp(images, labels, (still + smooth.permute(0, 2, 3, 1)).to(images.device))
+
+
+def gamma(images: Tensor, labels: Tensor, rng: Generator, most: float = 1.6) -> tuple[Tensor, Tensor]:
+    """Raise grey levels, scaled to 0..1, to a power between 1 / ``most`` and ``most``: dark tissue moves
+    against bright."""
+    n = len(images)
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    power = torch.exp(uniform(n, -math.log(most), math.log(most), rng)).view(n, 1, 1, 1).to(images.device)
+    scaled = (images - low) / (high - low).clamp_min(1e-6)
+    return _like(scaled**power, images), labels
+
+
+def bias_field(images: Tensor, labels: Tensor, rng: Generator, amount: float = 0.3) -> tuple[Tensor, Tensor]:
+    """Brighten one side and darken another, smoothly, as a receive coil does; labels stay."""
+    n, _, height, width = images.shape
+    knots = amount * torch.randn(n, 1, 3, 3, generator=rng)
+    field = torch.exp(F.interpolate(knots, (height, width), mode="bicubic", align_corners=True))
+    return _like((images - images.amin((1, 2, 3), keepdim=True)) * field.to(images.device), images), labels
+
+
+def low_resolution(
+    images: Tensor, labels: Tensor, rng: Generator, most: float = 2.0, chance: float = 0.25
+) -> tuple[Tensor, Tensor]:
+    """Reduce some slices by up to ``most`` and enlarge them again, as if scanned more coarsely."""
+    coarser = images.clone()
+    for k in range(len(images)):
+        happens, factor = torch.rand(1, generator=rng).item(), uniform(1, 1, most, rng).item()
+        if happens < chance:
+            size = [round(side / factor) for side in images.shape[2:]]
+            small = F.interpolate(images[k : k + 1], size, mode="area")
+            coarser[k : k + 1] = F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
+    return coarser, labels
+
+
+def _like(changed: Tensor, images: Tensor) -> Tensor:
+    """``changed`` with the mean and standard deviation that each slice of ``images`` has."""
+    means, spreads = (f((1, 2, 3), keepdim=True) for f in (changed.mean, changed.std))
+    unit = (changed - means) / spreads.clamp_min(1e-6)
+    return unit * images.std((1, 2, 3), keepdim=True) + images.mean((1, 2, 3), keepdim=True)
+
+
 AUGMENTATIONS = {
     "mirror": mirror,
     "affine": affine,
     "strong-affine": partial(affine, degrees=60.0, zoom=1.5, shift=0.15),
     "intensity": intensity,
     "strong-intensity": partial(intensity, amount=0.5, noise=0.2),
+    "elastic": elastic,
+    "gamma": gamma,
+    "bias-field": bias_field,
+    "low-resolution": low_resolution,
 }
 
 

@@ -7,6 +7,7 @@ chosen when a run starts.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -57,6 +58,10 @@ class TrainConfig:
     drop_last: bool = False
     epochs: int = 30
     seed: int = 0
+    residual: bool = False
+    strided: bool = False
+    deep: int = 0
+    ema: float = 0.0
 
     def key(self, split: str, fingerprint: str) -> str:
         """Sixteen hex digits for this configuration on this split of these data.
@@ -162,16 +167,17 @@ def fit(
         torch.manual_seed(config.seed)  # for the initial weights and for dropout
         rng = torch.Generator().manual_seed(config.seed)  # for the order and the augmentation
         model = build(config).to(device, memory_format=torch.channels_last)
+        average = copy.deepcopy(model) if config.ema else model
         images, labels = pad(images, model.multiple), pad(labels[:, None].float(), model.multiple)
         labels = labels[:, 0].long()
         optimiser = make_optimiser(config, model)
-        run = Run(model, config, {"epoch": [], "loss": [], "lr": [], "dice": [], "dice_train": []},
+        run = Run(average, config, {"epoch": [], "loss": [], "lr": [], "dice": [], "dice_train": []},
                   precision=precision, device=device)
         if out is not None and resume and (Path(out) / CHECKPOINT).exists():
-            _restore(Path(out) / CHECKPOINT, run, optimiser, rng, train.fingerprint)
+            _restore(Path(out) / CHECKPOINT, run, model, optimiser, rng, train.fingerprint)
         before, started = (run.seconds, run.cpu_seconds), (time.perf_counter(), time.process_time())
         for epoch in range(len(run.history["epoch"]) + 1, config.epochs + 1):
-            loss = _train_epoch(run, optimiser, images, labels, epoch, rng)
+            loss = _train_epoch(run, model, optimiser, images, labels, epoch, rng)
             scored = epoch in scored_epochs(config.epochs)
             _append(run.history, epoch=epoch, loss=loss, lr=optimiser.param_groups[0]["lr"],
                     dice=_score(run, held_out) if scored and held_out is not None else None,
@@ -179,10 +185,10 @@ def fit(
             run.seconds = before[0] + time.perf_counter() - started[0]
             run.cpu_seconds = before[1] + time.process_time() - started[1]
             if out is not None:
-                _checkpoint(Path(out) / CHECKPOINT, run, optimiser, rng, train.fingerprint)
+                _checkpoint(Path(out) / CHECKPOINT, run, model, optimiser, rng, train.fingerprint)
             if progress is not None:
                 progress(run.history)
-    model.eval()
+    run.model.eval()
     return run
 
 
@@ -197,12 +203,14 @@ def scored_epochs(epochs: int) -> set[int]:
     return set(range(every, epochs + 1, every)) | {epochs}
 
 
-def _train_epoch(run: Run, optimiser, images: Tensor, labels: Tensor, epoch: int, rng) -> float:
+def _train_epoch(
+    run: Run, model: nn.Module, optimiser, images: Tensor, labels: Tensor, epoch: int, rng
+) -> float:
     """One pass over the slices in random order; returns the mean loss of its batches."""
     config, losses = run.config, []
     order = torch.randperm(len(images), generator=rng)
     batches = [b for b in order.split(config.batch) if len(b) == config.batch or not config.drop_last]
-    run.model.train()
+    model.train()
     for step, chosen in enumerate(batches):
         done = (epoch - 1 + step / len(batches)) / config.epochs
         for group in optimiser.param_groups:
@@ -210,16 +218,39 @@ def _train_epoch(run: Run, optimiser, images: Tensor, labels: Tensor, epoch: int
         x, y = augment(images[chosen], labels[chosen], config.augment, rng)
         x = x.contiguous(memory_format=torch.channels_last)
         with autocast(run.precision, run.device):
-            logits = run.model(x)
-        loss = LOSSES[config.loss](logits, _shrink(y, run.model.stride))
+            logits = model(x)
+        loss = _loss(LOSSES[config.loss], logits, y, model.stride)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+        if config.ema:
+            _follow(run.model, model, config.ema, (epoch - 1) * len(batches) + step)
         losses.append(loss.detach())
     mean_loss = torch.stack(losses).mean().item()
     if not math.isfinite(mean_loss):
         raise FloatingPointError(f"the loss is {mean_loss} in epoch {epoch}: try a smaller learning rate")
     return mean_loss
+
+
+def _loss(loss: Callable, logits: Tensor | list[Tensor], labels: Tensor, stride: int) -> Tensor:
+    """The loss of logits, or with deep supervision of each level's, a level counting half the finer one."""
+    if isinstance(logits, Tensor):
+        return loss(logits, _shrink(labels, stride))
+    weights = [0.5**n for n in range(len(logits))]
+    return sum(w * loss(level, _shrink(labels, 2**n))
+               for n, (w, level) in enumerate(zip(weights, logits))) / sum(weights)
+
+
+@torch.no_grad()
+def _follow(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Draw the averaged weights after the trained ones (an exponential moving average, at first a shorter
+    one, so that the random start is soon forgotten)."""
+    part = 1 - min(decay, (1 + step) / (10 + step))
+    for kept, new in zip(average.state_dict().values(), model.state_dict().values()):
+        if kept.is_floating_point():
+            kept.lerp_(new.float(), part)
+        else:
+            kept.copy_(new)
 
 
 def _shrink(labels: Tensor, stride: int) -> Tensor:
@@ -420,9 +451,11 @@ def read_config(path: Path) -> TrainConfig:
         raise BadInput(path, f"is not a configuration ({error})", "Train again") from None
 
 
-def _checkpoint(path: Path, run: Run, optimiser, rng, slices: str) -> None:
+def _checkpoint(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: str) -> None:
     """Everything the next epoch depends on, as tensors and JSON: nothing is pickled."""
-    tensors = {f"model.{name}": t for name, t in run.model.state_dict().items()}
+    tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
+    if run.model is not model:
+        tensors |= {f"average.{name}": t for name, t in run.model.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         for name, value in state.items():
             if value is not None:
@@ -442,7 +475,7 @@ def require_same(path: Path, found: TrainConfig, asked: TrainConfig) -> None:
                        "Resume with the same options, or train into another --out")
 
 
-def _restore(path: Path, run: Run, optimiser, rng, slices: str) -> None:
+def _restore(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: str) -> None:
     try:
         with safe_open(path, "pt") as file:
             notes = json.loads(file.metadata()["notes"])
@@ -453,8 +486,9 @@ def _restore(path: Path, run: Run, optimiser, rng, slices: str) -> None:
     require_same(path, config, run.config)
     if notes.get("slices", slices) != slices:
         raise BadInput(path, "was made with other slices", "Resume with the same --data")
-    run.model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items()
-                               if n.startswith("model.")})
+    for prefix, network in {"average.": run.model, "model.": model}.items():
+        if weights := {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}:
+            network.load_state_dict(weights)
     state: dict[int, dict] = {}
     for name in tensors:
         if name.startswith("optimiser."):

@@ -9,6 +9,11 @@ Each group fails after any of these one-line changes of ``cmrseg/augment.py``:
   ``-math.radians(2 * degrees)``, or ``-math.log(zoom)`` -> ``0``
 - intensity: ``* spread`` -> ``* 1``; ``, labels`` -> ``, labels + 1``; ``1 - amount, 1 + amount``
   -> ``1 - 2 * amount, 1 + 2 * amount``
+- gamma, bias field: in _like(), drop ``+ images.mean(...)``, or ``spreads`` -> ``1``; in gamma(),
+  ``-math.log(most)`` -> ``-2 * math.log(most)``; in bias_field(), ``knots = amount * ...(n, 1, 3, 3`` ->
+  ``(n, 1, height, width``
+- low resolution: ``happens < chance`` -> ``happens > chance``
+- elastic: ``2 * amount`` -> ``4 * amount`` or ``amount``
 - chance: in uniform(), drop ``generator=rng``; in augment(), ``names`` -> ``reversed(names)``
 - normalise: ``x.mean((1, 2, 3)`` -> ``x.mean((0, 1, 2, 3)``; ``scale == "raw"`` -> ``scale !=
   "zscore"``
@@ -21,7 +26,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from cmrseg.augment import AUGMENTATIONS, affine, augment, intensity, mirror, normalise, warp
+from cmrseg.augment import (
+    AUGMENTATIONS,
+    affine,
+    augment,
+    bias_field,
+    elastic,
+    gamma,
+    intensity,
+    low_resolution,
+    mirror,
+    normalise,
+    warp,
+)
 
 SEEDS = st.integers(0, 2**32)
 STEP = 60.0  # grey levels from one label to the next
@@ -52,7 +69,7 @@ def inside(labels, reach=5):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=SEEDS, name=st.sampled_from(["affine", "strong-affine"]))
+@given(seed=SEEDS, name=st.sampled_from(["affine", "strong-affine", "elastic"]))
 def test_a_warped_image_still_equals_its_mask_away_from_boundaries(seed, name):
     images, labels = hearts()
     moved, kept = AUGMENTATIONS[name](images, labels, rng(seed))
@@ -65,7 +82,7 @@ def test_a_warped_image_still_equals_its_mask_away_from_boundaries(seed, name):
 
 
 @settings(max_examples=10, deadline=None)
-@given(seed=SEEDS, name=st.sampled_from(["affine", "strong-affine"]))
+@given(seed=SEEDS, name=st.sampled_from(["affine", "strong-affine", "elastic"]))
 def test_a_warp_invents_no_class_between_two_others(seed, name):
     images, labels = hearts()
     _, kept = AUGMENTATIONS[name](images, torch.where(labels > 1, 3, 0), rng(seed))
@@ -84,7 +101,7 @@ def test_a_mirrored_image_is_exactly_its_mask_and_each_slice_has_its_own_chance(
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=SEEDS, name=st.sampled_from(["intensity", "strong-intensity"]))
+@given(seed=SEEDS, name=st.sampled_from(["intensity", "strong-intensity", "gamma", "bias-field"]))
 def test_intensity_leaves_labels_alone_and_changes_every_image(seed, name):
     images, labels = hearts()
     before = labels.clone()
@@ -156,6 +173,52 @@ def test_beyond_the_edge_an_image_goes_on_and_labels_are_background():
     moved, kept = warp(images, labels, grid)
     assert (moved == 7).all()
     assert (kept[:, :, :4] == 2).all() and (kept[:, :, 4:] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["gamma", "bias-field"])
+def test_a_changed_image_keeps_its_mean_and_spread_and_the_units_do_not_matter(name):
+    images, labels = hearts(8)
+    images += torch.randn(images.shape, generator=rng(9))
+    changed, _ = AUGMENTATIONS[name](images, labels, rng(3))
+    torch.testing.assert_close(changed.mean((1, 2, 3)), images.mean((1, 2, 3)), rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(changed.std((1, 2, 3)), images.std((1, 2, 3)), rtol=1e-3, atol=1e-2)
+    large, _ = AUGMENTATIONS[name](100 * images + 7, labels, rng(3))
+    torch.testing.assert_close(large, 100 * changed + 7, rtol=1e-3, atol=1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=SEEDS)
+def test_gamma_keeps_the_order_of_grey_levels_within_its_power(seed):
+    ramp = torch.linspace(-2, 5, 64).view(1, 1, 8, 8)
+    changed, _ = gamma(ramp, torch.zeros(1, 8, 8), rng(seed), most=2.0)
+    assert (changed.flatten().diff() > 0).all()
+    unit = ((changed - changed.min()) / (changed.max() - changed.min())).flatten()[31].item()
+    assert (31 / 63) ** 2 - 1e-4 <= unit <= (31 / 63) ** 0.5 + 1e-4
+
+
+def test_a_bias_field_is_smooth_and_differs_from_side_to_side():
+    flat = torch.ones(20, 1, 48, 48)
+    flat[:, :, 0, 0] = 0  # something to be darkest
+    changed, _ = bias_field(flat, torch.zeros(20, 48, 48), rng())
+    inner = changed[:, 0, 1:, 1:]
+    step = inner.diff(dim=-1).abs().amax((1, 2))
+    assert (step < 0.15 * (inner.amax((1, 2)) - inner.amin((1, 2)))).all()
+
+
+def test_low_resolution_blurs_a_quarter_of_the_slices_and_leaves_the_others():
+    images = torch.randn(400, 1, 24, 24, generator=rng(1))
+    changed, _ = low_resolution(images, torch.zeros(400, 24, 24), rng())
+    untouched = (changed == images).all((1, 2, 3))
+    assert 0.68 < untouched.float().mean() < 0.82
+    assert (changed[~untouched].std((1, 2, 3)) < images[~untouched].std((1, 2, 3))).all()
+
+
+def test_an_elastic_map_moves_as_far_as_said():
+    images, labels = hearts(1, 96)
+    labels = (labels[:1] == 3).long().expand(300, -1, -1).contiguous()
+    _, kept = elastic(images.expand(300, 1, 96, 96), labels, rng(), amount=0.04)
+    moves = torch.stack([centre(k) - centre(labels[0]) for k in kept])
+    assert 2 < moves.std() < 4.5  # an arrow's 3.8 pixels, averaged over the disc
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)

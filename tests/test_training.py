@@ -72,7 +72,8 @@ def test_the_defaults_never_change_because_keys_do_not_count_them():
         "first_kernel": None, "activation": "relu", "dropout": 0.0, "skips": "before",
         "scale": "zscore", "augment": ("affine", "intensity"), "mirrored_set": False, "loss": "ce+dice",
         "optimiser": "adamw", "lr": 0.003, "weight_decay": 0.01, "momentum": 0.0,
-        "schedule": "one-cycle", "batch": 4, "drop_last": False, "epochs": 30, "seed": 0}
+        "schedule": "one-cycle", "batch": 4, "drop_last": False, "epochs": 30, "seed": 0,
+        "residual": False, "strided": False, "deep": 0, "ema": 0.0}
 
 
 def test_a_field_added_with_a_default_leaves_old_keys_as_they_are():

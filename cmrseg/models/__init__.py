@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from cmrseg.models.alexnet import AlexNet
+from cmrseg.models.final import FinalUNet
 from cmrseg.models.ning import Ning
 from cmrseg.models.segnet import SegNet
 from cmrseg.models.unet import UNet
@@ -27,4 +28,6 @@ def build(config) -> nn.Module:
         return AlexNet(config.channels, config.dropout)
     if config.model == "ning":
         return Ning(config.channels)
-    raise ValueError(f"unknown model {config.model!r}: expected unet, segnet, alexnet or ning")
+    if config.model == "final":
+        return FinalUNet(config.channels, config.residual, config.strided, config.deep)
+    raise ValueError(f"unknown model {config.model!r}: expected unet, segnet, alexnet, ning or final")
