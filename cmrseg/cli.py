@@ -145,15 +145,16 @@ def _threads(count: int) -> None:
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Option(help="Folder that train --out made.")],
+    model: Annotated[str, typer.Option(help="final (the best), small (one network), or a folder that "
+                                       "train --out made.")],
     images: Annotated[Path, typer.Option(help="Folder of 8-bit grey PNG files cmrN.png.")],
     out: Annotated[Path, typer.Option(help="Folder for the masks cmrN_mask.png, values 0-3.")],
 ) -> None:
     """Segment every image of a folder; each mask is named after its own image."""
     from cmrseg import data as slices
-    from cmrseg import training
+    from cmrseg import ensemble
 
-    run = training.load(model)
+    networks = ensemble.find(model)
     found = slices.read_images(images)
     if out.resolve() == images.resolve():
         raise BadInput(out, "is the folder of the images", "Give another folder to --out")
@@ -161,7 +162,7 @@ def predict(
     with _hint(lambda: "stopped: no mask was written"), tqdm(
         total=len(found), desc="predict", unit="slice", disable=None
     ) as bar:
-        masks = training.predict(run.model, found.images, run.config.scale, progress=bar.update)
+        masks = ensemble.predict(networks, found.images, progress=bar.update)
     _write_masks(dict(zip(found.names, masks)), out)
     print(f"{len(masks)} masks are in {out}")
 

@@ -316,19 +316,24 @@ def probabilities(
     """
     model.eval()
     device = next(model.parameters()).device
-    height, width = images.shape[1:]
     parts = []
     for start in range(0, len(images), batch):
         x = normalise(images[start : start + batch], scale).to(device)
-        x = pad(x, model.multiple).contiguous(memory_format=torch.channels_last)
-        with autocast(precision, device.type):
-            logits = model(x).float()
-        if model.stride > 1:
-            logits = F.interpolate(logits, scale_factor=model.stride, mode="nearest")
-        parts.append(logits.softmax(1)[:, :, :height, :width].cpu().numpy())
+        parts.append(answer(model, x, precision).cpu().numpy())
         if progress is not None:
             progress(len(x))
     return np.concatenate(parts)
+
+
+def answer(model: nn.Module, x: Tensor, precision: str = "fp32") -> Tensor:
+    """Softmax probabilities (N, 4, H, W) of normalised images (N, 1, H, W)."""
+    height, width = x.shape[2:]
+    x = pad(x, model.multiple).contiguous(memory_format=torch.channels_last)
+    with autocast(precision, x.device.type):
+        logits = model(x).float()
+    if model.stride > 1:
+        logits = F.interpolate(logits, scale_factor=model.stride, mode="nearest")
+    return logits.softmax(1)[:, :, :height, :width]
 
 
 def predict(model: nn.Module, images: np.ndarray, scale: str = "zscore", **options) -> np.ndarray:
@@ -397,7 +402,8 @@ def _umask() -> int:
     return mask
 
 
-def _save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file that appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.part")
     try:
         contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
@@ -412,7 +418,7 @@ def save(run: Run, out: Path) -> None:
     """Write ``model.safetensors`` and ``config.json`` into the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / CONFIG, json.dumps(asdict(run.config), indent=1) + "\n")
-    _save_tensors(out / MODEL, run.model.state_dict(), {})  # last: where it lies, the run is finished
+    save_tensors(out / MODEL, run.model.state_dict(), {})  # last: where it lies, the run is finished
 
 
 def load(folder: Path) -> Run:
@@ -464,7 +470,7 @@ def _checkpoint(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: 
     tensors["rng.global"] = torch.get_rng_state()
     notes = {"config": asdict(run.config), "history": run.history, "seconds": run.seconds,
              "cpu_seconds": run.cpu_seconds, "precision": run.precision, "slices": slices}
-    _save_tensors(path, tensors, {"notes": json.dumps(notes)})
+    save_tensors(path, tensors, {"notes": json.dumps(notes)})
 
 
 def require_same(path: Path, found: TrainConfig, asked: TrainConfig) -> None:

@@ -17,7 +17,7 @@ Each group fails after any of these one-line changes of ``cmrseg/training.py``:
   ``set_flush_denormal(True)`` -> ``False``; in pad(), ``if any(beyond)`` -> ``if False``
 - resuming: in _restore(), drop ``optimiser.load_state_dict``, ``rng.set_state`` or
   ``torch.set_rng_state``, or ``if config != run.config`` or ``if notes.get(...) != slices`` -> ``if
-  False``, or drop ``SafetensorError``; in _save_tensors(), ``path.with_name(...)`` -> ``path``
+  False``, or drop ``SafetensorError``; in save_tensors(), ``path.with_name(...)`` -> ``path``
 - applying: in probabilities(), drop ``model.eval()``, or ``if model.stride > 1`` -> ``if False``;
   in _shrink(), ``.argmax(1)`` -> ``.argmin(1)``
 - the machine: in probe_precision(), the last ``return`` -> ``return "half"``; in fit(),

@@ -1,0 +1,190 @@
+"""Several networks as one: averaged over views of a slice, cleaned up, and kept in one small file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from scipy.ndimage import binary_fill_holes, label
+from torch import Tensor, nn
+
+from cmrseg import training
+from cmrseg.augment import normalise
+from cmrseg.data import BadInput
+from cmrseg.models import build
+from cmrseg.training import Run, TrainConfig, save_tensors
+
+DELIVERED = ("final", "small")
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+SUMS = "SHA256SUMS"
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How a slice is looked at, and what is done with the answer.
+
+    Attributes:
+        turns: degrees by which it is turned; each turn is one view.
+        mirror: whether each view is also taken mirrored, left to right.
+        clean: whether to keep each class's largest piece and to fill the ring, see :func:`clean`.
+    """
+
+    turns: tuple[float, ...] = (0.0,)
+    mirror: bool = False
+    clean: bool = False
+
+
+@dataclass
+class Ensemble:
+    """Networks of one configuration, in evaluation mode, and their ways to look."""
+
+    models: list[nn.Module]
+    config: TrainConfig
+    ways: Ways = field(default_factory=Ways)
+
+
+@torch.inference_mode()
+def probabilities(
+    ensemble: Ensemble, images: np.ndarray, batch: int = 20, precision: str = "fp32",
+    progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Mean softmax probabilities float32 (N, 4, H, W) over networks and views, of images uint8 (N, H, W).
+
+    ``progress`` is called with each batch's length.
+    """
+    views = list(product(ensemble.ways.turns, (False, True) if ensemble.ways.mirror else (False,)))
+    parts = []
+    for start in range(0, len(images), batch):
+        x = normalise(images[start : start + batch], ensemble.config.scale)
+        total = torch.zeros(len(x), 4, *images.shape[1:])
+        for degrees, mirrored in views:
+            view = turn(x.flip(-1) if mirrored else x, degrees)
+            answers = [training.answer(model, view, precision) for model in ensemble.models]
+            answer = turn(torch.stack(answers).mean(0), -degrees)
+            total += answer.flip(-1) if mirrored else answer
+        parts.append((total / len(views)).numpy())
+        if progress is not None:
+            progress(len(x))
+    return np.concatenate(parts)
+
+
+def turn(x: Tensor, degrees: float) -> Tensor:
+    """(N, C, H, W) turned about its middle, anticlockwise as one looks at it; what comes from outside
+    continues the edge."""
+    if not degrees:
+        return x
+    height, width = x.shape[2:]
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    matrix = torch.tensor([[cos, -sin * height / width, 0], [sin * width / height, cos, 0]])
+    grid = F.affine_grid(matrix.expand(len(x), 2, 3), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, "bilinear", "border", align_corners=False)
+
+
+def predict(ensemble: Ensemble, images: np.ndarray, **options) -> np.ndarray:
+    """Label maps uint8 (N, H, W) of images uint8 (N, H, W); ``options`` as in :func:`probabilities`."""
+    return decide(probabilities(ensemble, images, **options), ensemble.ways)
+
+
+def decide(probability: np.ndarray, ways: Ways) -> np.ndarray:
+    """The most probable class of each pixel (N, 4, H, W) -> uint8 (N, H, W), cleaned up if ``ways`` say so."""
+    masks = probability.argmax(1).astype(np.uint8)
+    return np.stack([clean(mask) for mask in masks]) if ways.clean else masks
+
+
+def clean(mask: np.ndarray) -> np.ndarray:
+    """A label map (H, W) with one piece of each class, and the cavity nested in the wall.
+
+    Of each class the largest piece stays (4-neighbours), the others become background. Whatever the
+    myocardium and the left ventricle enclose, and is neither, becomes left ventricle.
+    """
+    cleaned = np.zeros_like(mask)
+    for c in (1, 2, 3):
+        pieces, _ = label(mask == c)
+        sizes = np.bincount(pieces.ravel())[1:]
+        if len(sizes):
+            cleaned[pieces == 1 + sizes.argmax()] = c
+    ring = cleaned >= 2
+    cleaned[binary_fill_holes(ring) & ~ring] = 3
+    return cleaned
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def find(model: str) -> Ensemble:
+    """What ``predict --model`` names: ``final`` or ``small``, a file that :func:`save` wrote, or a folder
+    that ``train`` made.
+
+    Raises:
+        BadInput: neither, or damaged files.
+    """
+    if model in DELIVERED:
+        return load(WEIGHTS / f"{model}.safetensors")
+    if model.endswith(".safetensors") and not Path(model).is_dir():
+        return load(Path(model))
+    run = training.load(Path(model))
+    return Ensemble([run.model], run.config)
+
+
+def save(path: Path, runs: Sequence[Run], ways: Ways) -> None:
+    """Write trained networks of one configuration (up to the seed) into one file, in half precision, and
+    its checksum into the list ``SHA256SUMS`` beside it.
+
+    Raises:
+        ValueError: weights that half precision cannot hold.
+    """
+    tensors = {f"{number}.{name}": t.half() if t.is_floating_point() else t
+               for number, run in enumerate(runs) for name, t in run.model.state_dict().items()}
+    if bad := next((n for n, t in tensors.items() if not torch.isfinite(t).all()), None):
+        raise ValueError(f"{bad} holds values that are no numbers in half precision")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notes = {"config": asdict(runs[0].config), "ways": asdict(ways), "networks": len(runs)}
+    save_tensors(path, tensors, {"notes": json.dumps(notes, sort_keys=True)})
+    sums = _sums(path.parent) | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    training.write_text(path.parent / SUMS, "".join(f"{s}  {n}\n" for n, s in sorted(sums.items())))
+
+
+def load(path: Path) -> Ensemble:
+    """The networks that :func:`save` wrote, in single precision.
+
+    Raises:
+        BadInput: no such file, not the bytes that were saved, or not an ensemble.
+    """
+    cure = "Restore it: git checkout -- weights, or copy it again"
+    if not path.is_file():
+        raise BadInput(path, "no such file", "Clone the whole repository, or train with the command train")
+    expected = _sums(path.parent).get(path.name)
+    if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise BadInput(path, f"is not the file that {SUMS} lists", cure)
+    try:
+        with safe_open(path, "pt") as file:
+            notes = json.loads(file.metadata()["notes"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        config = TrainConfig.from_dict(notes["config"])
+        ways = Ways(tuple(notes["ways"]["turns"]), notes["ways"]["mirror"], notes["ways"]["clean"])
+        models = [_restored(config, tensors, f"{number}.") for number in range(notes["networks"])]
+    except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError, IndexError, OSError):
+        raise BadInput(path, "is damaged, or not an ensemble of networks", cure) from None
+    return Ensemble(models, config, ways)
+
+
+def _restored(config: TrainConfig, tensors: dict[str, Tensor], prefix: str) -> nn.Module:
+    model = build(config)
+    model.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+    return model.eval()
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256, as sha256sum writes them."""
+    path = folder / SUMS
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
