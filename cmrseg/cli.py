@@ -323,8 +323,8 @@ def sweep(
 @app.command()
 def results(
     name: Annotated[str, typer.Argument(help="An experiment, or all.")] = "all",
-    protocol: Annotated[Optional[Preset], typer.Option(help="Only this recipe. [default: replica and modern]"
-                                                       )] = None,
+    protocol: Annotated[Optional[Preset], typer.Option(help="Only this recipe. [default for all: replica and "
+                                                       "modern]")] = None,
     store: Annotated[Optional[Path], typer.Option(help="Folder of the records. [default: results]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -333,6 +333,8 @@ def results(
     from cmrseg import results as records
 
     shown = [protocol.value] if protocol else ["replica", "modern"]
+    if protocol is None and name != "all":
+        shown = list(dict.fromkeys(p.protocol for n in _named(name) for p in experiments.EXPERIMENTS[n]))
     rows = [experiments.overview(n, recipe, store or records.STORE) for n in _named(name)
             for recipe in shown if any(p.protocol == recipe for p in experiments.EXPERIMENTS[n])]
     if as_json:

@@ -44,7 +44,8 @@ def runs(name: str, protocol: str = "replica", store: Path = results.STORE) -> p
             rows.append({
                 "setting": planned.setting, "split": planned.split, "seed": planned.config.seed,
                 "key": found["key"], "dice": found["dice_last"], "dice_best": found["dice_best"],
-                "loss": found["history"]["loss"][-1], "seconds": found.get("cpu_seconds", np.nan),
+                "loss": (found["history"]["loss"] or [np.nan])[-1],
+                "seconds": found.get("cpu_seconds", np.nan),
                 "collapsed": found["dice_last"] < COLLAPSED, "patients": patients, "record": found,
             })
     return pd.DataFrame(rows, columns=["setting", "split", "seed", "key", "dice", "dice_best", "loss",
@@ -97,7 +98,7 @@ def run_variance(protocol: str, what: str = "dice", store: Path = results.STORE)
         BadInput: no setting ran with several seeds.
     """
     groups: list[list[float]] = []
-    for name in {"baseline", "architectures"} & set(experiments.EXPERIMENTS):
+    for name in {"baseline", "architectures", "final-ladder"} & set(experiments.EXPERIMENTS):
         table = runs(name, protocol, store)
         for _, group in table[~table["collapsed"].astype(bool)].groupby(["setting", "split"]):
             groups.append([by_patient(group.iloc[[i]], what).mean() for i in range(len(group))])

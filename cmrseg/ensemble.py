@@ -42,6 +42,12 @@ class Ways:
     mirror: bool = False
     clean: bool = False
 
+    def key(self, trained: str, seeds: Sequence[int]) -> str:
+        """Sixteen hex digits for looking in these ways with networks filed under ``trained``, but of
+        these seeds."""
+        text = json.dumps([asdict(self), trained, list(seeds)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 @dataclass
 class Ensemble:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+import time
 import tomllib
 from dataclasses import asdict
 from functools import lru_cache
@@ -15,9 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cmrseg import data, metrics
+from cmrseg import data, ensemble, metrics
 from cmrseg.data import BadInput, Slices
-from cmrseg.training import Run, predict, write_text
+from cmrseg.ensemble import Ensemble
+from cmrseg.training import Run, TrainConfig, predict, write_text
 
 VERSION = 1
 STORE = Path(__file__).resolve().parents[1] / "results"
@@ -61,30 +63,62 @@ def record(
     """
     learnt = predict(run.model, train.images, run.config.scale, precision=run.precision)
     pred = predict(run.model, held_out.images, run.config.scale, precision=run.precision)
-    images = image_table(pred, held_out)
-    means = [mean_dice(d) for d in run.history["dice"] if d is not None]
+    judged = _judged(run.config.key(split, fingerprint), run.config, pred, held_out, split, fingerprint,
+                     protocol)
+    means = [mean_dice(d) for d in run.history["dice"] if d is not None] or [judged["dice_last"] or np.nan]
     epochs = [e for e, d in zip(run.history["epoch"], run.history["dice"]) if d is not None]
     best = int(np.argmax(np.nan_to_num(means)))
-    return {
-        "version": VERSION,
-        "key": run.config.key(split, fingerprint),
-        "protocol": protocol,
-        "config": asdict(run.config),
-        "split": split,
-        "seed": run.config.seed,
-        "fingerprint": fingerprint,
-        "dice_last": _number(metrics.mean(_floats(images["dice"]))),
+    return judged | {
         "dice_best": _number(means[best]),
-        "epoch_best": epochs[best],
+        "epoch_best": (epochs or [run.config.epochs])[best],
         "dice_train": [_number(float(d)) for d in metrics.per_class(metrics.dice(learnt, train.masks))],
-        "distinct_masks": len(np.unique(pred, axis=0)),
         "history": run.history,
-        "images": images,
         "seconds": round(run.seconds, 2),
         "cpu_seconds": round(run.cpu_seconds, 2),
         "device": f"{run.device}: {_processor() if run.device == 'cpu' else torch.cuda.get_device_name()}",
-        "threads": torch.get_num_threads(),
         "precision": run.precision,
+    }
+
+
+def record_of_ways(
+    looking: Ensemble, seeds: tuple[int, ...], held_out: Slices, split: str, fingerprint: str, protocol: str
+) -> dict:
+    """The record of trained networks (of these seeds) that look in some way: no history, and the seconds
+    are those of the prediction."""
+    started = time.perf_counter(), time.process_time()
+    pred = ensemble.predict(looking, held_out.images)
+    seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
+    key = looking.ways.key(looking.config.key(split, fingerprint), seeds)
+    judged = _judged(key, looking.config, pred, held_out, split, fingerprint, protocol)
+    return judged | {
+        "ways": asdict(looking.ways) | {"seeds": list(seeds)},
+        "dice_best": judged["dice_last"],
+        "history": {"epoch": [], "loss": [], "lr": [], "dice": [], "dice_train": []},
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
+        "device": f"cpu: {_processor()}",
+        "precision": "fp32",
+    }
+
+
+def _judged(
+    key: str, config: TrainConfig, pred: np.ndarray, held_out: Slices, split: str, fingerprint: str,
+    protocol: str,
+) -> dict:
+    """What every record says: of what it is, and how the predicted masks fared."""
+    images = image_table(pred, held_out)
+    return {
+        "version": VERSION,
+        "key": key,
+        "protocol": protocol,
+        "config": asdict(config),
+        "split": split,
+        "seed": config.seed,
+        "fingerprint": fingerprint,
+        "dice_last": _number(metrics.mean(_floats(images["dice"]))),
+        "distinct_masks": len(np.unique(pred, axis=0)),
+        "images": images,
+        "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **{p: version(p) for p in ("torch", "numpy")}},
         "commit": _commit(),
     }

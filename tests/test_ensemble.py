@@ -249,7 +249,9 @@ def test_weights_that_half_precision_cannot_hold_are_not_saved(tmp_path, tiny):
     assert files_in(tmp_path) == []
 
 
-def test_predict_takes_a_file_of_networks_and_delivered_names(kept, root, command, mistake, tmp_path, monkeypatch):
+def test_predict_takes_a_file_of_networks_and_delivered_names(
+    kept, root, command, mistake, tmp_path, monkeypatch
+):
     path, _, _ = kept
     options = ("--images", root / "test" / "image", "--out")
     assert command("predict", "--model", path, *options, tmp_path / "a").status == 0

@@ -7,6 +7,10 @@ What makes each test fail (each was seen to fail):
 - time limit: in _work(), drop the two lines of the deadline
 - unknown names: in cli._named(), `return [name]` before the check
 - overview: in overview(), `len(plan) - lacking - failed` -> `len(plan) - lacking`
+- protocols: in cli.results(), drop `shown = list(...)`
+- kept networks: in experiments.kept(), `resume=True` -> `resume=False`, or drop `save`; in _measure(),
+  `seed=s` -> `seed=0`; in Planned.key(), `self.seeds` -> `()`; or drop `ways`
+  from the key
 - kill -9: in results.write(), `write_text(path, text)` -> `path.write_text(text)` in two halves with a
   pause; in run_one(), a lock of `path.with_suffix(".lock").touch(exist_ok=False)` that outlives its process
 - a lost node: `max_retries=0` in _start_ray()
@@ -22,8 +26,11 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
+from conftest import files_in
 
-from cmrseg import data, experiments, results
+from cmrseg import comparisons, data, ensemble, experiments, results, training
+from cmrseg.ensemble import Ensemble, Ways
 from cmrseg.experiments import Planned
 from cmrseg.training import TrainConfig
 
@@ -67,6 +74,74 @@ def test_at_the_time_limit_a_sweep_says_what_remains(plan, command, root, tmp_pa
 def test_an_unknown_experiment_is_one_line(plan, mistake):
     for verb in ("sweep", "results"):
         assert "One of: all, tiny" in mistake(verb, "tinny", naming="tinny")
+
+
+def test_an_experiment_is_shown_with_every_recipe_it_has(plan, command, tmp_path, monkeypatch):
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", [replace(p, protocol="final") for p in plan])
+    answer = command("results", "tiny", "--store", tmp_path, "--json")
+    assert [row["protocol"] for row in json.loads(answer.out)] == ["final"]
+    assert json.loads(command("results", "--store", tmp_path, "--json").out) == []
+
+
+# --- networks that are kept, and looked with -----------------------------------------------------
+
+
+@pytest.fixture
+def keeping(tiny):
+    return Planned("kept", replace(tiny, epochs=3), "val", "final", keep=True)
+
+
+def test_a_kept_network_is_trained_once_and_judged_when_it_is_ready(keeping, root, tmp_path, monkeypatch):
+    path = experiments.run_one(keeping, str(root), tmp_path / "store")
+    first = results.read(path)
+    assert first["history"]["dice"] == [None] * 3 and len(first["history"]["loss"]) == 3
+    assert first["dice_best"] == first["dice_last"] and first["epoch_best"] == 3
+    path.unlink()
+    monkeypatch.setattr(experiments, "fit", None)  # not called again
+    again = results.read(experiments.run_one(keeping, str(root), tmp_path / "store"))
+    assert again == first
+
+
+def test_a_kept_network_goes_on_where_it_was_stopped(keeping, root, tmp_path, monkeypatch):
+    whole = experiments.kept(keeping, str(root), tmp_path / "whole" / "store")
+    epochs, train = [], training._train_epoch
+
+    def stops(*args):
+        epochs.append(args[5])
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+        return train(*args)
+
+    monkeypatch.setattr(training, "_train_epoch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        experiments.kept(keeping, str(root), tmp_path / "cut" / "store")
+    found = experiments.kept(keeping, str(root), tmp_path / "cut" / "store")
+    assert epochs == [1, 2, 3, 3]
+    for name, t in whole.model.state_dict().items():
+        assert torch.equal(found.model.state_dict()[name], t)
+    assert files_in(tmp_path / "cut" / "runs") == files_in(tmp_path / "whole" / "runs")
+
+
+def test_looking_in_another_way_is_a_record_of_its_own(keeping, root, tmp_path, monkeypatch):
+    store, ways = tmp_path / "store", Ways((-10.0, 10.0), clean=True)
+    keeping = replace(keeping, config=replace(keeping.config, epochs=12))
+    looks = [replace(keeping, setting="two", keep=False, ways=ways, seeds=(0, 1)),
+             replace(keeping, setting="one", keep=False, ways=ways, seeds=(1,)),
+             replace(keeping, setting="once", keep=False, ways=Ways(), seeds=(1,))]
+    records = [results.read(experiments.run_one(planned, str(root), store)) for planned in looks]
+    assert len({found["key"] for found in records}) == 3
+    runs = [experiments.kept(replace(keeping, config=replace(keeping.config, seed=s)), str(root), store)
+            for s in (0, 1)]
+    held_out = data.split(str(root), "val")[1]
+    pred = ensemble.predict(Ensemble([run.model for run in runs], keeping.config, ways), held_out.images)
+    assert records[0]["images"] == json.loads(json.dumps(results.image_table(pred, held_out)))
+    assert records[0]["ways"] == {"turns": [-10.0, 10.0], "mirror": False, "clean": True, "seeds": [0, 1]}
+    assert records[1]["images"] != records[0]["images"]
+    fingerprint = data.load(str(root), "labelled").fingerprint
+    monkeypatch.setattr(Planned.path, "__defaults__", (fingerprint, store))
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"ladder": looks})
+    table = comparisons.runs("ladder", "final", store)
+    assert table["setting"].tolist() == ["two", "one", "once"] and table["loss"].isna().all()
 
 
 # --- faults --------------------------------------------------------------------------------------
