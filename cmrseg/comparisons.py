@@ -32,9 +32,9 @@ FAMILY_DRAWS = 10_000
 def runs(name: str, protocol: str = "replica", store: Path = results.STORE) -> pd.DataFrame:
     """The finished runs of an experiment, a row for each.
 
-    Columns: setting, split, seed, key, dice (last epoch), dice_best, loss (last epoch's), seconds (of
-    the processor; NaN in the oldest records), collapsed, patients (a table of the Dice of RV, Myo and LV
-    for each held-out patient, the mean of its slices), and record, the whole of it.
+    Columns: setting, split (the fold), seed, key, dice (last epoch), dice_best, loss (last epoch's),
+    seconds (of the processor; NaN in the oldest records), collapsed, patients (a table of the Dice of RV,
+    Myo and LV for each held-out patient, the mean of its slices), and record, the whole of it.
     """
     rows = []
     for planned in experiments.EXPERIMENTS[name]:
@@ -42,7 +42,7 @@ def runs(name: str, protocol: str = "replica", store: Path = results.STORE) -> p
         if planned.protocol == protocol and path.is_file():
             found, patients = _read(path, path.stat().st_mtime_ns)
             rows.append({
-                "setting": planned.setting, "split": planned.split, "seed": planned.config.seed,
+                "setting": planned.setting, "split": planned.fold, "seed": planned.config.seed,
                 "key": found["key"], "dice": found["dice_last"], "dice_best": found["dice_best"],
                 "loss": (found["history"]["loss"] or [np.nan])[-1],
                 "seconds": found.get("cpu_seconds", np.nan),
@@ -303,7 +303,7 @@ def _answer(claim: dict, store: Path) -> Comparison | Share | str:
         return "not run yet"
     table = runs(name, "replica", store)
     sides = [table[table["setting"] == claim.get("setting", claim[s])] for s in ("a", "b") if s in claim]
-    planned = {(p.setting, p.split, p.config.seed) for p in experiments.EXPERIMENTS[name]
+    planned = {(p.setting, p.fold, p.config.seed) for p in experiments.EXPERIMENTS[name]
                if p.protocol == "replica" and p.setting in set(claim.values())}
     if not planned or planned - set(table[["setting", "split", "seed"]].itertuples(index=False, name=None)):
         return "not run yet"

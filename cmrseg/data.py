@@ -313,17 +313,25 @@ def split(source: str | Path, name: str) -> tuple[Slices, Slices]:
             labelled patients, a fifth held out; ``"train-fold0"`` ..: the same within the training
             split only; ``"inner0"`` ..: within the training part of a fold, a quarter held out to
             tune on; ``"random0"`` ..: slices dealt out at random whoever they belong to, as one
-            should not.
+            should not. ``"fold0@10"``: with ten of the training patients only. ``"fold0+shuffled"``,
+            ``"fold0+equalised"``: of slices changed by :mod:`cmrseg.shifts`. ``"from-phantom"``:
+            phantoms against all labelled slices; ``"to-phantom"``: the train split against phantoms.
 
     Raises:
         ValueError: an unknown name.
     """
-    match = re.fullmatch(r"(fold|train-fold|inner|random)([0-4])", name)
     if name == "val":
         return load(source, "train"), load(source, "val")
+    if name == "from-phantom":
+        return more_phantoms(), load(source, "labelled")
+    if name == "to-phantom":
+        return load(source, "train"), more_phantoms()
+    match = re.fullmatch(r"(fold|train-fold|inner|random)([0-4])(?:@(\d+)|\+(\w+))?", name)
     if not match:
         raise ValueError(f"split {name!r}: expected val, or fold, train-fold, inner, random with 0-4")
     slices, k = load(source, "train" if match[1] == "train-fold" else "labelled"), int(match[2])
+    if match[4]:
+        slices = _changed(slices, match[4])
     if match[1] == "random":
         held_out = np.random.default_rng(0).permutation(len(slices)) % FOLDS == k
     else:
@@ -331,7 +339,29 @@ def split(source: str | Path, name: str) -> tuple[Slices, Slices]:
     if match[1] == "inner":
         slices = slices[~held_out]
         held_out = slices.patients // FOLDS % 4 == 0
-    return slices[~held_out], slices[held_out]
+    train = slices[~held_out]
+    if match[3]:
+        some = np.random.default_rng(k).permutation(np.unique(train.patients))[: int(match[3])]
+        train = train[np.isin(train.patients, some)]
+    return train, slices[held_out]
+
+
+def _changed(slices: Slices, how: str) -> Slices:
+    from cmrseg.shifts import CHANGES
+
+    if how not in CHANGES:
+        raise ValueError(f"slices cannot be {how!r}: expected {' or '.join(CHANGES)}")
+    return CHANGES[how](slices)
+
+
+@lru_cache(maxsize=1)
+def more_phantoms(patients: int = 200) -> Slices:
+    """Phantoms to learn from, none of them among those of the source ``"phantom"``."""
+    from cmrseg import phantom
+
+    images, masks = phantom.make(seed=1, patients=patients)
+    names = tuple(f"cmr{n + 1}" for n in range(len(images)))
+    return Slices(images, masks, names, np.arange(len(images), dtype=np.int64) // 2 + 1)
 
 
 # --- sources -------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -40,6 +41,11 @@ class Planned:
     keep: bool = False  # the network, in runs/networks, for those that look with it
     ways: Ways | None = None  # look with kept networks, of these seeds, instead of training one
     seeds: tuple[int, ...] = ()
+
+    @property
+    def fold(self) -> str:
+        """The split without what was done to it: runs on one fold are judged on the same patients."""
+        return re.split("[@+]", self.split)[0]
 
     def key(self, fingerprint: str = ACDC96) -> str:
         """What its record is filed under."""
@@ -83,7 +89,7 @@ def telling(name: str, protocol: str = "replica") -> list[str]:
     on: dict[str, set[str]] = {}
     for planned in EXPERIMENTS[name]:
         if planned.protocol == protocol:
-            on.setdefault(planned.setting, set()).add(planned.split)
+            on.setdefault(planned.setting, set()).add(planned.fold)
     return [setting for setting, splits in on.items() if splits >= set(FOLDS)]
 
 
@@ -168,6 +174,24 @@ UNREPAIRED = {
 
 def _first_repairs(count: int) -> dict:
     return {field: value for name in list(REPAIRS)[:count] for field, value in REPAIRS[name].items()}
+
+
+# Twice the steps of the modern recipe, on many phantoms: the network that a training may begin with.
+PHANTOMS = "phantoms"
+ON_PHANTOMS = Planned(f"{PHANTOMS} only", replace(PRESETS["modern"], epochs=30), "from-phantom", "modern",
+                      keep=True)
+
+
+def _patients(*counts: int) -> list[Planned]:
+    """Trainings with so many patients of each fold, of 48, and about as many steps as with all of them;
+    and the same begun with phantoms."""
+    plan = []
+    for count in counts:
+        splits = FOLDS if count == 48 else [f"{fold}@{count}" for fold in FOLDS]
+        longer = {"epochs": round(PRESETS["modern"].epochs * 48 / count)}
+        plan += _runs("modern", splits, settings={f"{count}": longer, f"{count}, {PHANTOMS} first":
+                                                  longer | {"start": PHANTOMS}})
+    return plan
 
 
 # Towards the best model: each rung keeps what the rungs before it brought. The rung with the highest mean
@@ -342,6 +366,18 @@ EXPERIMENTS: dict[str, list[Planned]] = {
               {f"{d}": {"convolutions": d} for d in (3, 4, 5)})
         + _grid("modern", {f"{d}": {"convolutions": d} for d in (2, 6)})
     ),
+    "patients": (
+        _patients(5, 10, 20, 35, 48)
+        + [replace(ON_PHANTOMS, config=replace(ON_PHANTOMS.config, seed=seed)) for seed in range(5)]
+        + _runs("modern", ["to-phantom"], range(3), {"patients, judged on phantoms": {}})
+    ),
+    "where-it-fails": (
+        [run for protocol in ("replica", "modern") for run in (
+            *_runs(protocol, FOLDS, range(5), {"RV": {}}),
+            *_runs(protocol, [f"{fold}+shuffled" for fold in FOLDS], settings={"RV, positions shuffled": {}}),
+            *_runs(protocol, [f"{fold}+equalised" for fold in FOLDS],
+                   settings={"RV, grey levels equalised": {}}))]
+    ),
     "final-ladder": _kept(_runs("book", TRAIN_FOLDS, settings=_climb(RUNGS) | {
         "300 epochs, not mirrored": _climb(RUNGS)["+ more greys"] | {"epochs": 300},
         "120 epochs, at half the resolution": _climb(RUNGS)["+ more greys"] | {"strided": True},
@@ -437,7 +473,12 @@ def _measure(planned: Planned, source: str, store: Path, precision: str) -> dict
     if planned.keep:
         run = kept(planned, source, store, precision)
     else:
-        run = fit(planned.config, train, held_out, score_train=planned.score_train, precision=precision)
+        start = None
+        if planned.config.start == PHANTOMS:  # each fold begins with a network of its own
+            first = replace(ON_PHANTOMS, config=replace(ON_PHANTOMS.config, seed=int(planned.fold[4])))
+            start = kept(first, source, store, precision).model
+        run = fit(planned.config, train, held_out, score_train=planned.score_train, precision=precision,
+                  start=start)
     return results.record(run, train, held_out, planned.split, fingerprint, planned.protocol)
 
 

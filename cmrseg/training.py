@@ -62,6 +62,7 @@ class TrainConfig:
     strided: bool = False
     deep: int = 0
     ema: float = 0.0
+    start: str = ""
 
     def key(self, split: str, fingerprint: str) -> str:
         """Sixteen hex digits for this configuration on this split of these data.
@@ -138,6 +139,7 @@ def fit(
     precision: str = "auto",
     device: str = "auto",
     progress: Callable[[dict[str, list]], None] | None = None,
+    start: nn.Module | None = None,
 ) -> Run:
     """Train a network.
 
@@ -151,11 +153,16 @@ def fit(
         precision: ``"fp32"``, ``"bf16"`` or ``"auto"`` (what is faster on this machine).
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         progress: called after each epoch with the history so far.
+        start: a network of the same shape, trained on what ``config.start`` says, to begin with.
 
     Raises:
+        ValueError: one of ``start`` and ``config.start`` without the other.
         BadInput: a checkpoint that is damaged, of another configuration or of other slices.
         FloatingPointError: the loss is no longer a number.
     """
+    if bool(config.start) != (start is not None):
+        raise ValueError(f"start={config.start!r} in the configuration, and "
+                         f"{'no' if start is None else 'a'} network to begin with")
     torch.set_flush_denormal(True)  # tiny numbers late in training would cost ten times the time
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     precision = probe_precision() if precision == "auto" else precision
@@ -167,6 +174,8 @@ def fit(
         torch.manual_seed(config.seed)  # for the initial weights and for dropout
         rng = torch.Generator().manual_seed(config.seed)  # for the order and the augmentation
         model = build(config).to(device, memory_format=torch.channels_last)
+        if start is not None:
+            model.load_state_dict(start.state_dict())
         average = copy.deepcopy(model) if config.ema else model
         images, labels = pad(images, model.multiple), pad(labels[:, None].float(), model.multiple)
         labels = labels[:, 0].long()

@@ -12,6 +12,9 @@ Each group fails after any of these one-line changes of ``cmrseg/data.py``:
 - splits and folds: in folds(), ``fold != k`` -> ``fold >= 0``, or ``slices.patients % FOLDS`` ->
   ``np.arange(len(slices)) % FOLDS``, and so in split(); there, drop ``slices = slices[~held_out]``,
   or ``permutation(len(slices)) % FOLDS`` -> ``// FOLDS``
+- fewer patients, changed slices, phantoms: in split(), ``default_rng(k)`` ->
+  ``default_rng(0)`` or ``default_rng()`` (larger splits no longer hold the smaller), drop ``slices = _changed(...)``, or swap the two phantom splits; in more_phantoms(),
+  ``seed=1`` -> ``seed=0``
 - sources: in source(), drop ``os.environ.get("CMRSEG_DATA") or``; in _phantom(), drop a
   ``.copy()``; in write_root(), ``{slices.patients[i]}`` -> ``{i}``
 - fetching: in fetch(), ``f"sha256:{digest}"`` -> ``None``; ``except (RequestException, OSError)``
@@ -34,6 +37,7 @@ from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, cross_val_pred
 
 from cmrseg import data
 from cmrseg.data import BadInput, Slices
+from cmrseg.shifts import CHANGES
 
 FIRST_SLICE = "train/image/cmr1.png"
 
@@ -287,10 +291,47 @@ def test_random_splits_partition_the_slices_but_share_patients(tmp_path):
         assert set(rest.patients) & set(held.patients)  # the leak they are there to show
 
 
+def test_a_split_with_fewer_patients_holds_the_same_ones_out(tmp_path):
+    root = pairs(tmp_path)
+    few = []
+    for k in range(5):
+        whole, held = data.split(root, f"fold{k}")
+        trains = [data.split(root, f"fold{k}@{n}") for n in (3, 7, 24)]
+        assert all(h.fingerprint == held.fingerprint for _, h in trains)
+        assert [len(set(t.patients)) for t, _ in trains] == [3, 7, 24] and len(trains[0][0]) == 6
+        names = [set(t.names) for t, _ in trains]
+        assert names[0] < names[1] < names[2] == set(whole.names)
+        few.append(tuple(np.searchsorted(np.unique(whole.patients), np.unique(trains[0][0].patients))))
+    assert len(set(few)) > 1  # each fold chooses anew
+
+
+def test_changed_slices_are_split_as_they_are(tmp_path):
+    fill(tmp_path)
+    whole = data.load(tmp_path, "labelled")
+    for name, change in CHANGES.items():
+        expected = change(whole)
+        rest, held = data.split(tmp_path, f"fold3+{name}")
+        assert held.fingerprint == expected[expected.patients % 5 == 3].fingerprint
+        assert (rest + held).fingerprint != data.load(tmp_path, "labelled").fingerprint
+        assert set(rest.names) == set(data.split(tmp_path, "fold3")[0].names)
+
+
+def test_phantoms_teach_patients_and_the_reverse(root):
+    rest, held = data.split(root, "from-phantom")
+    assert len(rest) == 400 and held.fingerprint == data.load(root, "labelled").fingerprint
+    patients, phantoms = data.split(root, "to-phantom")
+    assert patients.fingerprint == data.load(root, "train").fingerprint
+    assert phantoms.fingerprint == rest.fingerprint
+    known = {image.tobytes() for s in data.SPLITS for image in data.load("phantom", s).images}
+    assert not known & {image.tobytes() for image in phantoms.images}
+
+
 def test_val_is_the_split_of_the_report_and_other_names_are_refused(root):
     rest, held = data.split(root, "val")
     assert rest.names == tuple(f"cmr{n}" for n in range(5, 13)) and held.names == ("cmr3", "cmr4")
-    for name in ("test", "fold5", "fold", "outer0"):
+    with pytest.raises(ValueError, match="shuffled or equalised"):
+        data.split(root, "fold0+blurred")
+    for name in ("test", "fold5", "fold", "outer0", "fold0@", "fold0@3+shuffled"):
         with pytest.raises(ValueError, match="expected val"):
             data.split(root, name)
 

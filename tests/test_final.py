@@ -10,6 +10,7 @@ Each group fails after any of these one-line changes:
 - deep supervision: in training._loss(), ``0.5**n`` -> ``1``, ``/ sum(weights)`` dropped, or ``2**n`` -> ``1``
 - averaging: in training._follow(), ``1 - min(...)`` -> ``min(...)``, or ``kept.copy_(new)`` -> ``pass``;
   in _checkpoint(), drop the averaged tensors
+- beginning: in training.fit(), drop ``model.load_state_dict(start...)``, or the check before it
 """
 
 from dataclasses import replace
@@ -131,3 +132,26 @@ def test_an_averaged_run_resumes_bit_for_bit(final, root, tmp_path):
 def test_build_hands_the_fields_on():
     net = build(TrainConfig(model="final", channels=SMALL, residual=False, strided=True, deep=1))
     assert isinstance(net.first, nn.Sequential) and net.deep == 1 and len(net.heads) == 2
+
+
+# --- beginning with a trained network ------------------------------------------------------------
+
+
+def test_a_training_may_begin_with_a_trained_network(tiny, root):
+    slices, _ = data.split(str(root), "val")
+    begun = replace(tiny, start="phantoms", lr=0.0, weight_decay=0.0, epochs=1)
+    first = fit(replace(tiny, seed=7), slices, precision="fp32").model
+    before = [p.clone() for p in first.parameters()]
+    model = fit(begun, slices, precision="fp32", start=first).model
+    assert model is not first
+    for p, q in zip(before, model.parameters()):
+        assert torch.equal(p, q)
+    assert begun.key("val", "x") != replace(begun, start="").key("val", "x")
+
+
+def test_what_a_training_begins_with_is_said_in_its_configuration(tiny, root):
+    slices, _ = data.split(str(root), "val")
+    with pytest.raises(ValueError, match="no network to begin with"):
+        fit(replace(tiny, start="phantoms"), slices)
+    with pytest.raises(ValueError, match="a network to begin with"):
+        fit(tiny, slices, start=build(tiny))

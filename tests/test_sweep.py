@@ -11,6 +11,7 @@ What makes each test fail (each was seen to fail):
 - kept networks: in experiments.kept(), `resume=True` -> `resume=False`, or drop `save`; in _measure(),
   `seed=s` -> `seed=0`; in Planned.key(), `self.seeds` -> `()`; or drop `ways`
   from the key
+- phantoms first: in _measure(), ``seed=int(...)`` -> ``seed=0``, or ``start=None``
 - kill -9: in results.write(), `write_text(path, text)` -> `path.write_text(text)` in two halves with a
   pause; in run_one(), a lock of `path.with_suffix(".lock").touch(exist_ok=False)` that outlives its process
 - a lost node: `max_retries=0` in _start_ray()
@@ -142,6 +143,25 @@ def test_looking_in_another_way_is_a_record_of_its_own(keeping, root, tmp_path, 
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"ladder": looks})
     table = comparisons.runs("ladder", "final", store)
     assert table["setting"].tolist() == ["two", "one", "once"] and table["loss"].isna().all()
+
+
+def test_a_fold_begins_with_phantoms_of_its_own(tiny, root, tmp_path, monkeypatch):
+    first = Planned("phantoms only", replace(tiny, epochs=1), "val", "modern", keep=True)
+    monkeypatch.setattr(experiments, "ON_PHANTOMS", first)
+    begun, fit = [], experiments.fit
+
+    def watched(*args, start=None, **options):
+        begun.append(start)
+        return fit(*args, start=start, **options)
+
+    monkeypatch.setattr(experiments, "fit", watched)
+    planned = Planned("first", replace(tiny, start=experiments.PHANTOMS), "fold3@1", "modern")
+    experiments.run_one(planned, str(root), tmp_path / "store")
+    expected = experiments.kept(replace(first, config=replace(first.config, seed=3)), str(root),
+                                tmp_path / "store").model
+    assert begun[0] is None and len(begun) == 2  # the phantoms, and then the patients
+    for p, q in zip(begun[1].parameters(), expected.parameters()):
+        assert torch.equal(p, q)
 
 
 # --- faults --------------------------------------------------------------------------------------
