@@ -12,9 +12,9 @@ Each group fails after any of these one-line changes of ``cmrseg/data.py``:
 - splits and folds: in folds(), ``fold != k`` -> ``fold >= 0``, or ``slices.patients % FOLDS`` ->
   ``np.arange(len(slices)) % FOLDS``, and so in split(); there, drop ``slices = slices[~held_out]``,
   or ``permutation(len(slices)) % FOLDS`` -> ``// FOLDS``
-- fewer patients, changed slices, phantoms: in split(), ``default_rng(k)`` ->
-  ``default_rng(0)`` or ``default_rng()`` (larger splits no longer hold the smaller), drop ``slices = _changed(...)``, or swap the two phantom splits; in more_phantoms(),
-  ``seed=1`` -> ``seed=0``
+- fewer patients, changed slices, phantoms: in split(), ``default_rng(k)`` -> ``default_rng(0)`` or
+  ``default_rng()`` (larger splits no longer hold the smaller), drop ``slices = _changed(...)``, or swap
+  the two phantom splits; in more_phantoms(), ``seed=1`` -> ``seed=0``
 - sources: in source(), drop ``os.environ.get("CMRSEG_DATA") or``; in _phantom(), drop a
   ``.copy()``; in write_root(), ``{slices.patients[i]}`` -> ``{i}``
 - fetching: in fetch(), ``f"sha256:{digest}"`` -> ``None``; ``except (RequestException, OSError)``
