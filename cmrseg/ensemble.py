@@ -42,10 +42,10 @@ class Ways:
     mirror: bool = False
     clean: bool = False
 
-    def key(self, trained: str, seeds: Sequence[int]) -> str:
+    def key(self, trained: str, seeds: Sequence[int], shift: tuple[str, float] | None = None) -> str:
         """Sixteen hex digits for looking in these ways with networks filed under ``trained``, but of
-        these seeds."""
-        text = json.dumps([asdict(self), trained, list(seeds)], sort_keys=True)
+        these seeds, at slices that are shifted."""
+        text = json.dumps([asdict(self), trained, list(seeds), shift], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 
 from cmrseg import data, results, training
 from cmrseg.ensemble import Ensemble, Ways
+from cmrseg.shifts import LEVELS
 from cmrseg.training import PRESETS, Run, TrainConfig, fit, write_text
 
 ACDC96 = "da3871a4a8ce"  # fingerprint of the real labelled slices, so that their records are found
@@ -41,6 +42,7 @@ class Planned:
     keep: bool = False  # the network, in runs/networks, for those that look with it
     ways: Ways | None = None  # look with kept networks, of these seeds, instead of training one
     seeds: tuple[int, ...] = ()
+    shift: tuple[str, float] | None = None  # how the slices looked at are changed, see cmrseg.shifts
 
     @property
     def fold(self) -> str:
@@ -50,7 +52,7 @@ class Planned:
     def key(self, fingerprint: str = ACDC96) -> str:
         """What its record is filed under."""
         trained = self.config.key(self.split, fingerprint)
-        return trained if self.ways is None else self.ways.key(trained, self.seeds)
+        return trained if self.ways is None else self.ways.key(trained, self.seeds, self.shift)
 
     def path(self, fingerprint: str = ACDC96, store: Path = results.STORE) -> Path:
         """Where its record lies, or will."""
@@ -465,11 +467,15 @@ def _measure(planned: Planned, source: str, store: Path, precision: str) -> dict
     fingerprint = data.load(source, "labelled").fingerprint
     train, held_out = data.split(source, planned.split)
     if planned.ways is not None:
-        runs = [kept(replace(planned, config=replace(planned.config, seed=s), ways=None, keep=True),
-                     source, store, precision) for s in planned.seeds]
+        trained = replace(planned, ways=None, shift=None, keep=True)
+        runs = [kept(replace(trained, config=replace(planned.config, seed=s)), source, store, precision)
+                for s in planned.seeds]
+        if planned.shift is not None:
+            change, level = LEVELS[planned.shift[0]][0], planned.shift[1]
+            held_out = change(held_out, level)
         looking = Ensemble([run.model for run in runs], planned.config, planned.ways)
         return results.record_of_ways(looking, planned.seeds, held_out, planned.split, fingerprint,
-                                      planned.protocol)
+                                      planned.protocol, planned.shift)
     if planned.keep:
         run = kept(planned, source, store, precision)
     else:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cmrseg import data, ensemble, metrics
+from cmrseg import data, ensemble, metrics, trust
 from cmrseg.data import BadInput, Slices
 from cmrseg.ensemble import Ensemble
 from cmrseg.training import Run, TrainConfig, predict, write_text
@@ -29,13 +29,15 @@ CLASSES = list(data.CLASSES[1:])  # RV, Myo, LV
 def image_table(pred: np.ndarray, held_out: Slices) -> dict[str, list]:
     """What is recorded of each held-out slice: lists of N entries, classes in the order RV, Myo, LV.
 
-    ``dice``, ``hd95`` and ``surface_dice_1px``/``_2px`` hold None where a class is in neither.
+    ``dice``, ``hd95`` and ``surface_dice_1px``/``_2px`` hold None where a class is in neither;
+    ``dice_background`` (not in the oldest records) is one number for each slice.
     """
     truth = held_out.masks
     return {
         "name": list(held_out.names),
         "patient": held_out.patients.tolist(),
         "dice": _plain(metrics.dice(pred, truth)),
+        "dice_background": [row[0] for row in _plain(metrics.dice(pred, truth, classes=(0,)))],
         "area_true": metrics.areas(truth).tolist(),
         "area_pred": metrics.areas(pred).tolist(),
         "hd95": _plain(metrics.hd95(pred, truth)),
@@ -81,17 +83,23 @@ def record(
 
 
 def record_of_ways(
-    looking: Ensemble, seeds: tuple[int, ...], held_out: Slices, split: str, fingerprint: str, protocol: str
+    looking: Ensemble, seeds: tuple[int, ...], held_out: Slices, split: str, fingerprint: str, protocol: str,
+    shift: tuple[str, float] | None = None,
 ) -> dict:
     """The record of trained networks (of these seeds) that look in some way: no history, and the seconds
-    are those of the prediction."""
+    are those of the prediction. It adds what they think of their own masks, see :mod:`cmrseg.trust`."""
     started = time.perf_counter(), time.process_time()
-    pred = ensemble.predict(looking, held_out.images)
+    probability = ensemble.probabilities(looking, held_out.images)
+    pred = ensemble.decide(probability, looking.ways)
     seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
-    key = looking.ways.key(looking.config.key(split, fingerprint), seeds)
+    alone = [predict(model, held_out.images, looking.config.scale) for model in looking.models]
+    key = looking.ways.key(looking.config.key(split, fingerprint), seeds, shift)
     judged = _judged(key, looking.config, pred, held_out, split, fingerprint, protocol)
     return judged | {
-        "ways": asdict(looking.ways) | {"seeds": list(seeds)},
+        "ways": asdict(looking.ways) | {"seeds": list(seeds), "shift": shift},
+        "reliability": trust.reliability(probability, held_out.masks),
+        "expected_dice": _plain(trust.expected_dice(probability)),
+        "agreement": _plain(trust.agreement(alone)) if len(alone) > 1 else None,
         "dice_best": judged["dice_last"],
         "history": {"epoch": [], "loss": [], "lr": [], "dice": [], "dice_train": []},
         "seconds": round(seconds, 2),

@@ -8,6 +8,7 @@ What makes each test fail (each was seen to fail):
 - unknown names: in cli._named(), `return [name]` before the check
 - overview: in overview(), `len(plan) - lacking - failed` -> `len(plan) - lacking`
 - protocols: in cli.results(), drop `shown = list(...)`
+- shifts: in _measure(), `held_out = change(...)` -> `pass`
 - kept networks: in experiments.kept(), `resume=True` -> `resume=False`, or drop `save`; in _measure(),
   `seed=s` -> `seed=0`; in Planned.key(), `self.seeds` -> `()`; or drop `ways`
   from the key
@@ -128,21 +129,27 @@ def test_looking_in_another_way_is_a_record_of_its_own(keeping, root, tmp_path, 
     keeping = replace(keeping, config=replace(keeping.config, epochs=12))
     looks = [replace(keeping, setting="two", keep=False, ways=ways, seeds=(0, 1)),
              replace(keeping, setting="one", keep=False, ways=ways, seeds=(1,)),
-             replace(keeping, setting="once", keep=False, ways=Ways(), seeds=(1,))]
+             replace(keeping, setting="once", keep=False, ways=Ways(), seeds=(1,)),
+             replace(keeping, setting="dark", keep=False, ways=Ways(), seeds=(1,), shift=("noise", 9.0))]
     records = [results.read(experiments.run_one(planned, str(root), store)) for planned in looks]
-    assert len({found["key"] for found in records}) == 3
+    assert len({found["key"] for found in records}) == 4
     runs = [experiments.kept(replace(keeping, config=replace(keeping.config, seed=s)), str(root), store)
             for s in (0, 1)]
     held_out = data.split(str(root), "val")[1]
     pred = ensemble.predict(Ensemble([run.model for run in runs], keeping.config, ways), held_out.images)
     assert records[0]["images"] == json.loads(json.dumps(results.image_table(pred, held_out)))
-    assert records[0]["ways"] == {"turns": [-10.0, 10.0], "mirror": False, "clean": True, "seeds": [0, 1]}
+    assert records[0]["ways"] == {"turns": [-10.0, 10.0], "mirror": False, "clean": True, "seeds": [0, 1],
+                                  "shift": None}
     assert records[1]["images"] != records[0]["images"]
+    assert records[3]["images"] != records[2]["images"] and records[3]["ways"]["shift"] == ["noise", 9.0]
+    assert len(records[0]["agreement"]) == len(records[0]["expected_dice"]) == 2
+    assert records[1]["agreement"] is None
+    assert sum(records[0]["reliability"]["count"]) > 100
     fingerprint = data.load(str(root), "labelled").fingerprint
     monkeypatch.setattr(Planned.path, "__defaults__", (fingerprint, store))
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"ladder": looks})
     table = comparisons.runs("ladder", "final", store)
-    assert table["setting"].tolist() == ["two", "one", "once"] and table["loss"].isna().all()
+    assert table["setting"].tolist() == ["two", "one", "once", "dark"] and table["loss"].isna().all()
 
 
 def test_a_fold_begins_with_phantoms_of_its_own(tiny, root, tmp_path, monkeypatch):

@@ -1,0 +1,91 @@
+"""Does a network know when it is wrong? Calibration, and what can be said of a mask without its truth.
+
+Probabilities are float arrays (N, 4, H, W) that sum to 1 over the classes, label maps integers (N, H, W).
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from cmrseg import metrics
+
+
+def reliability(probability: np.ndarray, truth: np.ndarray, bins: int = 10, reach: int = 3) -> dict[str, list]:
+    """How often the most probable class is right, by how probable it is (Guo et al. 2017).
+
+    Only pixels near a border count (within ``reach`` pixels of a true or predicted one): far from the heart
+    all is easy, and would hide the rest.
+
+    Returns:
+        Lists of ``bins`` entries for equal ranges of confidence from 1/4 to 1: ``count`` of pixels, their
+        mean ``confidence``, and the share that is ``right`` (0 where the count is 0).
+    """
+    decided = probability.argmax(1)
+    near = _near_a_border(decided, reach) | _near_a_border(truth, reach)
+    confidence, right = probability.max(1)[near], (decided == truth)[near]
+    place = np.clip(((confidence - 0.25) / 0.75 * bins).astype(int), 0, bins - 1)
+    count = np.bincount(place, minlength=bins)
+    sums = (np.bincount(place, weights, minlength=bins) for weights in (confidence, right))
+    means = [(s / np.maximum(count, 1)).round(5).tolist() for s in sums]
+    return {"count": count.tolist(), "confidence": means[0], "right": means[1]}
+
+
+def _near_a_border(labels: np.ndarray, reach: int) -> np.ndarray:
+    """Pixels with another label within ``reach`` pixels to the side, above or below."""
+    near = np.zeros(labels.shape, bool)
+    for axis in (1, 2):
+        for step in range(1, reach + 1):
+            here = [slice(None)] * 3
+            there = [slice(None)] * 3
+            here[axis], there[axis] = slice(step, None), slice(None, -step)
+            differs = labels[tuple(here)] != labels[tuple(there)]
+            near[tuple(here)] |= differs
+            near[tuple(there)] |= differs
+    return near
+
+
+def calibration_error(table: dict[str, list]) -> float:
+    """The expected calibration error of a :func:`reliability` table: the mean distance between confidence
+    and share of right answers, by count."""
+    count, confidence, right = (np.array(table[name]) for name in ("count", "confidence", "right"))
+    return float((count * np.abs(confidence - right)).sum() / count.sum())
+
+
+def expected_dice(probability: np.ndarray) -> np.ndarray:
+    """The Dice (N, 3) that the network expects of its own masks, RV, Myo and LV: the soft Dice between
+    probabilities and decision; NaN where a class is not predicted."""
+    decided, scores = probability.argmax(1), []
+    for c in (1, 2, 3):
+        mine, p = decided == c, probability[:, c]
+        size = mine.sum((1, 2)) + p.sum((1, 2))
+        scores.append(np.where(mine.any((1, 2)), 2 * (p * mine).sum((1, 2)) / np.maximum(size, 1e-9), np.nan))
+    return np.stack(scores, 1)
+
+
+def agreement(masks: list[np.ndarray]) -> np.ndarray:
+    """Mean Dice (N, 3) between the masks that several networks gave, two by two; NaN where no network
+    predicts a class.
+
+    Raises:
+        ValueError: fewer than two networks.
+    """
+    if len(masks) < 2:
+        raise ValueError("one network cannot disagree with itself: give the masks of two or more")
+    return metrics.per_class(np.stack([metrics.dice(a, b) for a, b in combinations(masks, 2)]))
+
+
+def risk_coverage(score: np.ndarray, dice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is left when the masks with the lowest score are set aside for a doctor to look at.
+
+    Args:
+        score: (N,), higher where the mask is thought to be better.
+        dice: (N,), how good it is.
+
+    Returns:
+        Coverage, the share that is kept (1, (N-1)/N, ... 1/N), and the mean Dice of those kept.
+    """
+    order = np.argsort(-score, kind="stable")
+    kept = np.arange(len(dice), 0, -1)
+    return kept / len(dice), (np.cumsum(dice[order]) / np.arange(1, len(dice) + 1))[::-1]
