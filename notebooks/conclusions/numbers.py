@@ -1,0 +1,232 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # From pixels to a doctor's number
+#
+# Nobody treats a Dice. A doctor asks how large a chamber is, and how much of it the heart throws out with a
+# beat. How far off are these numbers when the mask is good, and how far when it is 0.02 worse?
+
+# %% tags=["remove-cell"]
+# In Colab this fetches the book and its package; anywhere else it does nothing.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("cmrseg") is None:
+    address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
+    subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    sys.path.insert(0, "book")
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from cmrseg import comparisons, data, metrics, plots, statistics
+from cmrseg.experiments import EXPERIMENTS, telling
+
+plots.style()
+MODERN = comparisons.runs("baseline", "modern").query("seed == 0")
+REPLICA = comparisons.runs("baseline").query("seed == 0")
+
+# %% [markdown]
+# ## Two areas make a fraction
+#
+# The book's slices come in pairs: the heart at its fullest (*end-diastole*, odd numbers) and at its
+# smallest (*end-systole*, even numbers). The *fractional area change* is the share of a chamber's area that
+# goes with the beat:
+#
+# $$\mathrm{FAC} = \frac{A_\mathrm{ED} - A_\mathrm{ES}}{A_\mathrm{ED}}$$
+#
+# Each record keeps the true and the predicted area of every slice that its network had not seen. So we can
+# ask 60 patients without training anything.
+
+# %%
+def beats(table, chamber):
+    """Areas (pixels) and FAC of one chamber, a row for each patient: true and predicted."""
+    place, rows = {"RV": 0, "Myo": 1, "LV": 2}[chamber], {}
+    for images in (found["images"] for found in table["record"]):
+        columns = (images[k] for k in ("name", "patient", "area_true", "area_pred"))
+        for name, patient, true, seen in zip(*columns):
+            moment = "ED" if int(name[3:]) % 2 else "ES"
+            rows.setdefault(patient, {}).update({f"true {moment}": true[place], f"seen {moment}": seen[place]})
+    found = pd.DataFrame.from_dict(rows, orient="index").sort_index()
+    return found.assign(**{f"{who} FAC": 1 - found[f"{who} ES"] / found[f"{who} ED"] for who in ("true", "seen")})
+
+
+left = beats(MODERN, "LV")
+larger = (left["true ED"] > left["true ES"]).sum()
+print(f"the cavity is larger at end-diastole in {larger} of {len(left)} patients")
+left.head(3).style.format(precision=2)
+
+# %% [markdown]
+# A pixel is about 1.8 mm wide, so a hundred pixels are some 3.2 square centimetres. We stay with pixels
+# where we can: the true spacing of each slice is not known.
+#
+# ## Do they agree?
+#
+# Two ways of measuring one thing are compared by their *differences*, not by their correlation
+# {cite}`bland1986`: the mean difference is the bias, and 95 % of single patients lie within the *limits of
+# agreement*, the bias give or take 1.96 standard deviations.
+
+# %% tags=["hide-input"]
+def agree(ax, found, title):
+    """A Bland-Altman plot of the FAC, in per cent."""
+    middle = 50 * (found["true FAC"] + found["seen FAC"])
+    off = 100 * (found["seen FAC"] - found["true FAC"])
+    ax.plot(middle, off, "o", color=plots.ACCENT, alpha=0.6)
+    for at, style in ((off.mean(), "-"), *((off.mean() + s * 1.96 * off.std(), "--") for s in (-1, 1))):
+        ax.axhline(at, color=plots.GREY, linestyle=style)
+    low, high = statistics.mean_interval(off.to_numpy())
+    ax.set(title=title, xlabel="FAC, mean of both, %")
+    print(f"{title}: bias {off.mean():+.1f} % ({low:+.1f} to {high:+.1f}), limits "
+          f"{off.mean() - 1.96 * off.std():+.0f} to {off.mean() + 1.96 * off.std():+.0f} %")
+
+
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
+agree(axes[0], left, "left ventricle")
+agree(axes[1], beats(MODERN, "RV"), "right ventricle")
+axes[0].set_ylabel("predicted minus true, %");
+
+# %% [markdown]
+# *Each dot is a patient whom the network had not seen. Full line: bias; dashed: limits of agreement. A
+# healthy left ventricle changes by half or more, so being ten per cent off is not little.*
+#
+# The bias is small: over many patients the errors cancel, and a study of groups could live with them. For
+# one patient they do not cancel. That is the use of the limits. And a single patient can carry much of them:
+
+# %%
+for name, found in (("left", left), ("right", beats(MODERN, "RV"))):
+    off = 100 * (found["seen FAC"] - found["true FAC"])
+    rest = off.drop(off.abs().idxmax())
+    print(f"{name} ventricle: half the width of the limits is {1.96 * off.std():.0f} %, "
+          f"without patient {off.abs().idxmax()} {1.96 * rest.std():.0f} %")
+
+# %% [markdown]
+# ## Where does it go wrong?
+
+# %%
+right = beats(MODERN, "RV")
+off = (100 * (right["seen FAC"] - right["true FAC"])).rename("off by, %")
+worst = right.join(off).loc[off.abs().nlargest(5).index]
+worst.style.format(precision=2)
+
+# %% [markdown]
+# The five patients whose right ventricle is judged worst. Compare the areas: is it the large one at
+# end-diastole that is wrong, or the small one at end-systole?
+
+# %%
+wrong = {moment: (right[f"seen {moment}"] - right[f"true {moment}"]).abs() for moment in ("ED", "ES")}
+for moment, pixels in wrong.items():
+    share = (pixels / right[f"true {moment}"]).median()
+    print(f"{moment}: area wrong by {pixels.median():.0f} pixels in the median patient, {share:.0%} of it")
+
+# %% [markdown]
+# ## What 0.02 Dice does to it
+#
+# A margin of 0.02 Dice runs through this book. Every setting that ran on all five folds is a measuring
+# device of its own: plot how far off its fractions are against its Dice.
+
+# %% tags=["hide-input"]
+devices = []
+for name in EXPERIMENTS:
+    for protocol in ("replica", "modern"):
+        table = comparisons.runs(name, protocol).query("seed == 0")
+        for setting, group in table.groupby("setting"):
+            if setting in telling(name, protocol) and set(group["split"]) == set(MODERN["split"]):
+                found = beats(group, "LV")
+                off = (100 * (found["seen FAC"] - found["true FAC"])).abs().mean()
+                devices.append((comparisons.by_patient(group).mean(), off))
+devices = pd.DataFrame(devices, columns=["dice", "off"]).drop_duplicates()
+devices = devices[devices["dice"] > 0.75]
+slope, height = np.polyfit(devices["dice"], devices["off"], 1)
+figure, ax = plt.subplots(figsize=(8.5, 3.6))
+ax.plot(devices["dice"], devices["off"], "o", color=plots.ACCENT, alpha=0.6)
+ends = np.array([devices["dice"].min(), devices["dice"].max()])
+ax.plot(ends, height + slope * ends, color=plots.GREY)
+ax.set(xlabel="Dice of the setting, mean of 60 patients", ylabel="FAC of the LV: off by, %");
+
+# %% [markdown]
+# *Each dot is a setting of this book's experiments, five networks and 60 patients: by how much the predicted
+# fraction is off in the mean, up or down. Settings below a Dice of 0.75 are left out.*
+
+# %%
+spread = (devices["off"] - height - slope * devices["dice"]).std()
+print(f"{len(devices)} settings; 0.02 Dice more goes with {-0.02 * slope:.1f} % less error on average,")
+print(f"but settings of one Dice differ by {spread:.1f} % (standard deviation round the line)")
+
+# %% [markdown]
+# ## Would the doctor say something else?
+#
+# Numbers matter where they cross a line. In echocardiography a right ventricle that changes by less than 35 %
+# is called abnormal {cite}`lang2015`. That line was not drawn for our slices, but any line will do to ask how
+# often a patient ends up on the wrong side of it.
+
+# %%
+for name, table in (("the report's recipe", REPLICA), ("the healthy recipe", MODERN)):
+    found = beats(table, "RV")
+    true, seen = found["true FAC"] < 0.35, found["seen FAC"] < 0.35
+    print(f"{name}: {(true != seen).sum()} of {len(found)} patients on the wrong side "
+          f"({(true & ~seen).sum()} missed, {(seen & ~true).sum()} raised)")
+
+# %% [markdown]
+# ## Live: move an edge by a pixel
+#
+# How much of this is the network's fault? Grow a true mask by one pixel all round, which no eye would
+# notice, and see what becomes of area, Dice and fraction.
+
+# %%
+from scipy.ndimage import binary_dilation
+
+_, held_out = data.split(data.source(), "val")
+for name, mask in list(zip(held_out.names, held_out.masks))[:2]:
+    grown = binary_dilation(mask == 3)
+    overlap = metrics.dice(grown[None] * 3, (mask == 3)[None] * 3, classes=(3,))[0, 0]
+    print(f"{name}: LV {(mask == 3).sum()} pixels, grown {grown.sum()} "
+          f"({grown.sum() / (mask == 3).sum() - 1:+.0%}), Dice {overlap:.3f}")
+
+# %% [markdown]
+# ## What to conclude
+#
+# Dice and the doctor's number are related, but they are not the same. A better Dice means smaller errors on
+# the average of settings, and at one Dice there are better and worse devices.
+#
+# The fraction is a ratio of two areas, and the small one decides: at end-systole a few pixels are a large
+# part of what is left. The right ventricle is worse off than the left, and for single patients the limits are
+# wide. Whoever builds a device should report limits of agreement beside Dice, and on which patients it fails.
+#
+# One thing this page cannot say: what two doctors would differ by. There is one truth for each slice here,
+# drawn once. Without a second reader we know how far the network is from one hand, not whether it is worse
+# than another.
+#
+# ## Try
+#
+# ```{exercise} The wall
+# :label: numbers-wall
+# The muscle does not vanish with a beat: it thickens. Use `beats(MODERN, "Myo")` to see how its area changes
+# from end-diastole to end-systole, in truth and as predicted.
+# ```
+#
+# ```{solution-start} numbers-wall
+# :class: dropdown
+# ```
+
+# %%
+wall = beats(MODERN, "Myo")
+for who in ("true", "seen"):
+    print(f"{who}: {wall[f'{who} ED'].median():.0f} pixels at end-diastole, "
+          f"{wall[f'{who} ES'].median():.0f} at end-systole")
+
+# %% [markdown]
+# In a slice the wall gains area: the heart gets shorter along its axis, which we do not see, and its wall
+# thicker in the plane that we do see.
+#
+# ```{solution-end}
+# ```
