@@ -3,6 +3,8 @@
 What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` unless said otherwise:
 
 - reading: in runs(), ``planned.protocol == protocol`` -> ``True``; in _read(), ``.mean()`` -> ``.max()``
+- beats: in beats(), swap ``"ED"`` and ``"ES"``; ``area_pred`` -> ``area_true``; ``1 - found`` -> ``found``;
+  ``index(chamber)`` -> ``index("RV")``
 - both parts: in compare(), ``variance[0]`` in the call of paired_difference() -> ``0``
 - shared fate: in compare(), ``0 < t["collapsed"].mean() < 1`` -> ``False``
 - A/A: in same_against_same(), ``replace=False`` -> ``replace=True``, or take ``fold[:2]`` each time
@@ -16,6 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cmrseg import comparisons, experiments, results, statistics
@@ -69,6 +72,18 @@ def trial(monkeypatch, tmp_path):
 def settings(store, *names):
     table = comparisons.runs("trial", store=store)
     return [table[table["setting"] == name] for name in names]
+
+
+def test_a_beat_takes_a_share_of_the_area_it_began_with():
+    images = {"name": ["cmr8", "cmr7", "cmr1", "cmr2"], "patient": [4, 4, 1, 1],
+              "area_true": [[5, 9, 25], [6, 8, 100], [7, 7, 80], [3, 9, 40]],
+              "area_pred": [[5, 9, 30], [6, 8, 120], [7, 7, 80], [3, 9, 20]]}
+    table = pd.DataFrame({"record": [{"images": images}]})
+    found = comparisons.beats(table, "LV")
+    assert found.index.tolist() == [1, 4]
+    assert found.loc[4].tolist() == [100, 25, 120, 30, 0.75, 0.75]
+    assert found.loc[1].tolist() == [80, 40, 80, 20, 0.5, 0.75]
+    assert comparisons.beats(table, "RV").loc[4, "true ED"] == 6
 
 
 def test_runs_are_those_of_one_protocol_with_a_row_of_patients_each(trial):

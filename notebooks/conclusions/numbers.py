@@ -46,22 +46,10 @@ REPLICA = comparisons.runs("baseline").query("seed == 0")
 # $$\mathrm{FAC} = \frac{A_\mathrm{ED} - A_\mathrm{ES}}{A_\mathrm{ED}}$$
 #
 # Each record keeps the true and the predicted area of every slice that its network had not seen. So we can
-# ask 60 patients without training anything.
+# ask 60 patients without training anything ({func}`cmrseg.comparisons.beats`).
 
 # %%
-def beats(table, chamber):
-    """Areas (pixels) and FAC of one chamber, a row for each patient: true and predicted."""
-    place, rows = {"RV": 0, "Myo": 1, "LV": 2}[chamber], {}
-    for images in (found["images"] for found in table["record"]):
-        columns = (images[k] for k in ("name", "patient", "area_true", "area_pred"))
-        for name, patient, true, seen in zip(*columns):
-            moment = "ED" if int(name[3:]) % 2 else "ES"
-            rows.setdefault(patient, {}).update({f"true {moment}": true[place], f"seen {moment}": seen[place]})
-    found = pd.DataFrame.from_dict(rows, orient="index").sort_index()
-    return found.assign(**{f"{who} FAC": 1 - found[f"{who} ES"] / found[f"{who} ED"] for who in ("true", "seen")})
-
-
-left = beats(MODERN, "LV")
+left = comparisons.beats(MODERN, "LV")
 larger = (left["true ED"] > left["true ES"]).sum()
 print(f"the cavity is larger at end-diastole in {larger} of {len(left)} patients")
 left.head(3).style.format(precision=2)
@@ -92,7 +80,7 @@ def agree(ax, found, title):
 
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
 agree(axes[0], left, "left ventricle")
-agree(axes[1], beats(MODERN, "RV"), "right ventricle")
+agree(axes[1], comparisons.beats(MODERN, "RV"), "right ventricle")
 axes[0].set_ylabel("predicted minus true, %");
 
 # %% [markdown]
@@ -103,7 +91,7 @@ axes[0].set_ylabel("predicted minus true, %");
 # one patient they do not cancel. That is the use of the limits. And a single patient can carry much of them:
 
 # %%
-for name, found in (("left", left), ("right", beats(MODERN, "RV"))):
+for name, found in (("left", left), ("right", comparisons.beats(MODERN, "RV"))):
     off = 100 * (found["seen FAC"] - found["true FAC"])
     rest = off.drop(off.abs().idxmax())
     print(f"{name} ventricle: half the width of the limits is {1.96 * off.std():.0f} %, "
@@ -113,7 +101,7 @@ for name, found in (("left", left), ("right", beats(MODERN, "RV"))):
 # ## Where does it go wrong?
 
 # %%
-right = beats(MODERN, "RV")
+right = comparisons.beats(MODERN, "RV")
 off = (100 * (right["seen FAC"] - right["true FAC"])).rename("off by, %")
 worst = right.join(off).loc[off.abs().nlargest(5).index]
 worst.style.format(precision=2)
@@ -141,7 +129,7 @@ for name in EXPERIMENTS:
         table = comparisons.runs(name, protocol).query("seed == 0")
         for setting, group in table.groupby("setting"):
             if setting in telling(name, protocol) and set(group["split"]) == set(MODERN["split"]):
-                found = beats(group, "LV")
+                found = comparisons.beats(group, "LV")
                 off = (100 * (found["seen FAC"] - found["true FAC"])).abs().mean()
                 devices.append((comparisons.by_patient(group).mean(), off))
 devices = pd.DataFrame(devices, columns=["dice", "off"]).drop_duplicates()
@@ -171,7 +159,7 @@ print(f"but settings of one Dice differ by {spread:.1f} % (standard deviation ro
 
 # %%
 for name, table in (("the report's recipe", REPLICA), ("the healthy recipe", MODERN)):
-    found = beats(table, "RV")
+    found = comparisons.beats(table, "RV")
     true, seen = found["true FAC"] < 0.35, found["seen FAC"] < 0.35
     print(f"{name}: {(true != seen).sum()} of {len(found)} patients on the wrong side "
           f"({(true & ~seen).sum()} missed, {(seen & ~true).sum()} raised)")
@@ -210,7 +198,7 @@ for name, mask in list(zip(held_out.names, held_out.masks))[:2]:
 #
 # ```{exercise} The wall
 # :label: numbers-wall
-# The muscle does not vanish with a beat: it thickens. Use `beats(MODERN, "Myo")` to see how its area changes
+# The muscle does not vanish with a beat: it thickens. Use `comparisons.beats(MODERN, "Myo")` to see how its area changes
 # from end-diastole to end-systole, in truth and as predicted.
 # ```
 #
@@ -219,7 +207,7 @@ for name, mask in list(zip(held_out.names, held_out.masks))[:2]:
 # ```
 
 # %%
-wall = beats(MODERN, "Myo")
+wall = comparisons.beats(MODERN, "Myo")
 for who in ("true", "seen"):
     print(f"{who}: {wall[f'{who} ED'].median():.0f} pixels at end-diastole, "
           f"{wall[f'{who} ES'].median():.0f} at end-systole")
