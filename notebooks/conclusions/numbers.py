@@ -72,10 +72,7 @@ def agree(ax, found, title):
     ax.plot(middle, off, "o", color=plots.ACCENT, alpha=0.6)
     for at, style in ((off.mean(), "-"), *((off.mean() + s * 1.96 * off.std(), "--") for s in (-1, 1))):
         ax.axhline(at, color=plots.GREY, linestyle=style)
-    low, high = statistics.mean_interval(off.to_numpy())
     ax.set(title=title, xlabel="FAC, mean of both, %")
-    print(f"{title}: bias {off.mean():+.1f} % ({low:+.1f} to {high:+.1f}), limits "
-          f"{off.mean() - 1.96 * off.std():+.0f} to {off.mean() + 1.96 * off.std():+.0f} %")
 
 
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
@@ -93,9 +90,9 @@ axes[0].set_ylabel("predicted minus true, %");
 # %%
 for name, found in (("left", left), ("right", comparisons.beats(MODERN, "RV"))):
     off = 100 * (found["seen FAC"] - found["true FAC"])
-    rest = off.drop(off.abs().idxmax())
-    print(f"{name} ventricle: half the width of the limits is {1.96 * off.std():.0f} %, "
-          f"without patient {off.abs().idxmax()} {1.96 * rest.std():.0f} %")
+    rest, (low, high) = off.drop(off.abs().idxmax()), statistics.mean_interval(off.to_numpy())
+    print(f"{name} ventricle: bias {off.mean():+.1f} % ({low:+.1f} to {high:+.1f}), limits give or take "
+          f"{1.96 * off.std():.0f} %, without patient {off.abs().idxmax()} {1.96 * rest.std():.0f} %")
 
 # %% [markdown]
 # ## Where does it go wrong?
