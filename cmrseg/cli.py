@@ -55,6 +55,32 @@ def data(
 
 
 @app.command()
+def convert(
+    nifti: Annotated[Path, typer.Argument(help="Folder with the NIfTI volumes of ACDC or M&Ms.")],
+    out: Annotated[Path, typer.Option(help="Folder for the slices, in the layout of a data root.")],
+    spacing: Annotated[float, typer.Option(min=0.1, max=20, help="Millimetres of a pixel.")] = 1.8,
+    size: Annotated[int, typer.Option(min=16, max=1024, help="Pixels of a side.")] = 96,
+) -> None:
+    """Turn NIfTI volumes into slices to train on: every fifth patient into val. Slices without labels
+    go into test."""
+    from cmrseg import data as slices
+    from cmrseg import volumes
+
+    with tqdm(total=len(volumes.find(nifti)), desc="convert", unit="volume", disable=None) as bar:
+        found = volumes.read(nifti, spacing, size, bar.update)
+    held_out = found.patients % 5 == 0
+    parts = {"test": found} if found.masks is None else {"train": found[~held_out], "val": found[held_out]}
+    origin = ["image,slice"]
+    for split, part in parts.items():
+        names = tuple(f"cmr{n}" for n in range(len(origin), len(origin) + len(part)))
+        origin += [f"{new},{old}" for new, old in zip(names, part.names)]
+        parts[split] = replace(part, names=names)
+    slices.write_slices(out, parts)
+    slices.write_bytes(out / "origin.csv", ("\n".join(origin) + "\n").encode())
+    print(f"{len(found)} slices of {len(set(found.patients))} patients are in {out}")
+
+
+@app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Folder for the trained network, new or unfinished.")],
     preset: Annotated[Preset, typer.Option(help="The recipe: book (the one to start with), modern "

@@ -447,9 +447,13 @@ def write_root(out: Path, source: str = "phantom") -> None:
     Raises:
         BadInput: a file that is there already and holds something else; nothing is written then.
     """
+    write_slices(out, {split: load(source, split) for split in SPLITS})
+
+
+def write_slices(out: Path, splits: dict[str, Slices]) -> None:
+    """Write slices as the splits of a data root, with their patients; see :func:`write_root`."""
     files, rows = {}, ["image,patient"]
-    for split in SPLITS:
-        slices = load(source, split)
+    for split, slices in splits.items():
         for i, name in enumerate(slices.names):
             files[out / split / "image" / f"{name}.png"] = _png(slices.images[i])
             if slices.masks is not None:

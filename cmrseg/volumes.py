@@ -1,0 +1,158 @@
+"""NIfTI folders, such as those of ACDC or M&Ms, brought into the same :class:`cmrseg.data.Slices`.
+
+Every short-axis slice of a volume becomes one picture: resampled to one spacing in the plane, cut or
+filled about the middle to one size, grey levels to 8 bit. What lies between slices stays as it is.
+Reading needs nibabel: ``pip install 'cmrseg[nifti]'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import zoom
+
+from cmrseg.data import BadInput, Slices
+
+ENDINGS = (".nii.gz", ".nii")
+# Stored label -> ours (background, RV, Myo, LV): M&Ms counts the ventricles the other way round.
+ACDC, MNMS = (0, 1, 2, 3), (0, 3, 2, 1)
+
+
+def read(
+    folder: Path, spacing: float = 1.8, size: int = 96, progress: Callable[[int], None] | None = None
+) -> Slices:
+    """Every slice of the volumes in a folder and those below it.
+
+    Two layouts are known by their names. ACDC (Bernard et al. 2018): ``patient001_frame01.nii.gz``, one
+    volume for each moment, labels 1 RV, 2 myocardium, 3 LV; ``_4d`` files are left out. M&Ms (Campello et
+    al. 2021): ``A0S9V9_sa.nii.gz``, volumes over time, labels 1 LV, 2 myocardium, 3 RV, at two moments. A
+    volume's labels lie beside it, with ``_gt`` before the ending. Where any volume has labels, only
+    labelled slices are taken; else all.
+
+    Args:
+        folder: where they lie; the folder next above a file is the patient.
+        spacing: millimetres of a pixel in the result.
+        size: pixels of the result's sides. The heart should lie near the middle of the volume's plane.
+        progress: called with 1 after each file.
+
+    Returns:
+        Slices with images uint8 (N, size, size), the 1st to 99th percentile of a volume stretched over
+        0..255, rows along the volume's second axis and columns along its first; patients numbered from 1
+        in the order of their folders; names such as ``patient001_frame01_slice3``.
+
+    Raises:
+        BadInput: nibabel is not installed, no volume is found, or one cannot be read or used.
+    """
+    if not find_spec("nibabel"):
+        raise BadInput(folder, "NIfTI files need nibabel", "pip install 'cmrseg[nifti]'")
+    volumes = find(folder)
+    labelled = any(truth for truth in volumes.values())
+    patients = {place: n for n, place in enumerate(sorted({path.parent for path in volumes}), start=1)}
+    images, masks, names, of = [], [], [], []
+    for path, truth in volumes.items():
+        for name, image, mask in _frames(path, truth, spacing, size) if truth or not labelled else ():
+            for z in range(image.shape[2]):
+                if mask is None or mask[:, :, z].any():
+                    images.append(image[:, :, z].T)
+                    masks.append(None if mask is None else mask[:, :, z].T)
+                    names.append(f"{name}_slice{z}")
+                    of.append(patients[path.parent])
+        if progress is not None:
+            progress(1)
+    if not images:
+        raise BadInput(folder, "holds no labelled slice", "Check the label files")
+    return Slices(np.stack(images), np.stack(masks) if labelled else None, tuple(names),
+                  np.array(of, dtype=np.int64))
+
+
+def find(folder: Path) -> dict[Path, Path | None]:
+    """Each volume below a folder, with the file of its labels, or None.
+
+    Raises:
+        BadInput: no such folder, or no volume in it.
+    """
+    if not folder.is_dir():
+        raise BadInput(folder, "no such folder", "Give the folder that holds the patients")
+    found = sorted(path for ending in ENDINGS for path in folder.rglob(f"*{ending}"))
+    stems = {path: path.name.removesuffix(".gz").removesuffix(".nii") for path in found}
+    volumes = {path: _beside(path, stem) for path, stem in stems.items() if not stem.endswith(("_gt", "_4d"))}
+    if not volumes:
+        raise BadInput(folder, "holds no NIfTI volume", "Give a folder with .nii.gz files of ACDC or M&Ms")
+    return volumes
+
+
+def _beside(path: Path, stem: str) -> Path | None:
+    return next((p for ending in ENDINGS if (p := path.with_name(f"{stem}_gt{ending}")).is_file()), None)
+
+
+def _frames(
+    path: Path, truth: Path | None, spacing: float, size: int
+) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
+    """Name, images uint8 and labels uint8 (size, size, slices) of each moment of a volume."""
+    grey, pixel = _load(path)
+    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    labels, order = None, MNMS if stem.endswith("_sa") else ACDC
+    if truth is not None:
+        labels, _ = _load(truth)
+        if labels.shape != grey.shape:
+            raise BadInput(truth, f"is of shape {labels.shape}, its volume of {grey.shape}", "Pair them anew")
+        if not set(np.unique(labels)) <= {0, 1, 2, 3}:
+            raise BadInput(truth, "holds other labels than 0 to 3", "Store whole numbers 0 to 3")
+        labels = np.array(order, np.uint8)[labels.astype(np.uint8)]
+    for t in range(grey.shape[3]):
+        mask = None if labels is None else labels[..., t]
+        if mask is None or mask.any():
+            name = f"{stem}_time{t}" if grey.shape[3] > 1 else stem
+            factors = (*(side / spacing for side in pixel), 1)
+            yield name, _eight_bit(_resample(grey[..., t], factors, size)), \
+                None if mask is None else _resample_labels(mask, factors, size)
+
+
+def _load(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
+    """Values (X, Y, Z, T) of a file and the millimetres of its pixels in the plane."""
+    import nibabel
+
+    try:
+        with nibabel.imageglobals.LoggingOutputSuppressor():  # it mends a spacing of 0 silently: to 1
+            file = nibabel.load(path)
+            with nibabel.openers.ImageOpener(path) as stored:
+                header = type(file.header).from_fileobj(stored, check=False)
+        pixel = tuple(map(float, header["pixdim"][1:3]))
+        values = np.asarray(file.dataobj)
+    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+        raise BadInput(path, f"is not a readable NIfTI file ({type(error).__name__})",
+                       "Copy or download it again") from None
+    if values.ndim not in (3, 4):
+        raise BadInput(path, f"has {values.ndim} dimensions, expected 3 or 4", "Store slices along the third")
+    if not all(np.isfinite(pixel)) or min(pixel) <= 0:
+        raise BadInput(path, f"has pixels of {pixel[0]} x {pixel[1]} mm", "Set the spacing in its header")
+    if not np.isfinite(values).all():
+        raise BadInput(path, "holds values that are no numbers", "Export it again")
+    return values if values.ndim == 4 else values[..., None], pixel
+
+
+def _resample(values: np.ndarray, factors, size: int) -> np.ndarray:
+    """(X, Y, Z) to ``factors`` times as many pixels, cut or filled with the edge to (size, size, Z)."""
+    resampled = zoom(values.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
+    for axis in (0, 1):
+        beyond = size - resampled.shape[axis]
+        if beyond > 0:
+            widths = [(0, 0)] * 3
+            widths[axis] = (beyond // 2, beyond - beyond // 2)
+            resampled = np.pad(resampled, widths, mode="edge")
+        start = (resampled.shape[axis] - size) // 2
+        resampled = resampled.take(range(start, start + size), axis)
+    return resampled
+
+
+def _resample_labels(labels: np.ndarray, factors, size: int) -> np.ndarray:
+    """Each class as a picture of its own, then the strongest: this keeps edges better than the nearest."""
+    return np.stack([_resample(labels == c, factors, size) for c in range(4)]).argmax(0).astype(np.uint8)
+
+
+def _eight_bit(values: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(values, (1, 99))
+    return np.rint(255 * ((values - low) / max(high - low, 1e-6)).clip(0, 1)).astype(np.uint8)
