@@ -197,7 +197,7 @@ print(f"the best-looking epoch of one training adds {(epochs['dice_best'] - epoc
 # | 11. Do code and text agree? | one of them was run | above |
 # | 12. Can I run it? | then all other questions can be answered | this book |
 #
-# The report of 2020 passes the twelfth, and so everything else could be found out. Few do.
+# The report of 2020 passes the twelfth, and so everything else could be found out.
 #
 # ## Capstone: replicate one claim
 #
