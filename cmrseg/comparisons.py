@@ -112,20 +112,28 @@ class Comparison:
 def run_variance(protocol: str, what: str = "dice", store: Path = results.STORE) -> tuple[float, int]:
     """Variance between seeds of a run's mean Dice over its fold, and its degrees of freedom.
 
-    Pooled over the folds of the settings that ran with several seeds; collapsed runs are left out.
+    Pooled over the folds of the settings that ran with several seeds in the experiments made for it, or
+    where a store lacks them in any; collapsed runs are left out.
 
     Raises:
         BadInput: no setting ran with several seeds.
     """
-    groups: list[list[float]] = []
-    for name in {"baseline", "architectures", "final-ladder"} & set(experiments.EXPERIMENTS):
-        table = runs(name, protocol, store)
-        for _, group in table[~table["collapsed"].astype(bool)].groupby(["setting", "split"]):
-            groups.append([by_patient(group.iloc[[i]], what).mean() for i in range(len(group))])
-    if not any(len(group) > 1 for group in groups):
+    known = [n for n in ("baseline", "architectures", "final-ladder") if n in experiments.EXPERIMENTS]
+    groups = _seeds(known, protocol, what, store) or _seeds(experiments.EXPERIMENTS, protocol, what, store)
+    if not groups:
         raise BadInput(store / protocol, "holds no setting with several seeds",
                        f"Compute them: python -m cmrseg sweep baseline --protocol {protocol} --data acdc96")
     return statistics.pooled_run_variance(groups)
+
+
+def _seeds(names, protocol: str, what: str, store: Path) -> list[list[float]]:
+    """Mean Dice of each seed's run, for every setting and fold with several seeds that trained."""
+    groups = []
+    for name in names:
+        table = runs(name, protocol, store)
+        for _, group in table[~table["collapsed"].astype(bool)].groupby(["setting", "split"]):
+            groups.append([by_patient(group.iloc[[i]], what).mean() for i in range(len(group))])
+    return [group for group in groups if len(group) > 1]
 
 
 def compare(

@@ -13,6 +13,7 @@ What makes each test fail (each was seen to fail):
   `seed=s` -> `seed=0`; in Planned.key(), `self.seeds` -> `()`; or drop `ways`
   from the key
 - phantoms first: in _measure(), ``seed=int(...)`` -> ``seed=0``, or ``start=None``
+- ten lines: in comparisons.run_variance(), drop ``or _seeds(experiments.EXPERIMENTS, ...)``
 - kill -9: in results.write(), `write_text(path, text)` -> `path.write_text(text)` in two halves with a
   pause; in run_one(), a lock of `path.with_suffix(".lock").touch(exist_ok=False)` that outlives its process
 - a lost node: `max_retries=0` in _start_ray()
@@ -23,13 +24,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import re
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import files_in
+from conftest import REPOSITORY, files_in
 
 from cmrseg import comparisons, data, ensemble, experiments, results, training
 from cmrseg.ensemble import Ensemble, Ways
@@ -169,6 +172,24 @@ def test_a_fold_begins_with_phantoms_of_its_own(tiny, root, tmp_path, monkeypatc
     assert begun[0] is None and len(begun) == 2  # the phantoms, and then the patients
     for p, q in zip(begun[1].parameters(), expected.parameters()):
         assert torch.equal(p, q)
+
+
+def test_a_new_experiment_takes_ten_lines(tiny, root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(training.PRESETS, "modern", replace(tiny, epochs=20))
+    page = (REPOSITORY / "book" / "contributing.md").read_text()
+    (lines,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len([line for line in lines.splitlines() if line and "import" not in line]) <= 10
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CMRSEG_DATA", str(root))
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {})
+    fingerprint = data.load(str(root), "labelled").fingerprint
+    monkeypatch.setattr(Planned.path, "__defaults__", (fingerprint, tmp_path / "runs" / "store"))
+    comparisons.run_variance.cache_clear()
+    exec(lines, {})
+    comparisons.run_variance.cache_clear()
+    said = capsys.readouterr().out
+    assert "half the rate" in said and "difference" in said
+    assert len(list(Path("runs/store/modern").glob("*.json"))) == 20
 
 
 # --- faults --------------------------------------------------------------------------------------
