@@ -59,8 +59,8 @@ names = [name for s in parts.values() for name in s.names]
 # ## What the doctor says
 #
 # `python -m cmrseg doctor FOLDER` asks a folder everything below, in a moment for these slices and in about
-# a minute for ten thousand. This is its answer for the real ones, kept with the other records of this book,
-# so it is the same whichever slices you read this page with.
+# a minute for ten thousand. This is its answer for the real ones, kept with the other records of this
+# book, so it is the same whichever slices you read this page with.
 
 # %%
 said = json.loads((results.STORE / "doctor-acdc96.json").read_text())
@@ -121,7 +121,7 @@ ax.spines["left"].set_visible(False)
 ax.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2);
 
 # %% [markdown]
-# *Each hill is scaled to the same height. On this axis (Fisher's z) the strangers make a bell curve,
+# *Each hill is scaled to the same height. On this axis (Fisher's z) the strangers make nearly a bell curve,
 # and the limit is the place that a pair of them would pass in one of a hundred such folders. The copies
 # lie far beyond it. The siblings lie on both sides.*
 #
