@@ -2,57 +2,59 @@
 
 One engine for ``python -m cmrseg doctor``, for the check before a training, and for a look at data
 of one's own. *Errors* stop a training, *warnings* are worth a look. Every finding names a
-file, says what is wrong with it and what cures it.
+file, says what is wrong with it and what cures it. A check is a function from :class:`Folder` to
+findings; :data:`CHECKS` lists those that warn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import label
+from scipy.ndimage import binary_dilation, binary_fill_holes, label
 
 from cmrseg.data import (
     CLASSES, SPLITS, BadInput, Slices, list_pngs, other_size, read_images, read_pngs, read_split,
 )
+from cmrseg.likeness import copy_limit, likeness
 
-SAME_PICTURE = 0.97  # correlation above which slices of two patients are called near-duplicates
 COARSEST = 16  # sizes that this does not divide are padded before they enter a network
+FAR = 3.5  # robust deviations from the median at which an outlier begins (Iglewicz and Hoaglin 1993)
+ENOUGH = 20  # values below which nobody can tell an outlier
+NEIGHBOURS = np.ones((3, 3))  # pixels that touch at a corner are together
+
+
+class Picture(NamedTuple):
+    """An image or a mask: its file, uint8 (H, W) pixels and patient."""
+
+    path: Path
+    pixels: np.ndarray
+    patient: int
+
+
+class Folder(NamedTuple):
+    """What could be read of a folder: its places (itself and its splits), images and masks."""
+
+    places: list[Path]
+    images: list[Picture]
+    masks: list[Picture]
 
 
 def audit(folder: Path) -> tuple[list[BadInput], list[BadInput]]:
     """Examine a data root ``{train,val,test}/{image,mask}``, or one folder of images or masks.
 
     Returns:
-        Errors and warnings, each in the order of splits and numbers.
+        Errors in the order of splits and numbers, and warnings, check by check.
     """
-    folder, errors, warnings = Path(folder), [], []
-    if not folder.is_dir():
-        return [BadInput(folder, "no such folder", "Give a data root or a folder of slices")], []
-    splits = {split: folder / split for split in SPLITS if (folder / split).is_dir()}
-    if splits:
-        errors += [BadInput(folder / split, "no such folder", "A data root holds train and val; test may be "
-                            "missing") for split in ("train", "val") if split not in splits]
-        found = {place: read_split(folder, split, errors.append) for split, place in splits.items()}
-    elif any(folder.glob("*_mask.png")):
-        paths = list_pngs(folder, True, errors.append)
-        for number, mask in read_pngs(paths, True, errors.append).items():
-            warnings += _labels(paths[number], mask)
-        found = {}
-    else:
-        found = {folder: read_images(folder, errors.append)}
-    errors += _sizes(found)
-    for place in (folder, *splits.values()):
-        warnings += _foreign_files(place)
-    for place, slices in found.items():
-        warnings += _content(place, slices)
-    return errors, warnings + list(_lookalikes(found))
+    errors, found = _read(Path(folder))
+    return errors, [finding for check in CHECKS for finding in check(found)]
 
 
 def check(folder: Path) -> None:
     """Raise the first error of a folder, with a word on how many more there are."""
-    errors, _ = audit(folder)
+    errors, _ = _read(Path(folder))
     if errors:
         first, more = errors[0], len(errors) - 1
         if more:
@@ -61,63 +63,164 @@ def check(folder: Path) -> None:
         raise first
 
 
-def _foreign_files(folder: Path) -> Iterator[BadInput]:
-    for place in (folder, folder / "image", folder / "mask"):
-        for path in sorted(place.iterdir()) if place.is_dir() else ():
+def _read(folder: Path) -> tuple[list[BadInput], Folder]:
+    """The errors of a folder, and what is healthy in it."""
+    errors: list[BadInput] = []
+    if not folder.is_dir():
+        errors.append(BadInput(folder, "no such folder", "Give a data root or a folder of slices"))
+        return errors, Folder([], [], [])
+    places = [folder / split for split in SPLITS if (folder / split).is_dir()]
+    images, masks = [], []
+    if places:
+        errors += [BadInput(folder / split, "no such folder", "A data root holds train and val; test may be "
+                            "missing") for split in ("train", "val") if folder / split not in places]
+        found = {place: read_split(folder, place.name, errors.append) for place in places}
+        for place, s in found.items():
+            images += _pictures(place / "image", "{}.png", s, s.images)
+            masks += _pictures(place / "mask", "{}_mask.png", s, s.masks if s.masks is not None else ())
+        errors += _two_sizes(found)
+    elif any(folder.glob("*_mask.png")):
+        paths = list_pngs(folder, True, errors.append)
+        masks = [Picture(paths[n], mask, n) for n, mask in read_pngs(paths, True, errors.append).items()]
+    else:
+        s = read_images(folder, errors.append)
+        images = _pictures(folder, "{}.png", s, s.images)
+    return errors, Folder([folder, *places], images, masks)
+
+
+def _pictures(folder: Path, name: str, s: Slices, pixels) -> list[Picture]:
+    return [Picture(folder / name.format(s.names[i]), p, int(s.patients[i])) for i, p in enumerate(pixels)]
+
+
+def _two_sizes(found: dict[Path, Slices]) -> Iterator[BadInput]:
+    """Train and val slices of two sizes: the one error that no single split shows."""
+    labelled = [(place, s) for place, s in found.items() if s.masks is not None and len(s)]
+    for place, s in labelled[1:]:
+        if s.images.shape[1:] != labelled[0][1].images.shape[1:]:
+            path = place / "image" / f"{s.names[0]}.png"
+            yield other_size(path, s.images.shape[1:], labelled[0][1].images.shape[1:])
+
+
+# --- files and grey levels -----------------------------------------------------------------------
+
+
+def foreign_files(found: Folder) -> Iterator[BadInput]:
+    """Pictures in a format that is not read."""
+    for folder in (inner for place in found.places for inner in (place, place / "image", place / "mask")):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.suffix.lower() in (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm", ".nii"):
                 yield BadInput(path, "is not a PNG and is ignored", "Convert it to 8-bit grey PNG")
 
 
-def _path(place: Path, name: str) -> Path:
-    return (place / "image" if (place / "image").is_dir() else place) / f"{name}.png"
-
-
-def _sizes(found: dict[Path, Slices]) -> Iterator[BadInput]:
-    """Train and val slices of two sizes."""
-    labelled = [(place, s) for place, s in found.items() if s.masks is not None and len(s)]
-    for place, s in labelled[1:]:
-        if s.images.shape[1:] != labelled[0][1].images.shape[1:]:
-            yield other_size(_path(place, s.names[0]), s.images.shape[1:], labelled[0][1].images.shape[1:])
-
-
-def _content(place: Path, slices: Slices) -> Iterator[BadInput]:
-    for i, name in enumerate(slices.names):
-        image = slices.images[i]
-        path = _path(place, name)
+def blank_images(found: Folder) -> Iterator[BadInput]:
+    """Images of a single grey level."""
+    for path, image, _ in found.images:
         if image.min() == image.max():
             yield BadInput(path, f"is blank: every pixel is {image.min()}", "Look at the original")
-        if i == 0 and any(side % COARSEST for side in image.shape):
+
+
+def padded_images(found: Folder) -> Iterator[BadInput]:
+    """The first image of each place with sides that are padded in use."""
+    said = set()
+    for path, image, _ in found.images:
+        if path.parent not in said and any(side % COARSEST for side in image.shape):
+            said.add(path.parent)
             yield BadInput(path, f"has sides that {COARSEST} does not divide: padded in use",
                            "Nothing to do, or crop all slices to such a size")
-        if slices.masks is not None:
-            yield from _labels(place / "mask" / f"{name}_mask.png", slices.masks[i])
 
 
-def _labels(path: Path, mask: np.ndarray) -> Iterator[BadInput]:
-    if not mask.any():
-        yield BadInput(path, "is empty: background only", "Check that it is the right mask")
-        return
+def odd_grey_levels(found: Folder) -> Iterator[BadInput]:
+    """Images far darker or brighter than the others."""
+    levels = np.array([image.mean() for _, image, _ in found.images])
+    for i in outliers(levels):
+        yield BadInput(found.images[i].path, f"has a mean grey level of {levels[i]:.0f}, usual is "
+                       f"{np.median(levels):.0f}", "Look at it; zscore makes all slices equally bright")
+
+
+def outliers(values: np.ndarray) -> np.ndarray:
+    """Positions of the positive values (N,) that lie far from the others on a logarithmic scale.
+
+    The deviation from the median is measured by the median of all deviations, 0.6745 of which is a
+    standard deviation of a bell curve: no outlier, however wild, can widen this ruler.
+    """
+    known = np.flatnonzero(values > 0)
+    if len(known) < ENOUGH:
+        return np.zeros(0, int)
+    away = np.abs(np.log(values[known]) - np.median(np.log(values[known])))
+    return known[0.6745 * away > FAR * max(np.median(away), 0.1)]  # 0.1: half as much again is none
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+def missing_classes(found: Folder) -> Iterator[BadInput]:
+    """Masks without a class, and folders in which no mask has it."""
+    held = {(path.parent, c) for path, mask, _ in found.masks for c in np.unique(mask)}
+    nowhere = {(place, c) for place, _ in held for c in (1, 2, 3)} - held
+    for place, c in sorted(nowhere):
+        yield BadInput(place, f"holds no mask with {CLASSES[c]}", "It can be neither learned nor scored then: "
+                       "are these the right masks")
+    for path, mask, _ in found.masks:
+        if not mask.any():
+            yield BadInput(path, "is empty: background only", "Check that it is the right mask")
+            continue
+        for c in (1, 2, 3):
+            if not (mask == c).any() and (path.parent, c) not in nowhere:
+                yield BadInput(path, f"has no {CLASSES[c]} pixel", "Right for some slices: Dice leaves "
+                               "the class out when it is not predicted either")
+
+
+def islands(found: Folder) -> Iterator[BadInput]:
+    """Classes in more than one piece."""
+    for path, mask, _ in found.masks:
+        for c in (1, 2, 3):
+            pieces, count = label(mask == c, NEIGHBOURS)
+            if count > 1:
+                sizes = sorted(np.bincount(pieces.flat)[1:])[:-1]
+                yield BadInput(path, f"has {CLASSES[c]} in {count} pieces, the smaller of "
+                               f"{', '.join(map(str, sizes))} px", "Look for stray pixels")
+
+
+def holes(found: Folder) -> Iterator[BadInput]:
+    """Background that is enclosed by labels."""
+    for path, mask, _ in found.masks:
+        pieces, count = label(binary_fill_holes(mask > 0) & (mask == 0))
+        for n in range(1, count + 1):
+            around = np.unique(mask[binary_dilation(pieces == n) & (pieces != n)])
+            yield BadInput(path, f"has a hole of {(pieces == n).sum()} px in "
+                           f"{' and '.join(CLASSES[c] for c in around)}", "Fill it, if nobody meant it")
+
+
+def odd_sizes(found: Folder) -> Iterator[BadInput]:
+    """Classes far smaller or larger than in the other masks."""
     for c in (1, 2, 3):
-        if not (mask == c).any():
-            yield BadInput(path, f"has no {CLASSES[c]} pixel", "Right for some slices: Dice leaves "
-                           "the class out when it is not predicted either")
-        elif (count := label(mask == c, np.ones((3, 3)))[1]) > 1:
-            yield BadInput(path, f"has {CLASSES[c]} in {count} pieces", "Look for stray pixels")
+        areas = np.array([(mask == c).sum() for _, mask, _ in found.masks])
+        for i in outliers(areas):
+            yield BadInput(found.masks[i].path, f"has {CLASSES[c]} of {areas[i]} px, usual are "
+                           f"{np.median(areas[areas > 0]):.0f}", "Look at it: an odd heart, or an error")
 
 
-def _lookalikes(found: dict[Path, Slices]) -> Iterator[BadInput]:
-    """Pictures of different patients, or splits, that are all but the same: leakage, if in two."""
-    found = {place: s for place, s in found.items() if len(s)}
-    if not found or len({s.images.shape[1:] for s in found.values()}) > 1:
+# --- near-duplicates -----------------------------------------------------------------------------
+
+
+def near_duplicates(found: Folder) -> Iterator[BadInput]:
+    """Images all but the same as an earlier one of another patient or split: leakage, if in two."""
+    if len(found.images) < 2:
         return
-    places = np.repeat(np.arange(len(found)), [len(s) for s in found.values()])
-    paths = [_path(place, name) for place, s in found.items() for name in s.names]
-    patients = np.concatenate([s.patients for s in found.values()])
-    flat = np.concatenate([s.images.reshape(len(s), -1) for s in found.values()]).astype(np.float32)
-    flat -= flat.mean(1, keepdims=True)
-    flat /= np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6
-    alike = np.triu(flat @ flat.T > SAME_PICTURE, 1)
-    apart = (patients[:, None] != patients) | (places[:, None] != places)
-    for i, j in np.argwhere(alike & apart):
-        yield BadInput(paths[j], f"looks the same as {paths[i]}",
-                       "One slice twice? Keep both on one side of every split")
+    alike = likeness([image for _, image, _ in found.images])
+    patients = np.array([patient for _, _, patient in found.images])
+    _, place = np.unique([str(path.parent) for path, _, _ in found.images], return_inverse=True)
+    strangers, splits = patients[:, None] != patients, place[:, None] != place
+    limit = copy_limit(alike[np.triu(strangers)])
+    alike[~np.tril(strangers | splits, -1)] = -1
+    for j in np.flatnonzero(alike.max(1) > limit):
+        i = alike[j].argmax()
+        yield BadInput(found.images[j].path, f"looks the same as {found.images[i].path}: likeness "
+                       f"{alike[j, i]:.2f}, limit {limit:.2f}", "One slice or one person twice? Keep both on "
+                       "one side of every split; patients.csv says who is who")
+
+
+CHECKS: tuple[Callable[[Folder], Iterator[BadInput]], ...] = (
+    foreign_files, blank_images, padded_images, odd_grey_levels,
+    missing_classes, islands, holes, odd_sizes, near_duplicates,
+)

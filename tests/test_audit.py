@@ -12,22 +12,36 @@ Each group fails after any of these one-line changes:
 - patients.csv: in data._slices(), ``report(problem)`` -> ``raise``
 - every error: in data.read_pngs(), ``report(problem)`` -> ``raise``
 - missing splits: in audit(), ``for split in ("train", "val")`` -> ``()``
-- warnings: in audit._content(), ``if image.min() == image.max()`` -> ``if False``; ``SAME_PICTURE =
-  0.97`` -> ``2``; in _labels(), ``> 1`` -> ``> 9``; in _lookalikes(), drop ``| (places[...] ...)``
-- healthy and real slices: in audit._content(), ``side % COARSEST`` -> ``side % 24``; in _labels(),
-  ``if not (mask == c).any()`` -> ``if False``
+- warnings: drop any one function from audit.CHECKS; in near_duplicates(), drop ``| splits``
+- healthy and real slices: in padded_images(), ``side % COARSEST`` -> ``side % 24``; in
+  missing_classes(), ``if not (mask == c).any()`` -> ``if False``
+- a class nowhere: in missing_classes(), ``- held`` -> ``- set()`` or ``and (path.parent, c) not in
+  nowhere`` -> nothing
+- islands and holes: in audit, ``NEIGHBOURS = np.ones((3, 3))`` -> ``None``; in holes(), drop
+  ``& (mask == 0)``
+- outliers: ``FAR = 3.5`` -> ``9``, or ``ENOUGH = 20`` -> ``3``, or ``max(np.median(away), 0.1)`` ->
+  ``np.median(away)``; in odd_sizes(), ``(1, 2, 3)`` -> ``(1, 2)``
+- altered copies: in likeness, ``SHIFTS`` -> ``(0,)``, ``ZOOMS`` -> ``(1,)``, or drop ``small -=
+  small.mean(...)``, or in _points(), ``* side`` -> ``* 96`` (twice)
+- siblings: in near_duplicates(), drop ``strangers |``, or ``!= patients`` -> ``== patients``
+- strangers: in copy_limit(), ``norm.isf(0.01 / len(strangers))`` -> ``norm.isf(0.01)``, or the median of
+  the deviations -> np.std(z)
+- before a training: in audit.check(), ``_read(...)`` -> ``audit(folder)``
 - for people: in cli.doctor(), ``2 if errors else 0`` -> ``0``
 """
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import files_in, heart
+from conftest import REPOSITORY, files_in, fill, heart
 from PIL import Image
+from scipy.ndimage import gaussian_filter, zoom
 
 from cmrseg import audit, data
+from cmrseg.likeness import copy_limit, likeness
 
 LAST = "cmr12"  # of the train split
 
@@ -296,7 +310,15 @@ def in_pieces(root):
     mask = np.array(Image.open(path))
     mask[0, 0] = 3
     data.write_png(path, mask)
-    return "train/mask/cmr12_mask.png", "LV in 2 pieces"
+    return "train/mask/cmr12_mask.png", "LV in 2 pieces, the smaller of 1 px"
+
+
+def with_a_hole(root):
+    path = root / "train" / "mask" / "cmr12_mask.png"
+    mask = np.array(Image.open(path))
+    mask[tuple(np.argwhere(mask == 3).mean(0).astype(int))] = 0
+    data.write_png(path, mask)
+    return "train/mask/cmr12_mask.png", "hole of 1 px in LV"
 
 
 def odd_size(root):
@@ -315,7 +337,8 @@ def foreign(root):
     return "train/image/cmr9.tif", "not a PNG"
 
 
-@pytest.mark.parametrize("harm", [blank, no_labels, no_rv, in_pieces, odd_size, twice, foreign])
+@pytest.mark.parametrize("harm", [blank, no_labels, no_rv, in_pieces, with_a_hole, odd_size,
+                                  twice, foreign])
 def test_what_is_odd_is_a_warning_that_names_the_file(harm, root, command):
     name, word = harm(root)
     done = command("doctor", root, "--json")
@@ -331,6 +354,159 @@ def test_the_same_slice_in_two_splits_is_a_warning_even_under_one_number(root):
         shutil.copy(path, root / "val" / kind)
     _, warnings = audit.audit(root)
     assert any("val" in w.file and "cmr9" in w.file for w in warnings)
+
+
+def test_a_class_that_no_mask_has_is_said_once_of_the_folder(root):
+    for path in (root / "train" / "mask").iterdir():
+        data.write_png(path, np.array([0, 1, 2, 2], np.uint8)[np.array(Image.open(path))])
+    _, warnings = audit.audit(root)
+    assert [(w.file, w.problem) for w in warnings] == [(str(root / "train" / "mask"), "holds no mask with LV")]
+
+
+def masks_of(*masks):
+    """A folder in memory, of masks only."""
+    return audit.Folder([], [], [audit.Picture(f"{n}", mask, n) for n, mask in enumerate(masks)])
+
+
+def test_pixels_that_touch_at_a_corner_are_no_island_and_a_bay_is_no_hole():
+    corner, bay, gap = (np.zeros((9, 9), np.uint8) for _ in range(3))
+    corner[[2, 3], [2, 3]] = 1
+    bay[2:5, 2:5], bay[3, 3:5] = 1, 0
+    gap[2:7, 2:7], gap[3:6, 3:6], gap[4, 4] = 1, 2, 0
+    assert not [*audit.islands(masks_of(corner))]
+    assert not [*audit.holes(masks_of(bay))]
+    assert ["Myo" in finding.problem for finding in audit.holes(masks_of(bay, gap))] == [True]
+
+
+def test_an_outlier_is_found_however_wild_and_never_among_few_or_equal():
+    values = np.exp(np.random.default_rng(0).normal(5, 0.3, 60))
+    assert not len(audit.outliers(values))
+    values[[3, 9]] = 1e6, np.exp(5 - 4.5 * 0.3)  # 4.5 deviations below
+    assert list(audit.outliers(values)) == [3, 9]
+    values[9] = 0  # an absent class is another finding
+    assert list(audit.outliers(values)) == [3]
+    assert not len(audit.outliers(values[:19]))
+    assert not len(audit.outliers(np.array([100.0] * 30 + [101, 110])))
+
+
+def slices_of(count, size=48):
+    """Made-up pictures of strangers: smooth noise, and something bright that all have in the middle."""
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    common = 50 * np.exp(-20 * (x**2 + y**2))
+    noise = [gaussian_filter(rng.normal(size=(size, size)), size / 32) for _ in range(count)]
+    images = [90 + rng.normal(0, 15) + common + 30 * n / n.std() for n in noise]
+    return np.clip(images, 0, 255).astype(np.uint8)
+
+
+def test_a_far_too_small_heart_and_a_far_too_dark_slice_are_named():
+    rng = np.random.default_rng(0)
+    radius = np.hypot(*(np.mgrid[:48, :48] - 24))
+    sizes = rng.uniform(8, 12, 30)
+    masks = [3 * (radius < r).astype(np.uint8) for r in [*sizes, 2]]
+    (small,) = audit.odd_sizes(masks_of(*masks))
+    assert small.file == "30" and "LV of" in small.problem
+    pictures = [audit.Picture(f"{n}", image, n) for n, image in enumerate(slices_of(30))]
+    assert not [*audit.odd_grey_levels(audit.Folder([], pictures, []))]
+    pictures[4] = pictures[4]._replace(pixels=pictures[4].pixels // 8)
+    (dark,) = audit.odd_grey_levels(audit.Folder([], pictures, []))
+    assert dark.file == "4" and "mean grey level" in dark.problem
+
+
+def test_doctor_asks_for_outliers_too(tmp_path):
+    splits = {"train": range(1, 25), "val": range(25, 29)}
+    root = fill(tmp_path, splits)
+    path = root / "val" / "image" / "cmr27.png"
+    data.write_png(path, np.array(Image.open(path)) // 6)
+    path = root / "train" / "mask" / "cmr12_mask.png"
+    mask = np.array(Image.open(path))
+    y, x = np.argwhere(mask == 3)[0]
+    mask[mask == 3] = 2
+    mask[y : y + 2, x] = 3
+    data.write_png(path, mask)
+    found = {(w.file.removeprefix(str(root)), w.problem.split(" of ")[0]) for w in audit.audit(root)[1]}
+    assert found == {("/val/image/cmr27.png", "has a mean grey level"),
+                     ("/train/mask/cmr12_mask.png", "has LV")}
+
+
+def enlarged(image, factor):
+    """The same field of view on another number of pixels."""
+    return np.clip(zoom(image.astype(float), factor, order=1), 0, 255).astype(np.uint8)
+
+
+def cropped(image, factor):
+    """Rescaled, and as many pixels as before."""
+    big = np.pad(enlarged(image, factor), 8, mode="edge")
+    start = (len(big) - len(image)) // 2
+    return big[start : start + len(image), start : start + len(image)]
+
+
+ALTERED = {
+    "as it is": lambda image: image,
+    "one pixel to the right": lambda image: np.roll(image, 1, 1),
+    "one pixel up": lambda image: np.roll(image, -1, 0),
+    "two pixels down, one left": lambda image: np.roll(image, (2, -1), (0, 1)),
+    "5 % larger": lambda image: cropped(image, 1.05),
+    "10 % larger": lambda image: cropped(image, 1.1),
+    "10 % smaller": lambda image: cropped(image, 0.9),
+    "brighter": lambda image: np.clip(image * 1.2 + 20, 0, 255).astype(np.uint8),
+    "darker": lambda image: image // 3,
+    "noisy": lambda image: np.clip(image + np.random.default_rng(2).normal(0, 8, image.shape), 0, 255
+                                   ).astype(np.uint8),
+    "on more pixels": lambda image: enlarged(image, 1.5),
+}
+
+
+@pytest.fixture(scope="module")
+def strangers():
+    return slices_of(40, size=96)
+
+
+@pytest.mark.parametrize("alter", ALTERED.values(), ids=ALTERED)
+def test_an_altered_copy_is_found_and_nothing_else(alter, strangers):
+    pictures = [audit.Picture(Path(f"train/{n}"), image, n) for n, image in enumerate(strangers)]
+    assert not [*audit.near_duplicates(audit.Folder([], pictures, []))]
+    pictures.append(audit.Picture(Path("val/99"), alter(strangers[7]), 99))
+    (found,) = audit.near_duplicates(audit.Folder([], pictures, []))
+    assert Path(found.file) == Path("val/99") and "looks the same as train/7" in found.problem
+    assert likeness([strangers[7], alter(strangers[7])])[0, 1] > 0.98
+
+
+def test_siblings_are_expected_within_a_split_and_not_across(strangers):
+    def found(place, patient):
+        sibling = audit.Picture(Path(place), np.roll(strangers[7], 1, 1), patient)
+        return [*audit.near_duplicates(audit.Folder([], [*pictures, sibling], []))]
+
+    pictures = [audit.Picture(Path(f"train/{n}"), image, n) for n, image in enumerate(strangers)]
+    assert not found("train/99", 7)
+    assert len(found("train/99", 99)) == len(found("val/99", 7)) == len(found("val/99", 99)) == 1
+
+
+def test_the_limit_follows_the_strangers_and_copies_among_them_do_not_move_it():
+    z = np.random.default_rng(0).normal(0.4, 0.2, 5000)
+    limit = copy_limit(np.tanh(z))
+    assert np.tanh(0.4 + 4 * 0.2) < limit < np.tanh(0.4 + 5 * 0.2)  # 5000 pairs: 4.6 deviations
+    assert abs(copy_limit(np.tanh(np.r_[z, np.full(100, 3)])) - limit) < 0.01
+    assert copy_limit(np.tanh(z)[:50]) > 0.96
+    assert copy_limit(np.random.default_rng(0).normal(0, 0.01, 5000)) > 0.5
+
+
+def test_likeness_is_even_handed(strangers):
+    alike = likeness(strangers[:5])
+    assert np.array_equal(alike, alike.T) and np.allclose(np.diag(alike), 1, atol=1e-3)
+    assert likeness(np.full((2, 48, 48), 7, np.uint8)).max() < 0.01  # blank pictures are like none
+    mixed = likeness([strangers[0], enlarged(strangers[1], 1.5), strangers[1]])
+    assert mixed[1, 2] > 0.97 > mixed[0, 2]
+
+
+def test_a_training_waits_for_no_warning(root, monkeypatch):
+    def late(found):
+        raise AssertionError("a warning was looked for")
+
+    monkeypatch.setattr(audit, "CHECKS", (late,))
+    audit.check(root)
+    with pytest.raises(AssertionError):
+        audit.audit(root)
 
 
 def test_doctor_for_people_says_the_same(root, command):
@@ -350,3 +526,15 @@ def test_the_real_slices_have_no_errors_and_warnings_name_files(real):
     assert any(w.file.endswith("train/mask/cmr24_mask.png") and "no RV" in w.problem
                for w in warnings)
     assert all((real / w.file).is_file() for w in warnings)
+
+
+def test_the_record_of_the_real_slices_is_what_doctor_says(real, command, monkeypatch):
+    monkeypatch.chdir(real)
+    said = json.loads(command("doctor", ".", "--json").out)
+    assert said == json.loads((REPOSITORY / "results" / "doctor-acdc96.json").read_text())
+
+
+def test_two_real_test_patients_are_one_person(real):
+    test = dict(zip(*(lambda s: (s.names, s.images))(data.load(real, "test"))))
+    for a, b in (("cmr171", "cmr175"), ("cmr172", "cmr176")):
+        assert np.array_equal(test[a][:, 1:], test[b][:, :-1])

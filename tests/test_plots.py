@@ -7,6 +7,8 @@ Each group fails after any of these one-line changes of ``cmrseg/plots.py``:
 - curves, intervals, boxes, panels: in learning_curve(), ``epochs[-1], values[-1]`` -> ``epochs[0],
   values[0]``; in intervals(), ``len(rows) - 0.5, -0.5`` -> ``-0.5, len(rows) - 0.5``; in boxes(),
   drop ``values = values[~np.isnan(values)]``; in panels(), drop ``ax.axis("off")``
+- ring: in ring(), ``radius * np.sin(angle), radius * np.cos(angle)`` -> swapped; ``start += size`` ->
+  ``pass``; ``(a + b) / 2`` -> ``a``
 - style: drop ``"figure.facecolor": "none"`` and its neighbours; ``if "IPython" in sys.modules and
   ...`` -> ``if True``
 """
@@ -94,6 +96,18 @@ def test_boxes_show_every_value_but_nan(ax):
     assert [p.tolist() for p in points] == [[0.1, 0.5, 0.9], [0.8, 0.9, 1.0]]
     assert any(np.array_equal(line.get_ydata(), [0.5, 0.5]) for line in ax.lines)  # a median
     assert [label.get_text() for label in ax.get_xticklabels()] == ["RV", "LV"]
+
+
+def test_a_ring_begins_at_twelve_and_joins_what_is_linked(ax):
+    plots.ring(ax, {"train": 4, "test": 4}, {"#ff0000": [(0, 4)], "#0000ff": [(1, 3)]})
+    far, near = (patch.get_path().vertices for patch in ax.patches)
+    np.testing.assert_allclose(far[[0, 2]], [[0, 1], [0, -1]], atol=1e-9)  # from twelve to six
+    np.testing.assert_allclose(far[1], [0, 0], atol=1e-9)  # through the middle
+    np.testing.assert_allclose(near[0], [np.sqrt(0.5)] * 2)
+    assert near[1][0] > 0.3 and abs(near[1][1]) < 1e-9
+    assert [to_rgb(patch.get_edgecolor()) for patch in ax.patches] == [(1, 0, 0), (0, 0, 1)]
+    places = {text.get_text(): text.get_position()[0] for text in ax.texts}
+    assert places["train"] > 0 > places["test"] and not ax.axison
 
 
 def test_panels_are_bare_and_come_as_a_row_of_axes():
