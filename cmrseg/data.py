@@ -422,7 +422,7 @@ def home() -> Path:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)

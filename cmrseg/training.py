@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from cmrseg import metrics
 from cmrseg.augment import augment, normalise
-from cmrseg.data import BadInput, Slices
+from cmrseg.data import BadInput, Slices, write_bytes
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
 
@@ -397,12 +397,7 @@ MODEL, CONFIG, CHECKPOINT = "model.safetensors", "config.json", "checkpoint.safe
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, text.encode())
 
 
 def _umask() -> int:

@@ -23,7 +23,7 @@ Each group fails after any of these one-line changes of ``cmrseg/training.py``:
 - the machine: in probe_precision(), the last ``return`` -> ``return "half"``; in fit(),
   ``precision=precision`` -> ``precision="fp32"``
 - files: in load(), ``model.eval()`` -> ``model``; in save(), the model before its configuration; in
-  write_text(), ``temporary.write_text(text)`` -> ``path.write_text(text)``
+  write_text(), ``write_bytes(path, text.encode())`` -> ``path.write_text(text)``
 """
 
 import json
