@@ -17,6 +17,7 @@ import io
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -129,18 +130,38 @@ def read_png(path: Path, mask: bool = False) -> np.ndarray:
             if getattr(picture, "n_frames", 1) > 1:
                 raise BadInput(path, f"holds {picture.n_frames} pictures", "Store each in a file of its own")
             pixels = np.array(picture)
+            file.seek(0)
+            if _lacks_rows(file.read(), *picture.size):
+                raise ValueError
     except BadInput:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadInput(path, f"far too large for a slice: over {LARGEST} pixels a side",
                        "Crop or resample it") from None
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, zlib.error):
         # Pillow reports a torn PNG as OSError, SyntaxError or ValueError, by where it is torn.
         raise BadInput(path, "not a readable PNG (truncated or damaged)",
                        "Copy or download it again") from None
     if mask and pixels.max(initial=0) > 3:
         raise _wrong_labels(path, np.unique(pixels))
     return pixels
+
+
+# Adam7: where the seven passes of an interlaced PNG begin, and their steps (x, y, by, by).
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def _lacks_rows(content: bytes, width: int, height: int) -> bool:
+    """Whether fewer rows are in an 8-bit grey PNG than it says; Pillow would leave the others black."""
+    packed, at = b"", 8
+    while at < len(content):
+        size = int.from_bytes(content[at : at + 4])
+        packed += content[at + 8 : at + 8 + size] if content[at + 4 : at + 8] == b"IDAT" else b""
+        at += size + 12
+    sides = [(width, height)] if not content[28] else [
+        ((width - x + dx - 1) // dx, (height - y + dy - 1) // dy) for x, y, dx, dy in _PASSES]
+    needed = sum((1 + w) * h for w, h in sides if w)  # each row begins with the number of its filter
+    return len(zlib.decompressobj().decompress(packed, needed)) < needed
 
 
 _MODES = {"RGB": "RGB colour", "RGBA": "RGB colour with alpha", "P": "a colour palette",
