@@ -141,9 +141,14 @@ def rename(new):
     return harm
 
 
-def replace_by(content, name=LAST):
-    """Other bytes in the place of a file."""
-    return write(lambda old: content, name)
+def replace_by(content, said=LAST):
+    """Other bytes in the place of a file, and what is said of it."""
+
+    def harm(folder):
+        write(lambda old: content)(folder)
+        return said
+
+    return harm
 
 
 def chunk(kind, content):
@@ -163,7 +168,7 @@ def animated(folder):
     picture = Image.open(path)
     picture.load()
     picture.save(path, save_all=True, append_images=[picture.rotate(90)])
-    return path.name
+    return "holds 2 pictures"
 
 
 def same_bits_fewer(folder):
@@ -172,7 +177,7 @@ def same_bits_fewer(folder):
     pixels = np.minimum(np.array(Image.open(path)), 3).reshape(32, 8, 4)
     packed = (pixels << np.array([6, 4, 2, 0])).sum(-1).astype(np.uint8)
     path.write_bytes(raw_png(32, 32, 2, b"".join(b"\0" + row.tobytes() for row in packed)))
-    return path.name
+    return "found 2-bit grey"
 
 
 def circle(folder):
@@ -271,12 +276,13 @@ ANY = {  # what can happen to images and to masks
     "a folder in capitals": capital,
     "a file for a folder": file_in_its_place,
     "two bits": same_bits_fewer,
-    "four bits": replace_by(raw_png(32, 32, 4)),
+    "four bits": replace_by(raw_png(32, 32, 4), "found 4-bit grey"),
     "no pixels": replace_by(raw_png(0, 0)),
-    "fewer rows than said": replace_by(raw_png(32, 32, 8, bytes(33 * 9))),
+    "fewer rows than said": replace_by(raw_png(32, 32, 8, bytes(33 * 9)), "truncated or damaged"),
     "two frames": animated,
-    "a bomb": replace_by(raw_png(12000, 12000)),
-    "a bomb that says so": replace_by(raw_png(60000, 60000, 8, b"")),
+    "a bomb": replace_by(raw_png(12000, 12000), "over 4096 pixels"),
+    "a slice too large": replace_by(raw_png(4097, 8), "over 4096 pixels"),
+    "a bomb that says so": replace_by(raw_png(60000, 60000, 8, b""), "over 4096 pixels"),
     "a bomb of text": replace_by(raw_png(32, 32, more=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))))),
     "a link in a circle": circle,
     "a link to something endless": endless,
@@ -290,7 +296,7 @@ IMAGES = ANY | {
     "JPEG": jpeg,
     "upper case": rename("cmr5.PNG"),
     "a mask": rename("cmr5_mask.png"),
-    "grey levels 0-1": replace_by(raw_png(32, 32, 8, b"\0" * 33 * 16 + (b"\0" + b"\1" * 32) * 16)),
+    "grey levels 0-1": replace_by(raw_png(32, 32, 8, b"\0" * 33 * 16 + (b"\0" + b"\1" * 32) * 16), "grey levels 0-3"),
 }
 MASKS = ANY | {
     "stretched labels": relabel((0, 85, 170, 255)),

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -75,7 +76,7 @@ def begin(tmp_path):
         process.wait()
 
 
-def until(condition, process=None, seconds=300):
+def until(condition, process=None, seconds=900):
     deadline = time.time() + seconds
     while not condition():
         assert time.time() < deadline and (process is None or process.poll() is None), "it did not come about"
@@ -94,20 +95,36 @@ def digest(out):
     return hashlib.sha256((out / training.MODEL).read_bytes()).hexdigest()
 
 
-def killed_and_resumed(begin, root, out, kills, rng):
+def _train(words):
+    """A training in a process of its own, which was forked with everything imported."""
+    training.PRESETS["modern"] = STATEFUL
+    sys.argv = ["cmrseg", *map(str, words)]
+    cli.main()
+
+
+@pytest.fixture(scope="module")
+def forked():
+    """Start a training at once: its process comes from one that has imported the package already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cmrseg.audit", "cmrseg.results", "cmrseg.cli", "matplotlib", "pytest"])
+    return lambda *words: context.Process(target=_train, args=(words,))
+
+
+def killed_and_resumed(forked, root, out, kills, rng):
     """Kill a training so many times, each after another epoch and a random while; then let it end."""
     for _ in range(kills):
-        process, before = begin(*train_words(root, out)), time.time()
+        process, before = forked(*train_words(root, out)), time.time()
+        process.start()
         checkpoint = out / training.CHECKPOINT
-        until(lambda b=before: checkpoint.exists() and checkpoint.stat().st_mtime >= b, process)
+        until(lambda b=before: not process.is_alive() or (
+            checkpoint.exists() and checkpoint.stat().st_mtime >= b))
         time.sleep(rng.random() * 0.3)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if (out / training.MODEL).exists():
-            break
-    process = begin(*train_words(root, out))
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
+        process.kill()
+        process.join()
+    process = forked(*train_words(root, out))
+    process.start()
+    process.join(1200)
+    assert process.exitcode == 0
     return digest(out)
 
 
@@ -117,21 +134,21 @@ def straight(root, out, monkeypatch, command):
     return digest(out)
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(begin, root, tmp_path, monkeypatch, command):
+def test_a_killed_training_goes_on_to_the_same_weights(forked, root, tmp_path, monkeypatch, command):
     expected = straight(root, tmp_path / "straight", monkeypatch, command)
-    assert killed_and_resumed(begin, root, tmp_path / "killed", 1, random.Random(0)) == expected
+    assert killed_and_resumed(forked, root, tmp_path / "killed", 1, random.Random(0)) == expected
     assert files_in(tmp_path / "killed") == files_in(tmp_path / "straight")
 
 
 @pytest.mark.slow
 def test_killed_at_ten_random_moments_a_training_ends_with_the_same_weights(
-    begin, root, tmp_path, monkeypatch, command
+    forked, root, tmp_path, monkeypatch, command
 ):
     expected = straight(root, tmp_path / "straight", monkeypatch, command)
     seed = random.randrange(10**6)
     rng = random.Random(seed)
     for n in range(10):
-        found = killed_and_resumed(begin, root, tmp_path / f"killed{n}", 1 + n % 2, rng)
+        found = killed_and_resumed(forked, root, tmp_path / f"killed{n}", 1 + n % 2, rng)
         assert found == expected, f"run {n} of seed {seed}"
         assert files_in(tmp_path / f"killed{n}") == files_in(tmp_path / "straight")
 
@@ -269,10 +286,10 @@ def test_a_training_that_filled_the_disk_goes_on_when_there_is_room(disk, root, 
 
 @pytest.mark.slow
 def test_a_sweep_that_filled_the_disk_goes_on_when_there_is_room(disk, begin, root):
-    store, config = disk("size=24k") / "store", TrainConfig(channels=(2, 4), batch=2, epochs=3)
+    store, config = disk("size=12k") / "store", TrainConfig(channels=(2, 4), batch=2, epochs=3)
     words = ("sweep", "tiny", "--data", root, "--store", store, "--workers", 2)
     process = begin(*words, config=config)
-    _, err = process.communicate(timeout=600)
+    _, err = process.communicate(timeout=1200)
     assert process.returncode == 2 and err.splitlines()[-1].startswith("error: ")
     assert "No space left on device" in err and "Traceback" not in err
     for path in store.glob("modern/*.json"):
@@ -280,7 +297,7 @@ def test_a_sweep_that_filled_the_disk_goes_on_when_there_is_room(disk, begin, ro
     assert not [*store.glob("modern/*.failed.json")] and len([*store.glob("modern/.*")]) == 0
     disk("size=1m")
     process = begin(*words, config=config)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=1200)
     assert process.returncode == 0 and "nothing is missing" in out, err
     assert len([*store.glob("modern/*.json")]) == 6
 
@@ -328,14 +345,14 @@ def test_a_stopped_sweep_leaves_no_worker_and_goes_on(number, status, begin, roo
     process = begin(*words, config=SHORT)
     until(lambda: len([*store.glob("modern/*.json")]) >= 1, process)
     process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == status and "the same command goes on" in err and "Traceback" not in err
     for lock in store.glob(".locks/*.lock"):  # nobody holds one any more
         with FileLock(lock, timeout=1):
             pass
     kept = {path: path.stat().st_mtime_ns for path in store.glob("modern/*.json")}
     process = begin(*words, config=SHORT)
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=1200)
     assert process.returncode == 0 and "nothing is missing" in out, err
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert len([results.read(path) for path in store.glob("modern/*.json")]) == 6
