@@ -99,8 +99,8 @@ for name, theirs in zip(NAMES, said.values()):
                 ha="center", fontsize=9)
 ax.plot(list(cost.values()), [runs.loc[runs["setting"] == name, "dice"].mean() for name in NAMES],
         color=plots.ACCENT)
-ax.set(xscale="log", xlabel="million multiply-adds for a slice", ylabel="Dice, last epoch", ylim=(-0.04, 1))
 plots.settings_legend(ax)
+ax.set(xscale="log", xlabel="million multiply-adds for a slice", ylabel="Dice, last epoch", ylim=(-0.04, 1));
 
 # %% [markdown]
 # *Every training as a dot, over what one slice costs. The line still rises where the report's crosses are
@@ -116,8 +116,8 @@ for name in NAMES:
     mean = np.mean([curve["mean"].fillna(0) for curve in curves], axis=0)
     shade = plt.colormaps["viridis"](0.9 - 0.15 * NAMES.index(name))
     ax.plot(curves[0]["epoch"], mean, color=shade, label=name)
-ax.set(xlabel="epoch", ylabel="Dice, mean of two folds")
-ax.legend(loc="upper left");
+ax.legend(loc="upper left")
+ax.set(xlabel="epoch", ylabel="Dice, mean of two folds");
 
 # %% [markdown]
 # *The darker, the wider. All sit near zero for a quarter of the time, and the widest climbs first. The
