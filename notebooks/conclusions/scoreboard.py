@@ -52,8 +52,8 @@ for x, (page, verdicts) in enumerate(columns.items()):
 ax.set_xticks(range(len(columns)), columns.index, rotation=40, ha="right")
 ax.set(xlim=(-0.6, len(columns) - 0.4), ylim=(0, columns.map(len).max()), yticks=[])
 ax.spines["left"].set_visible(False)
-marks = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[v], linewidth=0) for v in COLOURS if v in set(found["verdict"])]
-ax.legend(marks, [v for v in COLOURS if v in set(found["verdict"])], loc="upper right");
+met = [verdict for verdict in COLOURS if verdict in set(found["verdict"])]
+ax.legend([plt.Rectangle((0, 0), 1, 1, color=COLOURS[verdict]) for verdict in met], met, loc="upper right");
 
 # %% [markdown]
 # *A tile for each claim, over the page that tries it. The report was right about much; where a question
@@ -77,7 +77,7 @@ table = pd.DataFrame({
     "claim": found["text"], "the report": found["said"],
     "we found": [comparisons.in_words(row) for row in found.to_dict("records")], "verdict": found["verdict"],
     "page": [f'<a href="../{LINKS[page]}.html">{page}</a>' for page in found["page"]]})
-table.style.hide().map(lambda verdict: f"border-left: 5px solid {COLOURS[verdict][:7]}; font-weight: 600", subset=["verdict"])
+table.style.hide().map(lambda verdict: f"border-left: 5px solid {COLOURS[verdict][:7]}", subset=["verdict"])
 
 # %% [markdown]
 # ```{raw} html
@@ -90,7 +90,8 @@ table.style.hide().map(lambda verdict: f"border-left: 5px solid {COLOURS[verdict
 # thin the one that holds for all together.
 
 # %% tags=["hide-input"]
-dice = found[found["endpoint"].isin(["dice", "RV", "class"]) & (found["against"] == 0)].sort_values("estimate")
+of_dice = found["endpoint"].isin(["dice", "RV", "class"]) & (found["against"] == 0)
+dice = found[of_dice].sort_values("estimate")
 figure, ax = plt.subplots(figsize=(9.5, 0.27 * len(dice) + 0.8))
 plots.differences(ax, {row.id.replace("-", " "): (row.estimate, row.low_alone, row.high_alone)
                        for row in dice.itertuples()})
@@ -145,7 +146,7 @@ pd.crosstab(asked["id"].map(kinds).rename("claimed"), asked["verdict"])
 # ```
 
 # %%
-equal = found[found["id"].map(kinds).eq("no difference") & found["endpoint"].isin(["dice"]) & found["low"].notna()]
+equal = found[found["id"].map(kinds).eq("no difference") & (found["endpoint"] == "dice")].dropna(subset="low")
 for margin in (0.01, 0.02, 0.05):
     verdicts = [statistics.verdict((row.low, row.high), "equal", margin) for row in equal.itertuples()]
     print(f"margin {margin}: " + ", ".join(f"{verdicts.count(v)} {v}" for v in np.unique(verdicts)))
