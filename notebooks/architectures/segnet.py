@@ -129,7 +129,7 @@ def on_folds(name, a, b, protocol):
     """A row of U-Net runs minus SegNet runs with its interval; no row where folds are missing."""
     if set(a["split"]) != set(b["split"]):
         return {}
-    found = comparisons.compare(a, b, comparisons.run_variance(protocol)).difference
+    found = comparisons.compare(a, b, protocol).difference
     return {f"{name}, five folds": (found.mean, *found.interval())}
 
 
