@@ -203,6 +203,12 @@ comparisons.verdicts("architectures", "unet-over-segnet", "segnet-not-overfitted
 modern = comparisons.against("architectures", "U-Net", "modern")
 modern[modern.index.isin(["U-Net", "SegNet"])].style.format(precision=3, na_rep="")
 
+# %%
+healthy = comparisons.runs("architectures", "modern")
+for name, group in healthy[healthy["setting"].isin(["U-Net", "SegNet"])].groupby("setting"):
+    learnt = np.mean([results.mean_dice(f["dice_train"]) for f in group["record"] if "dice_train" in f])
+    print(f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}")
+
 # %% [markdown]
 # ## Live: what against where
 #
