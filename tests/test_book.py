@@ -6,11 +6,12 @@ What makes each test fail (each was seen to fail):
 - outputs: add an output to a cell of a committed .ipynb
 - contents: remove a line of _toc.yml, or name a page there that is not
 - first cell: change the address in one notebook
-- address: name it in a file that tools/address.py does not know, or drop one of those from its list; drop its
-  check of the form
+- address: name it in a file that tools/address.py does not know, or drop one of those from its list; drop
+  its check of the form
 - Colab's button: in _config.yml, change the branch or drop launch_buttons, and build
 - no tight pins: in pyproject.toml, torch==2.13.0 or numpy<3
 - workflows: misspell a make target in one, drop an action's version, or indent a line wrongly
+- questions: give one two answers that hold, or none
 - citation, changelog: change the version in CITATION.cff; rename the section [Unreleased]
 - short functions: add lines to a function in a notebook until it has eleven
 - exercises: rename a solution's label
@@ -23,7 +24,7 @@ What makes each test fail (each was seen to fail):
 - run beforehand: in execute(), add no notebook to the project
 - ignored files: git add -f a file under results/.locks
 - missing parts: in book_pages.py, do not disconnect mermaid, or name a part that is never missing
-- how long: in book_pages.py, do not connect say_how_long or fill_in_times, or sum only the first notebook's time
+- how long: in book_pages.py, do not connect say_how_long or fill_in_times, or sum only the first time
 """
 
 from __future__ import annotations
@@ -96,7 +97,8 @@ def test_the_first_code_cell_is_the_same_everywhere_and_names_the_address(path):
 def test_the_address_stands_alike_in_every_copy():
     assert yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"] == address()
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address()
-    known = [ROOT / "pyproject.toml", *address_tool.places(), *(p.with_suffix(".ipynb") for p in NOTEBOOKS)]
+    pairs = [p.with_suffix(".ipynb") for p in NOTEBOOKS]
+    known = [ROOT / "pyproject.toml", *address_tool.places(), *pairs]
     naming = {p for p in tracked() if p.suffix in TEXT and address() in p.read_text()}
     assert naming == set(known)
 
@@ -146,7 +148,8 @@ def targets() -> set[str]:
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
 def test_workflows_can_be_read_and_ask_make_for_what_it_knows(path):
     workflow = yaml.safe_load(path.read_text())
-    assert workflow["name"] == path.stem and workflow[True] and workflow["permissions"]  # YAML reads "on" as True
+    assert workflow["name"] == path.stem and workflow["permissions"]
+    assert workflow[True]  # what YAML makes of "on"
     for job in workflow["jobs"].values():
         assert job["runs-on"] and job["steps"]
         for step in job["steps"]:
@@ -156,8 +159,8 @@ def test_workflows_can_be_read_and_ask_make_for_what_it_knows(path):
 
 
 def test_what_pages_and_workflows_ask_of_make_is_there():
-    asked = {target for path in [*WORKFLOWS, ROOT / ".ci" / "run", ROOT / "README.md", *(ROOT / "book").glob("*.md")]
-             for target in re.findall(r"(?:^|`|: |=\w+ )make ([a-z-]+)", path.read_text(), re.M)}
+    pages = [*WORKFLOWS, ROOT / ".ci" / "run", ROOT / "README.md", *(ROOT / "book").glob("*.md")]
+    asked = {target for path in pages for target in re.findall(r"(?:^|`|: |=\w+ )make ([a-z-]+)", path.read_text(), re.M)}
     assert {"book", "test", "data"} <= asked <= targets()
 
 
@@ -184,6 +187,14 @@ def test_each_notebook_ends_with_something_to_try(path):
     exercises = re.findall(r"\{exercise\}.*\n# :label: (\S+)", text)
     assert exercises and exercises == re.findall(r"\{solution(?:-start)?\} (\S+)", text)
     assert text.index("## What to conclude") < text.index("## Try")
+
+
+@every_notebook
+def test_each_question_has_one_answer_that_holds(path):
+    for question in re.split(r"^# \*\*\d\.\*\* ", path.read_text(), flags=re.M)[1:]:
+        first_words = re.findall(r"</summary><p>(\w+)", question.replace("\n# ", " "))
+        assert len(first_words) == 3 == question.count('<details class="answer">')
+        assert first_words.count("Yes") == 1
 
 
 def test_class_colours_are_the_same_in_figures_and_pages():
@@ -237,15 +248,16 @@ def test_a_page_says_how_long_its_notebook_ran(tmp_path, monkeypatch):
     for name, code in (("still", "import time; time.sleep(1)"), ("trained", "fit = abs\nfit(1)")):
         cells = [nbformat.v4.new_markdown_cell("# A page"), nbformat.v4.new_code_cell(code)]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
-    (tmp_path / "index.md").write_text("# Times\n\nOne {runs}`still`, two {runs}`still trained`, on {{ machine }}.\n"
-                                       "\n```{toctree}\nstill\ntrained\n```\n")
+    (tmp_path / "index.md").write_text(
+        "# Times\n\nOne {runs}`still`, two {runs}`still trained`, on {{ machine }}.\n\n"
+        "```{toctree}\nstill\ntrained\n```\n")
     subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", tmp_path, tmp_path / "html"], check=True)
     said = r'<p class="how-long">Ran in (\d+) s on one core when this page was made(.*?)\.</p>'
     (still,), (trained,) = (re.findall(said, (tmp_path / "html" / f"{name}.html").read_text())
                             for name in ("still", "trained"))
     assert (still[1], trained[1]) == ("", ", a small training included")
-    one, two = re.search(r"One (\d+) s, two (\d+) s, on \d+ cores", (tmp_path / "html" / "index.html").read_text()
-                         ).groups()
+    page = (tmp_path / "html" / "index.html").read_text()
+    one, two = re.search(r"One (\d+) s, two (\d+) s, on \d+ cores", page).groups()
     assert one == still[0] and abs(int(two) - int(one) - int(trained[0])) <= 1
 
 
