@@ -148,7 +148,8 @@ def test_on_paper_stand_the_text_and_where_its_links_lead(page):
     style = f'<link rel="stylesheet" href="{(ASSETS / "book.css").as_uri()}">'
     text = '<p id="text">Text <a class="external" href="https://example.org/paper">link</a>.</p>'
     folded = '<details class="hide"><summary>Show the code</summary>code</details>'
-    opened = page(f'{style}<div class="bd-sidebar-primary">aside</div><main class="bd-article">{text}{folded}</main>')
+    aside = '<div class="bd-sidebar-primary">aside</div>'
+    opened = page(f'{style}{aside}<main class="bd-article">{text}{folded}</main>')
     for media, seen in (("screen", True), ("print", False)):
         opened.emulate_media(media=media)
         assert opened.locator("#text").is_visible()
