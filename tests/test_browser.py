@@ -8,6 +8,7 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
   cell gets its row and column; each of the four complaints of decode() dropped
 - keyboard: drop ``cells[n + step]?.focus()``
 - votes: in book.js, drop ``localStorage.setItem``
+- paper: in book.css, drop ``.bd-sidebar-primary``, ``details.hide:not([open])`` or the line of a.external
 """
 
 import json
@@ -141,3 +142,18 @@ def test_a_vote_is_kept_in_the_browser_and_met_again(page):
     assert opened.get_by_role("button", name="I would not").nth(1).get_attribute("aria-pressed") == "true"
     (line,) = opened.locator("#your-votes li").all()
     assert line.inner_text() == "Two. You would not have bet on it; verdict: contradicted."
+
+
+def test_on_paper_stand_the_text_and_where_its_links_lead(page):
+    style = f'<link rel="stylesheet" href="{(ASSETS / "book.css").as_uri()}">'
+    text = '<p id="text">Text <a class="external" href="https://example.org/paper">link</a>.</p>'
+    folded = '<details class="hide"><summary>Show the code</summary>code</details>'
+    aside = '<div class="bd-sidebar-primary">aside</div>'
+    opened = page(f'{style}{aside}<main class="bd-article">{text}{folded}</main>')
+    for media, seen in (("screen", True), ("print", False)):
+        opened.emulate_media(media=media)
+        assert opened.locator("#text").is_visible()
+        assert opened.locator(".bd-sidebar-primary").is_visible() is seen
+        assert opened.locator("details.hide").is_visible() is seen
+        after = opened.locator("a").evaluate("a => getComputedStyle(a, '::after').content")
+        assert ("https://example.org/paper" in after) is not seen
