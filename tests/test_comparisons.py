@@ -12,6 +12,7 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
 - A/A: in same_against_same(), ``replace=False`` -> ``replace=True``, or take ``fold[:2]`` each time
 - the family: in family_level(), ``largest = np.abs(errors).max(1)`` -> ``np.abs(errors)[:, 0]``
 - judged: in _answer(), ``sides[1]`` -> ``sides[0]``; in judge(), ``interval(wide)`` -> ``interval(level)``
+- chosen: in verdicts(), ``if ids else True`` -> ``if not ids else True``
 - endpoints: in of_run(), ``> float(number)`` -> ``< float(number)``; ``found["dice_last"] - at`` -> ``at``
 """
 
@@ -266,6 +267,16 @@ def test_claims_are_judged_from_records(trial):
     assert (tested["high"] - tested["low"])["better"] > (tested["high_alone"] - tested["low_alone"])["better"]
     experiments.EXPERIMENTS["trial"][10].path(store=store).unlink()
     assert comparisons.judge(store).set_index("id").loc["dead", "verdict"] == "not run yet"
+
+
+def test_verdicts_are_those_of_one_experiment_or_of_some_claims(trial):
+    store = trial({"a": 0.1, "b": 0.0})
+    (store / "claims.toml").write_text(CLAIMS)
+    found = comparisons.verdicts("trial", store=store)
+    assert found.index.tolist() == ["a beats b.", "a is slower.", "c learns nothing.", "RV is harder."]
+    some = comparisons.verdicts("trial", "better", "dead", store=store)
+    assert some["verdict"].to_dict() == {"a beats b.": "confirmed", "c learns nothing.": "not run yet"}
+    assert some.loc["a beats b.", "we found"] == found.loc["a beats b.", "we found"] != ""
 
 
 @pytest.mark.parametrize("endpoint, expected", [
