@@ -195,15 +195,15 @@ def predict(
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Option(help="final (the best), small (one network), a file in their format, or "
-                                       "a folder that train --out made.")],
+    model: Annotated[str, typer.Option(help="final (the best), small (one network), a file in their format, "
+                                       "or a folder that train --out made.")],
     out: Annotated[Path, typer.Option(help="ONNX file to write, such as small.onnx.")],
 ) -> None:
     """Write a network as one ONNX file, for programs without PyTorch and for browsers.
 
-    Its input "image" takes grey levels 0 to 255 as they are stored, float32 (N, 1, H, W), any number and size of
-    slices; normalisation and padding are inside. Its output "probability", float32 (N, 4, H, W), says how likely
-    background, RV, Myo and LV are; the largest is the label. With onnxruntime:
+    Its input "image" takes grey levels 0 to 255 as they are stored, float32 (N, 1, H, W), any number and
+    size of slices; normalisation and padding are inside. Its output "probability", float32 (N, 4, H, W),
+    says how likely background, RV, Myo and LV are; the largest is the label. With onnxruntime:
     InferenceSession("small.onnx").run(None, {"image": x})[0].argmax(1).
     """
     from cmrseg import ensemble

@@ -47,7 +47,8 @@ def one_pixel(value=200):
     one_pixel(101)[None], heart(3, 3)[0][None],
 ], ids=["five", "33x20", "200x200", "black", "white", "one pixel", "one pixel, barely", "3x3"])
 def test_onnxruntime_says_what_torch_says(file, images):
-    expected, found = ensemble.probabilities(ensemble.load(file), images), ask(file.with_suffix(".onnx"), images)
+    expected = ensemble.probabilities(ensemble.load(file), images)
+    found = ask(file.with_suffix(".onnx"), images)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.999
@@ -85,7 +86,8 @@ def test_it_is_one_file_and_names_no_path(file):
 @pytest.mark.parametrize(("change", "ways"), [
     ({"skips": "after", "scale": "raw"}, Ways()), ({"model": "segnet", "channels": (4, 8, 8)}, Ways()),
     ({"model": "alexnet", "channels": (4, 8, 8, 8, 8, 16)}, Ways()),
-    ({"model": "ning", "channels": (4, 8, 8)}, Ways()), ({"model": "final", "residual": True, "deep": 1}, Ways()),
+    ({"model": "ning", "channels": (4, 8, 8)}, Ways()),
+    ({"model": "final", "residual": True, "deep": 1}, Ways()),
     ({}, Ways((0.0, 10.0, -10.0), mirror=True)),
 ], ids=["report's U-Net", "SegNet", "AlexNet", "Ning", "final", "turned"])
 def test_every_network_and_every_way_to_look_can_be_exported(change, ways, tmp_path):
@@ -103,7 +105,7 @@ def test_the_command(command, mistake, model, tmp_path, monkeypatch):
     mistake("export", "--model", tmp_path / "none", "--out", tmp_path / "x.onnx", naming=tmp_path / "none")
     mistake("export", "--model", model, "--out", tmp_path, naming=tmp_path)
     called = []
-    monkeypatch.setattr(export, "export", lambda networks, out: (called.append(networks), out.write_bytes(b"1")))
+    monkeypatch.setattr(export, "export", lambda _, out: (called.append(1), out.write_bytes(b"1")))
     done = command("export", "--model", model, "--out", tmp_path / "x.onnx")
     assert done.status == 0 and str(tmp_path / "x.onnx") in done.out and called
     monkeypatch.setattr("cmrseg.cli.find_spec", lambda name: None)
