@@ -6,7 +6,6 @@ What makes each test fail (each was seen to fail), in cmrseg/export.py unless sa
   either place; in training.pad(), swap the two sizes
 - half: ``np.array_equal(half, values)`` -> ``True`` (a run's weights are then altered), or -> ``False``
 - paths: do not delete the nodes' ``metadata_props``
-- whole or not at all: in export(), ``write_bytes(out, ...)`` -> ``out.write_bytes(...)``
 """
 
 import numpy as np

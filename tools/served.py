@@ -83,7 +83,7 @@ def verdicts() -> dict:
     claims = [{
         "id": row["id"], "text": row["text"], "said": row["said"], "found": comparisons.in_words(row),
         "verdict": row["verdict"], "page": pages.get(row["source"].replace("_", "-")),
-        "about": row["source"].replace("_", " "),
+        "about": row["source"].replace("_", " ").capitalize(),
     } for row in found.to_dict("records")]
     return {"cards": cards(), "claims": claims}
 

@@ -121,7 +121,7 @@ export async function model(place, make) {
       throw error;
     }));
   const slider = (name, min, max, value, step) => {
-    const input = make("input", { type: "range", min, max, value, step });
+    const input = make("input", { type: "range", min, max, step, value });
     input.addEventListener("input", () => draw());
     return [make("label", {}, `${name} `, input), input];
   };

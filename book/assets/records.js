@@ -172,7 +172,8 @@ export async function scoreboard(place, make) {
   const [wordsLabel, words] = searcher(make, "only claims with", () => list());
   const says = make("p", { className: "explorer-says" });
   says.setAttribute("aria-live", "polite");
-  const rows = make("ul", { className: "claims" });
+  const rows = make("ul", { className: "claims", tabIndex: 0 }); // it scrolls, also without a mouse
+  rows.setAttribute("aria-label", "claims");
   const list = () => {
     const kept = claims.filter((c) => (!verdict.value || c.verdict === verdict.value) && (!page.value || subject(c) === page.value) && holds(`${c.text} ${c.said} ${c.verdict} ${subject(c)}`, words.value));
     says.textContent = `${kept.length} of ${claims.length} claims`;
