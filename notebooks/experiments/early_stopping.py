@@ -130,7 +130,7 @@ comparisons.verdicts("early-stopping")
 long, short = LONG["modern"], comparisons.runs("baseline", "modern")
 short = short[short["seed"] == 0]
 if len(long) == len(short):
-    found = comparisons.compare(long, short, comparisons.run_variance("modern")).difference
+    found = comparisons.compare(long, short, "modern").difference
     print("240 epochs minus 60: {:+.3f} ({:+.3f} to {:+.3f})".format(found.mean, *found.interval()))
 
 # %% [markdown]
