@@ -294,6 +294,8 @@ def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, mo
     monkeypatch.setattr(prepare, "VENDOR", tmp_path / "vendor")
     monkeypatch.setattr(prepare, "PACKAGES", {})
     monkeypatch.setattr(prepare, "execute", lambda: None)
+    made = []
+    monkeypatch.setattr(prepare.served, "make", made.append)
     for name in ("CMRSEG_DATA", "CMRSEG_BUDGET"):
         monkeypatch.delenv(name, raising=False)
     for folder in ("cmrseg", "results", "_build/.jupyter_cache"):
@@ -309,6 +311,7 @@ def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, mo
         change()
         prepare.main()
         assert cache.exists() is not goes
+    assert set(made) == {tmp_path / "_build" / "made"}
 
 
 def test_notebooks_run_once_beforehand(tmp_path, monkeypatch, capsys):

@@ -4,7 +4,7 @@
   alternative too, so that a caption is written once and also shows in Colab.
 - Thebe, which jupyter-book declares on every page and which wants a server elsewhere, is removed.
 - A page without vendored MathJax or mermaid says so instead of asking another host.
-- Roles that no longer mean anything to screen readers are mended.
+- Roles and lists that screen readers cannot make sense of are mended.
 - Under its title each notebook page says how long the notebook ran when the page was made. ``{runs}`` names
   notebooks, one or more, and shows the time of all together; ``{{ machine }}`` shows what they ran on.
 """
@@ -78,6 +78,9 @@ def mend_roles(app, pagename, templatename, context, doctree) -> None:
     """The bibliography is a list for screen readers too: its children must be the list's items."""
     if "body" in context:
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+    if pagename == "_modules/index":  # its lists stand in lists, and belong into their items
+        body = context["body"].replace("</li>\n<ul>", "\n<ul>")
+        context["body"] = body.replace("</ul><li>", "</ul></li>\n<li>")
 
 
 class runs(nodes.inline):
