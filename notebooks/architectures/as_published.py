@@ -167,9 +167,20 @@ for name in ("report", "replica"):
 # at all? What would you look at, and on which slices?
 # ```
 #
-# ```{solution} published-adam
+# ```{solution-start} published-adam
 # :class: dropdown
+# ```
+
+# %%
+found = comparisons.runs("optimiser").query("seed == 0 and setting in ('Adam', 'AdamW')")
+for name, group in found.groupby("setting"):
+    print(f"{name:>5}: training loss {group['loss'].mean():.4f}, Dice of held-out patients from "
+          f"{group['dice'].min():.3f} to {group['dice'].max():.3f} over {len(group)} folds")
+
+# %% [markdown]
 # No: a training loss says how well the slices at hand are remembered, and weight decay is *meant* to raise
 # it. Look at held-out patients, more than one training of each, and not at the patients whose score you
-# will report.
+# will report. The page [Optimiser](../experiments/optimiser) does.
+#
+# ```{solution-end}
 # ```
