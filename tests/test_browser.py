@@ -17,7 +17,8 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
 - painting: ``2 * both`` -> ``both``; in dab(), ``v * image.width + u`` -> ``u * image.width + v``; drop
   ``cursor.x = ...``
 - lazily: in model.js, call begin() at the end of model(); opacity: ``(1 - alpha) *`` dropped
-- experiments: in records.js, ``(1 / count(a, 0) + 1 / count(b, 0))`` -> ``1``; ``freedom - 1`` in
+- experiments: in records.js, ``/ count(setting, 0)`` dropped; ``a.network === b.network`` ->
+  ``true``; ``freedom - 1`` in
   quantile() -> ``freedom``; ``mixed =`` -> ``mixed = false &&``; ``order.down ? -1 : 1`` -> ``1``; in
   holds(), ``every`` -> ``some``
 - scoreboard: each of the three conditions in its list() dropped
@@ -422,23 +423,23 @@ def test_without_weights_nothing_is_made_of_them(tmp_path, monkeypatch):
 
 def test_two_settings_are_compared_as_the_package_does(visit, site):
     opened = visit("")
-    compare = """async ([data, protocol, a, b]) =>
-        (await import('/_static/records.js')).compare(a, b, data, protocol)"""
-    found, mixed = served.summary(), 0
+    compare = "async ([data, a, b]) => (await import('/_static/records.js')).compare(a, b, data)"
+    found, mixed, across = served.summary(), 0, 0
     for experiment in found["experiments"]:
         name, protocol = experiment["name"], experiment["protocol"]
-        table, variance = comparisons.runs(name, protocol), comparisons.run_variance(protocol)
+        table = comparisons.runs(name, protocol)
         table = table[table["split"].isin(experiments.FOLDS)]
         for a, b in zip(experiment["settings"], experiment["settings"][1:]):
             sides = [table[table["setting"] == s["name"]] for s in (a, b)]
             common = set(sides[0]["split"]) & set(sides[1]["split"])
-            expected = comparisons.compare(*(s[s["split"].isin(common)] for s in sides), variance).difference
-            seen = opened.evaluate(compare, [found, protocol, a, b])
+            sides = [side[side["split"].isin(common)] for side in sides]
+            expected = comparisons.compare(*sides, protocol).difference
+            seen = opened.evaluate(compare, [found, a, b])
             assert seen["mean"] == pytest.approx(expected.mean, abs=2e-4)
             if len(seen["each"]) > 2:
                 assert (seen["low"], seen["high"]) == pytest.approx(expected.interval(), abs=1e-3)
-            mixed += seen["unit"] == "folds"
-    assert mixed  # some runs of some setting collapsed
+            mixed, across = mixed + (seen["unit"] == "folds"), across + (a["network"] != b["network"])
+    assert mixed and across  # some runs of some setting collapsed; some settings are of two networks
 
 
 def test_student_quantiles(visit):

@@ -117,21 +117,23 @@ def summary() -> dict:
                 tables[name, protocol] = table
     patients = sorted({p for t in tables.values() for each in t["patients"] for p in each.index})
     rows = [{"name": name, "protocol": protocol, "settings": [
-        _setting(setting, group, patients) for setting, group in table.groupby("setting", sort=False)]}
+        _setting(setting, group, patients, protocol) for setting, group in table.groupby("setting", sort=False)]}
         for (name, protocol), table in tables.items()]
-    return {"patients": patients, "folds": data.FOLDS, "margin": statistics.MARGIN, "experiments": rows,
-            "run_variance": {protocol: _run_variance(protocol) for protocol in {p for _, p in tables}}}
+    return {"patients": patients, "folds": data.FOLDS, "margin": statistics.MARGIN, "experiments": rows}
 
 
-def _setting(name: str, table: pd.DataFrame, patients: list[int]) -> dict:
+def _setting(name: str, table: pd.DataFrame, patients: list[int], protocol: str) -> dict:
     dice = comparisons.by_patient(table).round(4).reindex(patients)
     folds = {split.removeprefix("fold"): [len(group), int(group["collapsed"].sum())]
              for split, group in table.groupby("split")}
-    return {"name": name, "folds": folds, "dice": [None if np.isnan(d) else float(d) for d in dice]}
+    network = table["record"].iloc[0]["config"]["model"]
+    return {"name": name, "folds": folds, "network": network, "luck": _luck(protocol, network),
+            "dice": [None if np.isnan(d) else float(d) for d in dice]}
 
 
-def _run_variance(protocol: str) -> tuple[float, int] | None:
+def _luck(protocol: str, network: str) -> tuple[float, int] | None:
+    """Variance between a network's seeds with its degrees of freedom; None where no network has several."""
     try:
-        return comparisons.run_variance(protocol)
+        return comparisons.run_variance(protocol, model=network)
     except BadInput:
         return None
