@@ -213,7 +213,8 @@ for level, block in enumerate(net.encoder):
     size, channels = 96 // 2**level, block[0].in_channels
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         block(torch.zeros(1, channels, size, size))
-    print(f"level {level}, {size:2} pixels wide: {counter.get_total_flops() / 2e6:4.1f} million multiply-adds, "
+    work = counter.get_total_flops() / 2e6
+    print(f"level {level}, {size:2} pixels wide: {work:4.1f} million multiply-adds, "
           f"{sum(p.numel() for p in block.parameters()) / 1e3:5.1f} thousand parameters")
 
 # %% [markdown]

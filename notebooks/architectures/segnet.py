@@ -72,8 +72,8 @@ axes[0].plot(columns - 32, rows - 32, "o", color=plots.SAID, markersize=1.5);
 
 # %% [markdown]
 # *The middle of a slice, in one channel after the first block of an untrained SegNet. Orange: the winner of
-# each square. Unpooled, three pixels of four are black, but what is bright lies where it was. The last picture
-# is the simplest convolution that fills the gaps.*
+# each square. Unpooled, three pixels of four are black, but what is bright lies where it was. The last
+# picture is the simplest convolution that fills the gaps.*
 
 # %%
 zeros = (unpooled == 0).float().mean().item()
