@@ -17,9 +17,9 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
 - painting: ``2 * both`` -> ``both``; in dab(), ``v * image.width + u`` -> ``u * image.width + v``; drop
   ``cursor.x = ...``
 - lazily: in model.js, call begin() at the end of model(); opacity: ``(1 - alpha) *`` dropped
-- experiments: in records.js, ``(1 / count(a, 0) + 1 / count(b, 0))`` -> ``1``; ``freedom - 1`` in
-  quantile() -> ``freedom``; ``mixed =`` -> ``mixed = false &&``; ``order.down ? -1 : 1`` -> ``1``; in
-  holds(), ``every`` -> ``some``
+- experiments: in records.js, ``1 / count(s, 0)`` -> ``1``; ``filter((s) => s.network === network)`` dropped;
+  ``freedom - 1`` in quantile() -> ``freedom``; ``mixed =`` -> ``mixed = false &&``;
+  ``order.down ? -1 : 1`` -> ``1``; in holds(), ``every`` -> ``some``
 - scoreboard: each of the three conditions in its list() dropped
 - book: give a button of a page no name; add an image from another host; make an element 500 pixels wide
 """
@@ -423,21 +423,23 @@ def test_two_settings_are_compared_as_the_package_does(visit, site):
     opened = visit("")
     compare = """async ([data, protocol, a, b]) =>
         (await import('/_static/records.js')).compare(a, b, data, protocol)"""
-    found, mixed = served.summary(), 0
+    found, mixed, networks = served.summary(), 0, 0
     for experiment in found["experiments"]:
         name, protocol = experiment["name"], experiment["protocol"]
-        table, variance = comparisons.runs(name, protocol), comparisons.run_variance(protocol)
+        table = comparisons.runs(name, protocol)
         table = table[table["split"].isin(experiments.FOLDS)]
         for a, b in zip(experiment["settings"], experiment["settings"][1:]):
             sides = [table[table["setting"] == s["name"]] for s in (a, b)]
             common = set(sides[0]["split"]) & set(sides[1]["split"])
-            expected = comparisons.compare(*(s[s["split"].isin(common)] for s in sides), variance).difference
+            sides = [side[side["split"].isin(common)] for side in sides]
+            expected = comparisons.compare(*sides, protocol).difference
             seen = opened.evaluate(compare, [found, protocol, a, b])
             assert seen["mean"] == pytest.approx(expected.mean, abs=2e-4)
             if len(seen["each"]) > 2:
                 assert (seen["low"], seen["high"]) == pytest.approx(expected.interval(), abs=1e-3)
             mixed += seen["unit"] == "folds"
-    assert mixed  # some runs of some setting collapsed
+            networks += a["network"] != b["network"]
+    assert mixed and networks  # some runs of some setting collapsed; some comparison is of two networks
 
 
 def test_student_quantiles(visit):

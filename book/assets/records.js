@@ -28,15 +28,18 @@ export function compare(a, b, { patients, folds, run_variance }, protocol) {
   const common = Object.keys(a.folds).filter((fold) => fold in b.folds);
   const count = (setting, what) => sum(common.map((fold) => setting.folds[fold][what]));
   const mixed = [a, b].some((s) => count(s, 1) && count(s, 1) < count(s, 0));
-  const known = run_variance[protocol];
+  const luck = [...new Set([a.network, b.network])].map((network) => {
+    const [known, freedom] = run_variance[protocol][network] ?? [NaN, NaN];
+    return [known * sum([a, b].filter((s) => s.network === network).map((s) => 1 / count(s, 0))), freedom];
+  });
   const on = (setting, fold) => setting.dice.filter((d, i) => d !== null && String(patients[i] % folds) === fold);
   const both = patients.map((p, i) => i).filter((i) => common.includes(String(patients[i] % folds)) && a.dice[i] !== null && b.dice[i] !== null);
   const d = mixed ? common.map((fold) => mean(on(a, fold)) - mean(on(b, fold))) : both.map((i) => a.dice[i] - b.dice[i]);
   const found = { mean: mean(d), each: d, unit: mixed ? "folds" : "patients", folds: common, runs: [count(a, 0), count(b, 0)], low: null, high: null };
-  if (d.length < 2 || (!mixed && !known)) return found;
-  const parts = mixed ? [variance(d) / d.length] : [variance(d) / d.length, known[0] * (1 / count(a, 0) + 1 / count(b, 0))];
-  const freedom = mixed ? d.length - 1 : sum(parts) ** 2 / (parts[0] ** 2 / (d.length - 1) + parts[1] ** 2 / known[1]);
-  const half = quantile(0.95, freedom) * Math.sqrt(sum(parts));
+  const parts = [[variance(d) / d.length, d.length - 1], ...(mixed ? [] : luck)];
+  const whole = sum(parts.map(([part]) => part));
+  if (d.length < 2 || Number.isNaN(whole)) return found;
+  const half = quantile(0.95, whole ** 2 / sum(parts.map(([part, freedom]) => part ** 2 / freedom))) * Math.sqrt(whole);
   return { ...found, low: found.mean - half, high: found.mean + half };
 }
 
