@@ -9,6 +9,7 @@ findings; :data:`CHECKS` lists those that warn.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +17,9 @@ import numpy as np
 from scipy.ndimage import binary_dilation, binary_fill_holes, label
 
 from cmrseg.data import (
-    CLASSES, SPLITS, BadInput, Slices, list_pngs, other_size, read_images, read_pngs, read_split,
+    CLASSES, SPLITS, BadInput, Slices, list_pngs, no_folder, other_size, read_images, read_pngs, read_split,
 )
-from cmrseg.likeness import copy_limit, likeness
+from cmrseg.likeness import copy_limit, likeness, negatives
 
 COARSEST = 16  # sizes that this does not divide are padded before they enter a network
 FAR = 3.5  # robust deviations from the median at which an outlier begins (Iglewicz and Hoaglin 1993)
@@ -49,7 +50,7 @@ def audit(folder: Path) -> tuple[list[BadInput], list[BadInput]]:
         Errors in the order of splits and numbers, and warnings, check by check.
     """
     errors, found = _read(Path(folder))
-    return errors, [finding for check in CHECKS for finding in check(found)]
+    return errors, [finding for check in CHECKS if found.places for finding in check(found)]
 
 
 def check(folder: Path) -> None:
@@ -67,13 +68,13 @@ def _read(folder: Path) -> tuple[list[BadInput], Folder]:
     """The errors of a folder, and what is healthy in it."""
     errors: list[BadInput] = []
     if not folder.is_dir():
-        errors.append(BadInput(folder, "no such folder", "Give a data root or a folder of slices"))
+        errors.append(no_folder(folder, "Give a data root or a folder of slices"))
         return errors, Folder([], [], [])
     places = [folder / split for split in SPLITS if (folder / split).is_dir()]
     images, masks = [], []
     if places:
-        errors += [BadInput(folder / split, "no such folder", "A data root holds train and val; test may be "
-                            "missing") for split in ("train", "val") if folder / split not in places]
+        errors += [no_folder(folder / split, "A data root holds train and val; test may be missing")
+                   for split in ("train", "val") if folder / split not in places]
         found = {place: read_split(folder, place.name, errors.append) for place in places}
         for place, s in found.items():
             images += _pictures(place / "image", "{}.png", s, s.images)
@@ -105,11 +106,69 @@ def _two_sizes(found: dict[Path, Slices]) -> Iterator[BadInput]:
 
 
 def foreign_files(found: Folder) -> Iterator[BadInput]:
-    """Pictures in a format that is not read."""
-    for folder in (inner for place in found.places for inner in (place, place / "image", place / "mask")):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    """Pictures in a format that is not read, or in a place; a table under another name."""
+    root = found.places[0]
+    for folder in _folders(found):
+        for path in sorted(folder.iterdir()):
             if path.suffix.lower() in (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm", ".nii"):
                 yield BadInput(path, "is not a PNG and is ignored", "Convert it to 8-bit grey PNG")
+            elif path.name.lower() == "patients.csv" != path.name:
+                yield BadInput(path, "is ignored: names count capitals", "Rename it to patients.csv")
+            elif path.is_dir() and folder.name in ("image", "mask") and not path.name.startswith("."):
+                yield BadInput(path, "is a folder in a folder of slices and is ignored", "Move it away")
+    if (root / "test" / "mask").is_dir():
+        yield BadInput(root / "test" / "mask", "is ignored: the test split is predicted, not scored",
+                       "Score predictions against it with evaluate")
+
+
+def _folders(found: Folder) -> list[Path]:
+    """Where slices are read, and the folders above them."""
+    inner = [place / kind for place in found.places for kind in ("image", "mask")]
+    return found.places + [folder for folder in inner if folder.is_dir()]
+
+
+def outer_links(found: Folder) -> Iterator[BadInput]:
+    """Links that lead out of the folder."""
+    root = found.places[0].resolve()
+    for path in [*_folders(found)[1:], *(p.path for p in found.images + found.masks)]:
+        if path.is_symlink() and root not in (there := path.resolve()).parents:
+            yield BadInput(path, f"is a link out of the folder, to {there}",
+                           "Copy what it points to: the link breaks when the folder moves")
+
+
+def shared_patients(found: Folder) -> Iterator[BadInput]:
+    """Patients in two splits, by their table or (without one) by their number."""
+    first: dict[int, Path] = {}
+    for path, _, patient in found.images:
+        other = first.setdefault(patient, path)
+        if other.parent != path.parent:
+            yield BadInput(path, f"is of patient {patient}, as is {other}", "Keep a patient on one side of every "
+                           "split; patients.csv says who is who, without it each number is a patient")
+
+
+def inverted_images(found: Folder) -> Iterator[BadInput]:
+    """Images whose cavity is darker than its wall, or that look like the negative of the others."""
+    images, seen = {path: image for path, image, _ in found.images}, {}
+    for path, mask, _ in found.masks:
+        its = path.parent.parent / "image" / path.name.replace("_mask", "")
+        if its in images and (mask == 2).any() and _around(mask, 3)[2] > 0.5:
+            seen[its] = bool(images[its][mask == 3].mean() < images[its][mask == 2].mean())
+    if len(images) >= ENOUGH:
+        for i in negatives([image for _, image, _ in found.images]):
+            seen.setdefault(found.images[i].path, True)
+    yield from _each_or_all(seen, "dark where blood should be bright: inverted", "Invert the grey levels, if "
+                            "it is cine MR; else see that all slices are of one kind")
+
+
+def _each_or_all(seen: dict[Path, bool], problem: str, cure: str) -> Iterator[BadInput]:
+    """A finding for each file, or one for a folder most of whose files have it."""
+    for folder in dict.fromkeys(path.parent for path in seen):
+        here = [path for path in seen if path.parent == folder]
+        bad = [path for path in here if seen[path]]
+        if len(bad) > 3 and len(bad) > len(here) / 2:
+            yield BadInput(folder, f"{len(bad)} of {len(here)} files are {problem}", cure)
+        else:
+            yield from (BadInput(path, f"is {problem}", cure) for path in bad)
 
 
 def blank_images(found: Folder) -> Iterator[BadInput]:
@@ -177,8 +236,9 @@ def islands(found: Folder) -> Iterator[BadInput]:
             pieces, count = label(mask == c, NEIGHBOURS)
             if count > 1:
                 sizes = sorted(np.bincount(pieces.flat)[1:])[:-1]
-                yield BadInput(path, f"has {CLASSES[c]} in {count} pieces, the smaller of "
-                               f"{', '.join(map(str, sizes))} px", "Look for stray pixels")
+                shown = ", ".join(map(str, sizes[:6])) + (", ..." if len(sizes) > 6 else "")
+                yield BadInput(path, f"has {CLASSES[c]} in {count} pieces, the smaller of {shown} px",
+                               "Look for stray pixels")
 
 
 def holes(found: Folder) -> Iterator[BadInput]:
@@ -189,6 +249,36 @@ def holes(found: Folder) -> Iterator[BadInput]:
             around = np.unique(mask[binary_dilation(pieces == n) & (pieces != n)])
             yield BadInput(path, f"has a hole of {(pieces == n).sum()} px in "
                            f"{' and '.join(CLASSES[c] for c in around)}", "Fill it, if nobody meant it")
+
+
+def swapped_classes(found: Folder) -> Iterator[BadInput]:
+    """Masks in which another class lies within another than the LV within the myocardium."""
+    seen: dict[tuple[int, int], set[Path]] = {}
+    for path, mask, _ in found.masks:
+        around = {c: _around(mask, c) for c in (1, 2, 3)}
+        inner, outer = max(permutations((1, 2, 3), 2), key=lambda pair: around[pair[0]][pair[1]])
+        if around[inner][outer] > 0.8 and around[3][2] < 0.5:
+            seen.setdefault((inner, outer), set()).add(path)
+    for (inner, outer), files in seen.items():
+        yield from _each_or_all(
+            {path: path in files for path, _, _ in found.masks},
+            f"labelled {CLASSES[inner]} inside, {CLASSES[outer]} around it",
+            "It should be LV inside, Myo around it: 0 background, 1 RV, 2 Myo, 3 LV")
+
+
+def _around(mask: np.ndarray, c: int) -> np.ndarray:
+    """Shares (4,) of the classes among the pixels that touch class ``c``; zeros if there are none."""
+    ring = binary_dilation(mask == c, NEIGHBOURS) & (mask != c)
+    return np.bincount(mask[ring], minlength=4) / max(ring.sum(), 1)
+
+
+def same_masks(found: Folder) -> Iterator[BadInput]:
+    """Masks that are another one's copy, pixel by pixel."""
+    first: dict[bytes, Path] = {}
+    for path, mask, _ in found.masks:
+        other = first.setdefault(mask.tobytes(), path)
+        if other != path and mask.any():
+            yield BadInput(path, f"is the same mask as {other}", "Look which of the two images it belongs to")
 
 
 def odd_sizes(found: Folder) -> Iterator[BadInput]:
@@ -221,6 +311,6 @@ def near_duplicates(found: Folder) -> Iterator[BadInput]:
 
 
 CHECKS: tuple[Callable[[Folder], Iterator[BadInput]], ...] = (
-    foreign_files, blank_images, padded_images, odd_grey_levels,
-    missing_classes, islands, holes, odd_sizes, near_duplicates,
+    foreign_files, outer_links, shared_patients, blank_images, padded_images, odd_grey_levels, inverted_images,
+    missing_classes, swapped_classes, islands, holes, same_masks, odd_sizes, near_duplicates,
 )

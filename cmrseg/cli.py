@@ -108,8 +108,9 @@ def train(
     fingerprint = (train_slices + held_out).fingerprint
     if finished:
         training.require_same(out / training.CONFIG, training.read_config(out / training.CONFIG), config)
-        if json.loads((out / RECORD).read_text())["fingerprint"] != fingerprint:
+        if results.read(out / RECORD)["fingerprint"] != fingerprint:
             raise BadInput(out / RECORD, "was made with other slices", "Train into another --out")
+        (out / training.CHECKPOINT).unlink(missing_ok=True)
         print(f"{out} holds this run already, finished")
         return
     if threads:
@@ -126,7 +127,7 @@ def train(
             print(f"epoch {history['epoch'][-1]}/{config.epochs} loss {history['loss'][-1]:.4f} "
                   f"val Dice {shown}", file=sys.stderr, flush=True)
 
-    with _hint(lambda: _stopped(out)), bar:
+    with _hint(lambda: _stopped(out)), _alone(out), bar:
         run = training.fit(config, train_slices, held_out, out=out, resume=resume,
                            precision=precision.value, progress=show)
         found = results.record(run, train_slices, held_out, "val", fingerprint, preset.value)
@@ -153,6 +154,26 @@ def _claim(out: Path, resume: bool) -> bool:
         cure = "Choose another --out, or remove it" + ("" if finished else ", or add --resume")
         raise BadInput(out, f"holds {what} run", cure)
     return finished
+
+
+@contextmanager
+def _alone(out: Path):
+    """Keep other processes out of a folder that is trained into, and what killed ones left."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BadInput(out, "another process is training into it", "Wait for it, or choose another --out"
+                       ) from None
+    try:
+        for torn in out.glob(".*.part"):
+            torn.unlink(missing_ok=True)
+        yield
+    finally:
+        (out / ".lock").unlink(missing_ok=True)
+        lock.release()
 
 
 def _stopped(out: Path) -> str:
@@ -189,7 +210,8 @@ def predict(
         total=len(found), desc="predict", unit="slice", disable=None
     ) as bar:
         masks = ensemble.predict(networks, found.images, progress=bar.update)
-    _write_masks(dict(zip(found.names, masks)), out)
+    with _hint(lambda: f"stopped; the masks in {out} are whole, but not all: predict again"):
+        _write_masks(dict(zip(found.names, masks)), out)
     print(f"{len(masks)} masks are in {out}")
 
 
@@ -433,9 +455,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
-    except BadInput as problem:
-        sys.exit(_complain(str(problem)))
-    except FloatingPointError as problem:
+    except (BadInput, FloatingPointError) as problem:
         sys.exit(_complain(str(problem)))
     except typer.Exit as exit_:
         sys.exit(exit_.exit_code)

@@ -270,13 +270,14 @@ def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def verdicts(name: str, store: Path = results.STORE) -> pd.DataFrame:
-    """The claims about one experiment, in words: claim -> what was said, what we found, verdict.
+def verdicts(name: str, *ids: str, store: Path = results.STORE) -> pd.DataFrame:
+    """The claims about one experiment (with ``ids``: only those), in words: claim -> what was said, what we
+    found, verdict.
 
     Intervals are the wide ones that hold together for all claims.
     """
     found = judge(store)
-    found = found[found["experiment"] == name]
+    found = found[(found["experiment"] == name) & (found["id"].isin(ids) if ids else True)]
     shown = [in_words(row) for row in found.to_dict("records")]
     return pd.DataFrame({"the report said": found["said"].tolist(), "we found": shown,
                          "verdict": found["verdict"].tolist()}, index=found["text"].tolist())

@@ -16,7 +16,10 @@ import hashlib
 import io
 import os
 import re
+import warnings
+import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -32,15 +35,20 @@ ACDC96_URL = (
     "https://raw.githubusercontent.com/AlexandruNst/CNN-Image-Segmentation/"
     "030cfbd53a39eab3d2e7c01c4c4a5a65ba15fb6d/data/"
 )
-NAME = re.compile(r"cmr(\d+)(_mask)?\.png")
+NAME = re.compile(r"cmr([0-9]{1,9})(_mask)?\.png")
+LARGEST = 4096  # pixels of a side; a larger picture is no slice, and may be a decompression bomb
 
 
 class BadInput(ValueError):
     """A user's file or folder is not what it should be: which one, what is wrong, what cures it."""
 
     def __init__(self, file, problem: str, cure: str):
-        super().__init__(f"{file}: {problem}. {cure}.")
+        said = f"{file}: {problem}. {cure}."
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in said))  # one line
         self.file, self.problem, self.cure = str(file), problem, cure
+
+    def __reduce__(self):  # so that a worker's complaint reaches its parent
+        return BadInput, (self.file, self.problem, self.cure)
 
 
 @dataclass(frozen=True)
@@ -102,25 +110,58 @@ def read_png(path: Path, mask: bool = False) -> np.ndarray:
     if not path.is_file():
         raise BadInput(path, f"no such {kind}", "Check the path, or put the file there")
     try:
-        with Image.open(path) as picture:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            depth = file.read(25)[-1:]  # where a PNG says how many bits a channel has
+            file.seek(0)
+            picture = Image.open(file)
             if picture.format != "PNG":
                 raise BadInput(path, f"a {picture.format} file with the name of a PNG",
                                "Save it as PNG: renaming does not convert it")
-            if picture.mode != "L":
-                raise BadInput(path, f"expected 8-bit grey, found {_MODES.get(picture.mode, picture.mode)}",
+            if max(picture.size) > LARGEST:
+                raise Image.DecompressionBombError
+            found = _MODES.get(picture.mode, picture.mode)
+            if picture.mode == "L" and depth != b"\x08":  # Pillow would stretch it to 8 bits
+                found = f"{depth[0]}-bit grey"
+            if found != "L":
+                raise BadInput(path, f"expected 8-bit grey, found {found}",
                                "Convert it to 8-bit grey" + (" label values 0-3" if mask else ""))
+            if getattr(picture, "n_frames", 1) > 1:
+                raise BadInput(path, f"holds {picture.n_frames} pictures", "Store each in a file of its own")
             pixels = np.array(picture)
+            file.seek(0)
+            if _lacks_rows(file.read(), *picture.size):
+                raise ValueError
     except BadInput:
         raise
-    except Image.DecompressionBombError:
-        raise BadInput(path, "far too large for a slice", "Crop or resample it") from None
-    except (OSError, SyntaxError, ValueError):
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise BadInput(path, f"far too large for a slice: over {LARGEST} pixels a side",
+                       "Crop or resample it") from None
+    except (OSError, SyntaxError, ValueError, zlib.error):
         # Pillow reports a torn PNG as OSError, SyntaxError or ValueError, by where it is torn.
         raise BadInput(path, "not a readable PNG (truncated or damaged)",
                        "Copy or download it again") from None
     if mask and pixels.max(initial=0) > 3:
         raise _wrong_labels(path, np.unique(pixels))
     return pixels
+
+
+# Adam7: where the seven passes of an interlaced PNG begin, and their steps (x, y, by, by).
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
+
+def _lacks_rows(content: bytes, width: int, height: int) -> bool:
+    """Whether fewer rows are in an 8-bit grey PNG than it says; Pillow would leave the others black."""
+    packed, at = b"", 8
+    while at < len(content):
+        size = int.from_bytes(content[at : at + 4])
+        packed += content[at + 8 : at + 8 + size] if content[at + 4 : at + 8] == b"IDAT" else b""
+        at += size + 12
+    sides = [(width, height)] if not content[28] else [
+        ((width - x + dx - 1) // dx, (height - y + dy - 1) // dy) for x, y, dx, dy in _PASSES]
+    needed = sum((1 + w) * h for w, h in sides if w)  # each row begins with the number of its filter
+    return len(zlib.decompressobj().decompress(packed, needed)) < needed
 
 
 _MODES = {"RGB": "RGB colour", "RGBA": "RGB colour with alpha", "P": "a colour palette",
@@ -132,6 +173,8 @@ def _wrong_labels(path: Path, values: np.ndarray) -> BadInput:
     shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
     if set(values) <= {0, 85, 170, 255}:
         cure = "These are labels stretched for viewing: divide by 85"
+    elif len(values) > 20:
+        cure = "It looks like an image: are image and mask swapped"
     else:
         cure = "Store labels, not colours: 0 background, 1 RV, 2 Myo, 3 LV"
     return BadInput(path, f"mask values {shown}, expected 0-3", cure)
@@ -152,7 +195,7 @@ def list_pngs(folder: Path, mask: bool = False, report: Report = _raise) -> dict
     """
     folder, pattern = Path(folder), "cmrN_mask.png" if mask else "cmrN.png"
     if not folder.is_dir():
-        report(BadInput(folder, "no such folder", f"It should hold files named {pattern}"))
+        report(no_folder(folder, f"It should hold files named {pattern}"))
         return {}
     found: dict[int, Path] = {}
     for path in sorted(folder.iterdir()):
@@ -172,12 +215,27 @@ def list_pngs(folder: Path, mask: bool = False, report: Report = _raise) -> dict
     return dict(sorted(found.items()))
 
 
+def no_folder(folder: Path, cure: str) -> BadInput:
+    """The complaint about a folder that is not there; perhaps capitals are to blame."""
+    around = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    like = next((path.name for path in around if path.name.lower() == folder.name.lower()), None)
+    problem = ("no such folder" if like is None else "is not a folder" if like == folder.name
+               else f"no such folder, but there is {like}")
+    return BadInput(folder, problem, cure)
+
+
 def read_pngs(paths: dict[int, Path], mask: bool = False, report: Report = _raise):
     """Read files of one size: ``{number: uint8 (H, W)}``, without those that were reported."""
     arrays: dict[int, np.ndarray] = {}
     for number, path in paths.items():
         try:
-            arrays[number] = read_png(path, mask)
+            pixels = read_png(path, mask)
+            if not mask and pixels.size == 1:
+                raise BadInput(path, "is a single pixel", "Look at the original")
+            if not mask and 0 < pixels.max() <= 3:
+                raise BadInput(path, "has grey levels 0-3 only: a mask, or an image of other units",
+                               "Store grey levels 0-255; are image and mask swapped")
+            arrays[number] = pixels
         except BadInput as problem:
             report(problem)
     shapes = [array.shape for array in arrays.values()]
@@ -273,25 +331,32 @@ def patients_of(paths: dict[int, Path]) -> np.ndarray:
         return np.array([(number + 1) // 2 for number in paths], dtype=np.int64)
     folder = next(iter(paths.values())).parent
     for place in (folder, folder.parent, folder.parent.parent):
-        if (place / "patients.csv").is_file():
+        if os.path.lexists(place / "patients.csv"):
             return _patients_from(place / "patients.csv", paths)
     return np.array(list(paths), dtype=np.int64)
 
 
 def _patients_from(table: Path, paths: dict[int, Path]) -> np.ndarray:
-    cure = "It needs the columns image,patient: cmr1,1"
+    cure, patient = "It needs the columns image,patient: cmr1,1", {}
     try:
-        with table.open(newline="") as file:
-            patient = {Path(row["image"]).stem: row["patient"] for row in csv.DictReader(file)}
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = [(Path(row["image"]).stem, row["patient"].strip()) for row in csv.DictReader(file)]
+        for image, who in rows:
+            if not who or patient.setdefault(image, who) != who:
+                said = f"gives {image} two patients, {patient[image]} and {who}" if who else (
+                    f"gives {image} no patient")
+                raise BadInput(table, said, "Keep one line for each image")
         ids = [patient[p.stem.removesuffix("_mask")] for p in paths.values()]
-        if not all(i.isdigit() for i in ids):  # names such as P-017: number them
-            order = {name: n for n, name in enumerate(sorted(set(patient.values())), start=1)}
-            ids = [order[i] for i in ids]
-        return np.array(ids, dtype=np.int64)
     except KeyError as missing:
         raise BadInput(table, f"has no entry {missing}", cure) from None
-    except (ValueError, TypeError, AttributeError, csv.Error):
+    except BadInput:
+        raise
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error):
         raise BadInput(table, "is not a table of images and patients", cure) from None
+    if not all(re.fullmatch("[0-9]{1,18}", who) for who in patient.values()):  # names such as P-017
+        order = {name: n for n, name in enumerate(sorted(set(patient.values())), start=1)}
+        ids = [order[i] for i in ids]
+    return np.array(ids, dtype=np.int64)
 
 
 def _sha256(path: Path) -> str:
@@ -426,8 +491,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
+    except OSError as problem:
+        raise OSError(problem.errno, problem.strerror, str(path)) from None  # a full disk names no file
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -143,6 +143,9 @@ def find(model: str) -> Ensemble:
         return load(WEIGHTS / f"{model}.safetensors")
     if model.endswith(".safetensors") and not Path(model).is_dir():
         return load(Path(model))
+    if Path(model).is_file():
+        raise BadInput(model, "is not opened: only .safetensors files are, since a pickle (.pt, .pth) can run "
+                       "code of its maker's", "Give final, small, or a folder that train --out made")
     run = training.load(Path(model))
     return Ensemble([run.model], run.config)
 
@@ -183,16 +186,14 @@ def load(path: Path) -> Ensemble:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         config = TrainConfig.from_dict(notes["config"])
         ways = Ways(tuple(notes["ways"]["turns"]), notes["ways"]["mirror"], notes["ways"]["clean"])
-        models = [_restored(config, tensors, f"{number}.") for number in range(notes["networks"])]
+        models = [training.restored(config, {n.removeprefix(f"{number}."): t for n, t in tensors.items()
+                                             if n.startswith(f"{number}.")})
+                  for number in range(notes["networks"])]
     except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError, IndexError, OSError):
         raise BadInput(path, "is damaged, or not an ensemble of networks", cure) from None
+    if not models or not all(map(training.finite, models)):
+        raise BadInput(path, "holds no network, or weights that are no numbers", cure)
     return Ensemble(models, config, ways)
-
-
-def _restored(config: TrainConfig, tensors: dict[str, Tensor], prefix: str) -> nn.Module:
-    model = build(config)
-    model.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
-    return model.eval()
 
 
 def _sums(folder: Path) -> dict[str, str]:

@@ -420,10 +420,18 @@ def missing(
             and (retry or not failure(p, fingerprint, store).is_file())]
 
 
+def look_at(plan: list[Planned], fingerprint: str, store: Path = results.STORE) -> None:
+    """Raise BadInput for the first record of a plan that is torn, edited, or of a newer version."""
+    for path in {p.path(fingerprint, store) for p in plan}:
+        if path.is_file():
+            results.read(path)
+
+
 def overview(name: str, protocol: str, store: Path = results.STORE) -> dict:
     """What an experiment has and lacks under one protocol, on the real slices: counts."""
     plan = [p for p in EXPERIMENTS[name] if p.protocol == protocol]
     plan = list({p.path(ACDC96, store): p for p in plan}.values())
+    look_at(plan, ACDC96, store)
     lacking = len(missing(plan, ACDC96, store))
     failed = len(missing(plan, ACDC96, store, retry=True)) - lacking
     return {"experiment": name, "protocol": protocol, "settings": len({p.setting for p in plan}),
@@ -450,6 +458,8 @@ def run_one(
                 return path
             try:
                 found = _measure(planned, source, store, precision)
+            except data.BadInput:  # nothing that trying again would show
+                raise
             except (ArithmeticError, RuntimeError, ValueError) as error:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 reason = {"key": path.stem, "setting": planned.setting, "reason": str(error)}
@@ -532,9 +542,14 @@ def run_missing(
 
     Returns:
         How many runs are still missing.
+
+    Raises:
+        BadInput: a record in the store, or a file that a run needs, is damaged.
+        OSError: a worker could not write, such as on a full disk.
     """
     deadline = None if limit_minutes is None else time.time() + 60 * limit_minutes
     fingerprint = data.load(source, "labelled").fingerprint
+    look_at(plan, fingerprint, store)
     todo = missing(plan, fingerprint, store, retry)
 
     def show() -> None:
@@ -556,7 +571,8 @@ def run_missing(
 def _start_local(todo: list[Planned], source: str, store: Path, deadline: float | None, workers: int):
     """Start processes; returns two functions: are any still running, and stop them."""
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_work, args=(todo, source, store, deadline), daemon=True)
+    troubles = context.SimpleQueue()
+    processes = [context.Process(target=_work, args=(todo, source, store, deadline, troubles), daemon=True)
                  for _ in range(workers)]
     for process in processes:
         process.start()
@@ -566,10 +582,16 @@ def _start_local(todo: list[Planned], source: str, store: Path, deadline: float 
             process.terminate()  # on Ctrl-C; a worker that is through does not mind
             process.join()
 
-    return lambda: any(process.is_alive() for process in processes), stop
+    def running() -> bool:
+        alive = any(process.is_alive() for process in processes)
+        if not troubles.empty():
+            raise troubles.get()
+        return alive
+
+    return running, stop
 
 
-def _work(todo: list[Planned], source: str, store: Path, deadline: float | None) -> None:
+def _work(todo: list[Planned], source: str, store: Path, deadline: float | None, troubles) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends its workers
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
@@ -577,7 +599,11 @@ def _work(todo: list[Planned], source: str, store: Path, deadline: float | None)
     for planned in todo:
         if deadline is not None and time.time() > deadline:
             return
-        run_one(planned, source, store)
+        try:
+            run_one(planned, source, store)
+        except (data.BadInput, OSError) as problem:  # the other runs would meet it too
+            troubles.put(problem)
+            return
 
 
 def _die_with(parent) -> None:

@@ -13,6 +13,17 @@ FAMILY, TWIN = 0.8, 0.97  # less likeness than FAMILY is never called a copy, mo
 FEW = 200  # pairs of strangers from which nothing can be told about their likeness
 
 
+NEGATIVE = -0.4  # an image that resembles the usual one less than this is its negative; most lie near +0.6
+
+
+def negatives(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Positions of the pictures that look like the negative of the usual one."""
+    small = _thumbnails(_by_shape(images))
+    usual = np.median(small, axis=0)
+    usual -= usual.mean()
+    return np.flatnonzero(small @ (usual / (np.linalg.norm(usual) + 1e-3)) < NEGATIVE)
+
+
 def likeness(images: Sequence[np.ndarray]) -> np.ndarray:
     """Likeness of every picture with every other, float32 (N, N): 1 for a copy, about 0 by chance.
 
@@ -20,9 +31,7 @@ def likeness(images: Sequence[np.ndarray]) -> np.ndarray:
     zoomed by 8 % and shifted by 1.5 % of the width to all sides and the best fit counts: copies that were
     moved by two pixels of 96, or rescaled by a tenth, are copies still. Pictures may differ in size.
     """
-    shapes = np.array([image.shape for image in images])
-    groups = [(which, np.stack([images[i] for i in which]).astype(np.float32))
-              for shape in np.unique(shapes, axis=0) for which in [np.flatnonzero((shapes == shape).all(1))]]
+    groups = _by_shape(images)
     plain = _thumbnails(groups)
     best = np.full((len(images), len(images)), -1, np.float32)
     for view in ((zoom, down, right) for zoom in ZOOMS for down in SHIFTS for right in SHIFTS):
@@ -30,6 +39,13 @@ def likeness(images: Sequence[np.ndarray]) -> np.ndarray:
         for rows in np.array_split(np.arange(len(plain)), len(plain) // 1000 + 1):
             best[rows] = np.maximum(best[rows], plain[rows] @ moved.T)
     return np.maximum(best, best.T)
+
+
+def _by_shape(images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pictures of one size together: their positions (n,) and float32 (n, H, W)."""
+    shapes = np.array([image.shape for image in images])
+    return [(which, np.stack([images[i] for i in which]).astype(np.float32))
+            for shape in np.unique(shapes, axis=0) for which in [np.flatnonzero((shapes == shape).all(1))]]
 
 
 def _thumbnails(groups, zoom: float = 1, down: float = 0, right: float = 0) -> np.ndarray:

@@ -18,7 +18,7 @@ import torch
 
 from cmrseg import data, ensemble, metrics, trust
 from cmrseg.data import BadInput, Slices
-from cmrseg.ensemble import Ensemble
+from cmrseg.ensemble import Ensemble, Ways
 from cmrseg.training import Run, TrainConfig, predict, write_text
 
 VERSION = 1
@@ -153,17 +153,35 @@ def read(path: Path) -> dict:
     """One record.
 
     Raises:
-        BadInput: a torn file, or a record of a newer version.
+        BadInput: a torn file, a record of a newer version, or one that was edited or renamed: its key is
+            not that of its configuration, split, seed and slices, or its Dice not that of its table.
     """
+    again = "Restore it, or remove it; the sweep will make it again"
     try:
         found = json.loads(path.read_text())
-        newer = found["version"] > VERSION
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BadInput(path, "is not a record", "Remove it; the sweep will make it again") from None
-    if newer:
-        raise BadInput(path, f"is of version {found['version']}, newer than this package",
-                       "Update cmrseg")
+        if found["version"] > VERSION:
+            raise BadInput(path, f"is of version {found['version']}, newer than this package", "Update cmrseg")
+        config = TrainConfig.from_dict(found["config"])
+        dice = _number(metrics.mean(_floats(found["images"]["dice"])))
+        fits = found["key"] == _key(found, config) and found["seed"] == config.seed
+    except BadInput:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise BadInput(path, "is not a record", again) from None
+    if not fits or path.stem not in (found["key"], "record"):  # train writes one as record.json
+        raise BadInput(path, "was edited or renamed: its key does not fit what it says it is", again)
+    if not np.isclose(dice or -1, found["dice_last"] or -1):
+        raise BadInput(path, f"was edited: its Dice is {found['dice_last']}, of its table {dice}", again)
     return found
+
+
+def _key(found: dict, config: TrainConfig) -> str:
+    """What a record is filed under, by its contents."""
+    trained = config.key(found["split"], found["fingerprint"])
+    if (ways := found.get("ways")) is None:
+        return trained
+    looking = Ways(tuple(ways["turns"]), ways["mirror"], ways["clean"])
+    return looking.key(trained, ways["seeds"], ways["shift"])
 
 
 def path_of(protocol: str, key: str, store: Path = STORE) -> Path:

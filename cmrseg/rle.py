@@ -8,16 +8,16 @@ three rows ``cmrN_mask1``, ``cmrN_mask2``, ``cmrN_mask3`` (RV, Myo, LV) for each
 from __future__ import annotations
 
 import csv
-import os
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 
-from cmrseg.data import BadInput
+from cmrseg.data import BadInput, write_bytes
 
 HEADER = ["id", "encoding"]
-ROW = re.compile(r"(cmr(0|[1-9][0-9]*))_mask([123])")
+ROW = re.compile(r"(cmr(0|[1-9][0-9]{0,8}))_mask([123])")
 
 
 def encode(mask: np.ndarray) -> str:
@@ -52,16 +52,12 @@ def write_submission(masks: dict[str, np.ndarray], path: Path) -> None:
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "not a plain file"
         raise BadInput(path, f"is {kind}", "Give a file to write")
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(HEADER)
-            for name, mask in masks.items():
-                writer.writerows([f"{name}_mask{c}", encode(mask == c)] for c in (1, 2, 3))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    for name, mask in masks.items():
+        writer.writerows([f"{name}_mask{c}", encode(mask == c)] for c in (1, 2, 3))
+    write_bytes(path, text.getvalue().encode())
 
 
 def read_submission(path: Path, shape: tuple[int, int] = (96, 96)) -> dict[str, np.ndarray]:

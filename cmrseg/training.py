@@ -22,7 +22,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from cmrseg import metrics
@@ -158,7 +159,8 @@ def fit(
     Raises:
         ValueError: one of ``start`` and ``config.start`` without the other.
         BadInput: a checkpoint that is damaged, of another configuration or of other slices.
-        FloatingPointError: the loss is no longer a number.
+        FloatingPointError: the loss or a weight is no longer a number; the message names the epoch, the
+            slices and the last good checkpoint.
     """
     if bool(config.start) != (start is not None):
         raise ValueError(f"start={config.start!r} in the configuration, and "
@@ -186,7 +188,14 @@ def fit(
             _restore(Path(out) / CHECKPOINT, run, model, optimiser, rng, train.fingerprint)
         before, started = (run.seconds, run.cpu_seconds), (time.perf_counter(), time.process_time())
         for epoch in range(len(run.history["epoch"]) + 1, config.epochs + 1):
-            loss = _train_epoch(run, model, optimiser, images, labels, epoch, rng)
+            try:
+                loss = _train_epoch(run, model, optimiser, images, labels, epoch, rng)
+            except _Diverged as problem:
+                names = ", ".join(train.names[i] for i in sorted({n % len(train) for n in problem.slices}))
+                good = f"{Path(out) / CHECKPOINT} is of epoch {epoch - 1}" if out is not None and epoch > 1 else (
+                    "there is none")
+                raise FloatingPointError(f"{problem} in epoch {epoch}, batch of {names}. Try a smaller learning "
+                                         f"rate, look at these slices; last good checkpoint: {good}") from None
             scored = epoch in scored_epochs(config.epochs)
             _append(run.history, epoch=epoch, loss=loss, lr=optimiser.param_groups[0]["lr"],
                     dice=_score(run, held_out) if scored and held_out is not None else None,
@@ -235,10 +244,22 @@ def _train_epoch(
         if config.ema:
             _follow(run.model, model, config.ema, (epoch - 1) * len(batches) + step)
         losses.append(loss.detach())
-    mean_loss = torch.stack(losses).mean().item()
+    found = torch.stack(losses)
+    mean_loss = found.mean().item()
     if not math.isfinite(mean_loss):
-        raise FloatingPointError(f"the loss is {mean_loss} in epoch {epoch}: try a smaller learning rate")
+        first = int((~torch.isfinite(found)).nonzero()[0])
+        raise _Diverged(f"the loss is {found[first].item()}", batches[first].tolist())
+    if not finite(run.model):
+        raise _Diverged("a weight is no number", batches[-1].tolist())
     return mean_loss
+
+
+class _Diverged(Exception):
+    """What is no number any more, and the positions of the slices of that batch."""
+
+    def __init__(self, what: str, slices: list[int]):
+        super().__init__(what)
+        self.slices = slices
 
 
 def _loss(loss: Callable, logits: Tensor | list[Tensor], labels: Tensor, stride: int) -> Tensor:
@@ -399,22 +420,14 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write a safetensors file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        save_file(contiguous, temporary, metadata)
-        os.chmod(temporary, 0o666 & ~_umask())  # readable by whom other files are readable
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, to_bytes({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata))
+
+
+def finite(model: nn.Module) -> bool:
+    """Whether all weights and statistics of a network are numbers."""
+    return all(torch.isfinite(t).all().item() for t in model.state_dict().values())
 
 
 def save(run: Run, out: Path) -> None:
@@ -437,13 +450,26 @@ def load(folder: Path) -> Run:
         raise BadInput(folder / MODEL, "no such file",
                        "The training has not finished: continue it with train --resume")
     try:
-        model = build(config)
-        model.load_state_dict(load_file(folder / MODEL))
-        normalise(np.zeros((1, 2, 2), np.uint8), config.scale)  # a scale that we know
+        model = restored(config, load_file(folder / MODEL))
     except (SafetensorError, RuntimeError, ValueError, TypeError, IndexError, OSError):
         raise BadInput(folder / MODEL, "is damaged or does not fit its config.json",
                        "Train again, or copy the whole folder again") from None
-    return Run(model.eval(), config)
+    if not finite(model):
+        raise BadInput(folder / MODEL, "holds weights that are no numbers", "Train again")
+    return Run(model, config)
+
+
+def restored(config: TrainConfig, tensors: dict[str, Tensor]) -> nn.Module:
+    """The network of a configuration with these weights, in single precision and evaluation mode.
+
+    Raises:
+        ValueError, TypeError, IndexError, RuntimeError: a configuration of no network, or of another.
+    """
+    normalise(np.zeros((1, 2, 2), np.uint8), config.scale)  # a scale that we know
+    with torch.device("meta"):  # no memory for a configuration that asks for too much, nor for a first draw
+        model = build(config)
+    model.load_state_dict(tensors, assign=True)
+    return model.float().eval()
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -471,8 +497,11 @@ def _checkpoint(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: 
                 tensors[f"optimiser.{index}.{name}"] = torch.as_tensor(value)
     tensors["rng.batches"] = rng.get_state()
     tensors["rng.global"] = torch.get_rng_state()
+    if run.device == "cuda":
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
     notes = {"config": asdict(run.config), "history": run.history, "seconds": run.seconds,
-             "cpu_seconds": run.cpu_seconds, "precision": run.precision, "slices": slices}
+             "cpu_seconds": run.cpu_seconds, "precision": run.precision, "slices": slices,
+             "tensors": len(tensors)}
     save_tensors(path, tensors, {"notes": json.dumps(notes)})
 
 
@@ -489,15 +518,24 @@ def _restore(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: str
         with safe_open(path, "pt") as file:
             notes = json.loads(file.metadata()["notes"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        config = TrainConfig.from_dict(notes["config"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        require_same(path, TrainConfig.from_dict(notes["config"]), run.config)
+        if notes.get("slices", slices) != slices:
+            raise BadInput(path, "was made with other slices", "Resume with the same --data")
+        if notes.get("tensors", len(tensors)) != len(tensors):
+            raise ValueError
+        _put_back(notes, tensors, run, model, optimiser, rng)
+    except BadInput:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError):
         raise BadInput(path, "is damaged", "Remove it and train again") from None
-    require_same(path, config, run.config)
-    if notes.get("slices", slices) != slices:
-        raise BadInput(path, "was made with other slices", "Resume with the same --data")
+
+
+def _put_back(notes: dict, tensors: dict[str, Tensor], run: Run, model: nn.Module, optimiser, rng) -> None:
+    """What :func:`_checkpoint` wrote, into its places."""
     for prefix, network in {"average.": run.model, "model.": model}.items():
-        if weights := {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}:
-            network.load_state_dict(weights)
+        if prefix == "model." or run.model is not model:
+            network.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items()
+                                     if n.startswith(prefix)})
     state: dict[int, dict] = {}
     for name in tensors:
         if name.startswith("optimiser."):
@@ -506,5 +544,7 @@ def _restore(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: str
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     rng.set_state(tensors["rng.batches"])
     torch.set_rng_state(tensors["rng.global"])
+    if run.device == "cuda":
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
     for name in ("history", "seconds", "cpu_seconds", "precision"):
         setattr(run, name, notes[name])

@@ -27,11 +27,23 @@ Each group fails after any of these one-line changes:
 - strangers: in copy_limit(), ``norm.isf(0.01 / len(strangers))`` -> ``norm.isf(0.01)``, or the median of
   the deviations -> np.std(z)
 - before a training: in audit.check(), ``_read(...)`` -> ``audit(folder)``
+- the new kinds of the table: in data.NAME, ``[0-9]{1,9}`` -> ``\\d+``; in read_png(), drop ``and depth !=
+  ...``, ``> 1`` frames -> ``> 9``, ``if _lacks_rows(...)`` -> ``if False``, ``max(picture.size) > LARGEST`` -> ``False``, or the ``simplefilter("error",
+  ...)``; in BadInput, ``"".join(...)`` -> ``said``; in no_folder(), ``like = None``; in read_pngs(), drop the
+  grey levels 0-3; in _wrong_labels(), ``> 20`` -> ``> 999``
+- patients again: ``utf-8-sig`` -> ``utf-8``; ``not who or`` dropped; ``setdefault(...) != who`` -> ``is None``;
+  ``{1,18}`` -> ``{1,99}``; ``lexists`` -> ``isfile``
+- negatives: in likeness, ``NEGATIVE = -0.4`` -> ``-2``; in inverted_images(), ``len(images) >= ENOUGH`` -> ``True``
+- thousands: in near_duplicates(), a loop over pairs
 - for people: in cli.doctor(), ``2 if errors else 0`` -> ``0``
 """
 
 import json
+import os
 import shutil
+import struct
+import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -119,12 +131,103 @@ def directory(folder):
 
 
 def rename(new):
+    """Give a file a name: of text, or of bytes that are none."""
+
     def harm(folder):
         path = next(folder.glob("cmr5*.png"))
-        path.rename(folder / new)
-        return new
+        os.rename(os.fsencode(path), os.path.join(os.fsencode(folder), os.fsencode(new)))
+        return str(new).split("\n")[0] if isinstance(new, str) else "cmr"
 
     return harm
+
+
+def replace_by(content, name=LAST):
+    """Other bytes in the place of a file."""
+    return write(lambda old: content, name)
+
+
+def chunk(kind, content):
+    checked = kind + content
+    return struct.pack(">I", len(content)) + checked + struct.pack(">I", zlib.crc32(checked))
+
+
+def raw_png(width, height, bits=8, rows=None, more=b""):
+    """A grey PNG by hand: also what no library would write."""
+    rows = bytes(((width * bits + 7) // 8 + 1) * height) if rows is None else rows
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", width, height, bits, 0, 0, 0, 0)) + more
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+def animated(folder):
+    path = next(folder.glob(f"{LAST}*.png"))
+    picture = Image.open(path)
+    picture.load()
+    picture.save(path, save_all=True, append_images=[picture.rotate(90)])
+    return path.name
+
+
+def same_bits_fewer(folder):
+    """The same labels, or a ramp, as two bits a pixel: Pillow stretches them to 0, 85, 170, 255."""
+    path = next(folder.glob(f"{LAST}*.png"))
+    pixels = np.minimum(np.array(Image.open(path)), 3).reshape(32, 8, 4)
+    packed = (pixels << np.array([6, 4, 2, 0])).sum(-1).astype(np.uint8)
+    path.write_bytes(raw_png(32, 32, 2, b"".join(b"\0" + row.tobytes() for row in packed)))
+    return path.name
+
+
+def circle(folder):
+    path = next(folder.glob("cmr5*.png"))
+    path.unlink()
+    path.symlink_to(path)
+    return path.name
+
+
+def pipe(folder):
+    path = next(folder.glob("cmr5*.png"))
+    path.unlink()
+    os.mkfifo(path)
+    return path.name
+
+
+def endless(folder):
+    path = next(folder.glob("cmr5*.png"))
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    return path.name
+
+
+def capital(folder):
+    folder.rename(folder.with_name(folder.name.title()))
+    return f"{folder}: no such folder, but there is {folder.name.title()}"
+
+
+def file_in_its_place(folder):
+    shutil.rmtree(folder)
+    folder.write_text("slices")
+    return f"{folder}: is not a folder"
+
+
+def twin(folder):
+    path = next(folder.glob("cmr5*.png"))
+    shutil.copy(path, folder / path.name.replace("cmr", "CMR"))
+    return path.name.replace("cmr", "CMR")
+
+
+def picture(kind):
+    def harm(folder):
+        path = next(folder.glob(f"{LAST}*.png"))
+        Image.fromarray(heart(12)[0]).save(path, format=kind)
+        return path.name
+
+    return harm
+
+
+def other_kind(folder):
+    """An image in the place of a mask, or the reverse."""
+    image, mask = heart(12)
+    path = next(folder.glob(f"{LAST}*.png"))
+    data.write_png(path, image if path.stem.endswith("_mask") else mask)
+    return "are image and mask swapped"
 
 
 def empty(folder):
@@ -159,8 +262,36 @@ ANY = {  # what can happen to images and to masks
     "a directory": directory,
     "a foreign name": rename("heart.png"),
     "no number": rename("cmr.png"),
+    "digits of another script": rename("cmr٥.png"),
+    "a number of sixty digits": rename(f"cmr{'5' * 60}.png"),
+    "a negative number": rename("cmr-5.png"),
+    "a name of two lines": rename("heart\nerror: all is well.png"),
+    "a name that is no text": rename(b"cmr\xff.png"),
+    "a twin in capitals": twin,
+    "a folder in capitals": capital,
+    "a file for a folder": file_in_its_place,
+    "two bits": same_bits_fewer,
+    "four bits": replace_by(raw_png(32, 32, 4)),
+    "no pixels": replace_by(raw_png(0, 0)),
+    "fewer rows than said": replace_by(raw_png(32, 32, 8, bytes(33 * 9))),
+    "two frames": animated,
+    "a bomb": replace_by(raw_png(12000, 12000)),
+    "a bomb that says so": replace_by(raw_png(60000, 60000, 8, b"")),
+    "a bomb of text": replace_by(raw_png(32, 32, more=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))))),
+    "a link in a circle": circle,
+    "a link to something endless": endless,
+    "a pipe": pipe,
+    "BMP": picture("BMP"),
+    "GIF": picture("GIF"),
+    "TIFF": picture("TIFF"),
+    "image for mask": other_kind,
 }
-IMAGES = ANY | {"JPEG": jpeg, "upper case": rename("cmr5.PNG"), "a mask": rename("cmr5_mask.png")}
+IMAGES = ANY | {
+    "JPEG": jpeg,
+    "upper case": rename("cmr5.PNG"),
+    "a mask": rename("cmr5_mask.png"),
+    "grey levels 0-1": replace_by(raw_png(32, 32, 8, b"\0" * 33 * 16 + (b"\0" + b"\1" * 32) * 16)),
+}
 MASKS = ANY | {
     "stretched labels": relabel((0, 85, 170, 255)),
     "a label 7": relabel((0, 1, 2, 7)),
@@ -179,9 +310,13 @@ def test_a_broken_folder_gets_one_line_from_every_command(
     healthy = shutil.copytree(folder, tmp_path / "healthy")
     name = harm(folder)
     said = command("doctor", root, "--json")
-    assert said.status == 2
-    assert any(name in error["file"] for error in json.loads(said.out)["errors"])
-    assert all(error["problem"] and error["cure"] for error in json.loads(said.out)["errors"])
+    assert said.status == 2 and not said.err
+    found = json.loads(said.out)
+    assert any(name in "{file}: {problem}. {cure}".format(**error) for error in found["errors"])
+    assert all(error["problem"] and error["cure"] for error in found["errors"])
+    for_people = command("doctor", root)
+    assert for_people.status == 2 and not for_people.err
+    assert len(for_people.out.splitlines()) == 1 + len(found["errors"]) + len(found["warnings"])
     before = files_in(root)
     mistake("train", "--data", root, "--out", out, naming=root / "train")
     if kind == "image":
@@ -191,6 +326,10 @@ def test_a_broken_folder_gets_one_line_from_every_command(
         mistake("evaluate", "--pred", healthy, "--truth", folder, naming=name)
         mistake("submit", "--masks", folder, "--out", out / "s.csv", naming=name)
     assert not out.exists() and files_in(root) == before
+
+
+def test_the_table_holds_forty_kinds_and_more():
+    assert len(set(IMAGES) | set(MASKS)) >= 40 and len(BROKEN) >= 80
 
 
 def test_train_names_the_file_that_doctor_names_first(root, command, mistake, tmp_path):
@@ -229,15 +368,28 @@ def test_a_split_of_another_size_is_refused_before_training(root, mistake, tmp_p
 @pytest.mark.parametrize("table", [
     b"\xff\xfe\x00\x01", b"slice,person\ncmr5,1\n", b"image,patient\ncmr5,1\n",
     b"image,patient\n" + b"\n".join(b"cmr%d" % n for n in range(1, 13)),
-], ids=["binary", "other columns", "too short", "one column"])
+    b"image;patient\n" + b"\n".join(b"cmr%d;1" % n for n in range(1, 13)),
+    b"image,patient\n" + b"\n".join(b"cmr%d," % n for n in range(1, 13)),
+    b"image,patient\n" + b"\n".join(b"cmr%d,%d" % (n, n) for n in [*range(1, 13), 7]) + b"\ncmr7,2",
+    None,
+], ids=["binary", "other columns", "too short", "one column", "semicolons", "no patients", "two for one",
+        "a folder"])
 def test_an_unreadable_patients_table_is_an_error(table, root, command, mistake, tmp_path):
-    (root / "patients.csv").write_bytes(table)
+    path = root / "patients.csv"
+    path.mkdir() if table is None else path.write_bytes(table)
     said = command("doctor", root, "--json")
     assert said.status == 2
     files = [error["file"] for error in json.loads(said.out)["errors"]]
     assert files and set(files) == {str(root / "patients.csv")}
     mistake("train", "--data", root, "--out", tmp_path / "out", naming="patients.csv")
     assert not (tmp_path / "out").exists()
+
+
+def test_patients_may_have_a_byte_order_mark_and_numbers_too_long_to_count_with(root):
+    rows = [f"cmr{n},{10**30 + n // 2}" for n in range(1, 13)]
+    (root / "patients.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(["image,patient", *rows]).encode())
+    assert audit.audit(root)[0] == []
+    assert data.load(root, "train").patients.tolist() == [3, 4, 4, 5, 5, 6, 6, 7]
 
 
 @pytest.mark.parametrize("words", [("doctor",), ("train", "--data")])
@@ -337,8 +489,101 @@ def foreign(root):
     return "train/image/cmr9.tif", "not a PNG"
 
 
-@pytest.mark.parametrize("harm", [blank, no_labels, no_rv, in_pieces, with_a_hole, odd_size,
-                                  twice, foreign])
+def foreign_table(root):
+    (root / "Patients.csv").write_text("image,patient\n")
+    return "Patients.csv", "capitals"
+
+
+def folder_within(root):
+    shutil.copytree(root / "val" / "image", root / "train" / "image" / "more")
+    return "train/image/more", "ignored"
+
+
+def masks_of_test(root):
+    shutil.copytree(root / "val" / "mask", root / "test" / "mask")
+    return "test/mask", "ignored"
+
+
+def link_out(root):
+    path = root / "train" / "mask" / "cmr7_mask.png"
+    shutil.move(path, root.parent / f"{root.name}.png")
+    path.symlink_to(root.parent / f"{root.name}.png")
+    return "train/mask/cmr7_mask.png", f"out of the folder, to {root.parent}"
+
+
+def folder_out(root):
+    shutil.move(root / "val" / "image", root.parent / f"{root.name}-image")
+    (root / "val" / "image").symlink_to(root.parent / f"{root.name}-image")
+    return "val/image", "out of the folder"
+
+
+def one_patient_twice(root):
+    rows = [f"cmr{n},{5 if n == 3 else n}" for n in range(1, 13)]
+    (root / "patients.csv").write_text("\n".join(["image,patient", *rows]))
+    return "val/image/cmr3.png", "patient 5, as is"
+
+
+def one_number_twice(root):
+    for folder, end in (("image", ""), ("mask", "_mask")):
+        (root / "val" / folder / f"cmr3{end}.png").rename(root / "val" / folder / f"cmr8{end}.png")
+    return "val/image/cmr8.png", "patient 8, as is"
+
+
+def inverted(root):
+    path = root / "val" / "image" / "cmr4.png"
+    data.write_png(path, 255 - np.array(Image.open(path)))
+    return "val/image/cmr4.png", "inverted"
+
+
+def all_inverted(root):
+    for path in (root / "train" / "image").iterdir():
+        data.write_png(path, 255 - np.array(Image.open(path)))
+    return "train/image", "8 of 8 files are dark"
+
+
+def labels(values, *folders):
+    def harm(root):
+        for folder in folders:
+            for path in (root / folder).iterdir():
+                data.write_png(path, np.array(values, np.uint8)[np.array(Image.open(path))])
+
+    return harm
+
+
+def cavity_and_wall(root):
+    relabel((0, 1, 3, 2))(root / "train" / "mask")
+    return "train/mask/cmr12_mask.png", "labelled Myo inside, LV around it"
+
+
+def chambers_of_all(root):
+    labels((0, 3, 2, 1), "train/mask")(root)
+    return "train/mask", "8 of 8 files are labelled RV inside, Myo around it"
+
+
+def wall_and_right(root):
+    relabel((0, 2, 1, 3))(root / "train" / "mask")
+    return "train/mask/cmr12_mask.png", "labelled LV inside, RV around it"
+
+
+def salt(root):
+    path = root / "train" / "mask" / "cmr12_mask.png"
+    mask = np.array(Image.open(path))
+    mask[::4, ::4][mask[::4, ::4] == 0] = 1
+    data.write_png(path, mask)
+    return "train/mask/cmr12_mask.png", "pieces, the smaller of 1, 1, 1, 1, 1, 1, ... px"
+
+
+def one_mask_twice(root):
+    shutil.copy(root / "train" / "mask" / "cmr9_mask.png", root / "train" / "mask" / "cmr12_mask.png")
+    return "train/mask/cmr12_mask.png", "is the same mask as"
+
+
+ODD = [blank, no_labels, no_rv, in_pieces, with_a_hole, odd_size, twice, foreign, foreign_table, folder_within,
+       masks_of_test, link_out, folder_out, one_patient_twice, one_number_twice, inverted, all_inverted,
+       cavity_and_wall, chambers_of_all, wall_and_right, salt, one_mask_twice]
+
+
+@pytest.mark.parametrize("harm", ODD)
 def test_what_is_odd_is_a_warning_that_names_the_file(harm, root, command):
     name, word = harm(root)
     done = command("doctor", root, "--json")
@@ -411,6 +656,24 @@ def test_a_far_too_small_heart_and_a_far_too_dark_slice_are_named():
     pictures[4] = pictures[4]._replace(pixels=pictures[4].pixels // 8)
     (dark,) = audit.odd_grey_levels(audit.Folder([], pictures, []))
     assert dark.file == "4" and "mean grey level" in dark.problem
+
+
+def test_a_negative_among_images_without_masks_is_named():
+    pictures = [audit.Picture(Path(f"{n}"), heart(n)[0], n) for n in range(40)]
+    assert not [*audit.inverted_images(audit.Folder([], pictures, []))]
+    pictures[9] = pictures[9]._replace(pixels=255 - pictures[9].pixels)
+    (found,) = audit.inverted_images(audit.Folder([], pictures, []))
+    assert found.file == "9" and "inverted" in found.problem
+    assert not [*audit.inverted_images(audit.Folder([], pictures[:19], []))]  # too few to tell
+
+
+def test_thousands_of_slices_are_looked_at_in_seconds(tmp_path):
+    """Five thousand take some twenty seconds of one slow core; here five hundred, and none of it by pairs
+    of files: time by the processor, which other programs disturb less."""
+    fill(tmp_path, {"train": range(1, 401), "val": range(401, 501)}, size=96)
+    started = time.process_time()
+    errors, _ = audit.audit(tmp_path)
+    assert errors == [] and time.process_time() - started < 10
 
 
 def test_doctor_asks_for_outliers_too(tmp_path):

@@ -17,11 +17,13 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
 - painting: ``2 * both`` -> ``both``; in dab(), ``v * image.width + u`` -> ``u * image.width + v``; drop
   ``cursor.x = ...``
 - lazily: in model.js, call begin() at the end of model(); opacity: ``(1 - alpha) *`` dropped
-- experiments: in records.js, ``1 / count(s, 0)`` -> ``1``; ``filter((s) => s.network === network)`` dropped;
-  ``freedom - 1`` in quantile() -> ``freedom``; ``mixed =`` -> ``mixed = false &&``;
-  ``order.down ? -1 : 1`` -> ``1``; in holds(), ``every`` -> ``some``
+- experiments: in records.js, ``/ count(setting, 0)`` dropped; ``a.network === b.network`` ->
+  ``true``; ``freedom - 1`` in
+  quantile() -> ``freedom``; ``mixed =`` -> ``mixed = false &&``; ``order.down ? -1 : 1`` -> ``1``; in
+  holds(), ``every`` -> ``some``
 - scoreboard: each of the three conditions in its list() dropped
 - book: give a button of a page no name; add an image from another host; make an element 500 pixels wide
+- paper: in book.css, drop ``.bd-sidebar-primary``, ``details.hide:not([open])`` or the line of a.external
 """
 
 import functools
@@ -421,9 +423,8 @@ def test_without_weights_nothing_is_made_of_them(tmp_path, monkeypatch):
 
 def test_two_settings_are_compared_as_the_package_does(visit, site):
     opened = visit("")
-    compare = """async ([data, protocol, a, b]) =>
-        (await import('/_static/records.js')).compare(a, b, data, protocol)"""
-    found, mixed, networks = served.summary(), 0, 0
+    compare = "async ([data, a, b]) => (await import('/_static/records.js')).compare(a, b, data)"
+    found, mixed, across = served.summary(), 0, 0
     for experiment in found["experiments"]:
         name, protocol = experiment["name"], experiment["protocol"]
         table = comparisons.runs(name, protocol)
@@ -433,13 +434,12 @@ def test_two_settings_are_compared_as_the_package_does(visit, site):
             common = set(sides[0]["split"]) & set(sides[1]["split"])
             sides = [side[side["split"].isin(common)] for side in sides]
             expected = comparisons.compare(*sides, protocol).difference
-            seen = opened.evaluate(compare, [found, protocol, a, b])
+            seen = opened.evaluate(compare, [found, a, b])
             assert seen["mean"] == pytest.approx(expected.mean, abs=2e-4)
             if len(seen["each"]) > 2:
                 assert (seen["low"], seen["high"]) == pytest.approx(expected.interval(), abs=1e-3)
-            mixed += seen["unit"] == "folds"
-            networks += a["network"] != b["network"]
-    assert mixed and networks  # some runs of some setting collapsed; some comparison is of two networks
+            mixed, across = mixed + (seen["unit"] == "folds"), across + (a["network"] != b["network"])
+    assert mixed and across  # some runs of some setting collapsed; some settings are of two networks
 
 
 def test_student_quantiles(visit):
@@ -557,6 +557,21 @@ def test_the_scoreboard_is_filtered(visit, verdicts):
     assert opened.locator(".claims a").get_attribute("href").endswith("/notebooks/experiments/depth.html")
     opened.get_by_label("only claims with").fill("nothing like it")
     opened.get_by_text("0 of 3 claims").wait_for()
+
+
+def test_on_paper_stand_the_text_and_where_its_links_lead(page):
+    style = f'<link rel="stylesheet" href="{(ASSETS / "book.css").as_uri()}">'
+    text = '<p id="text">Text <a class="external" href="https://example.org/paper">link</a>.</p>'
+    folded = '<details class="hide"><summary>Show the code</summary>code</details>'
+    aside = '<div class="bd-sidebar-primary">aside</div>'
+    opened = page(f'{style}{aside}<main class="bd-article">{text}{folded}</main>')
+    for media, seen in (("screen", True), ("print", False)):
+        opened.emulate_media(media=media)
+        assert opened.locator("#text").is_visible()
+        assert opened.locator(".bd-sidebar-primary").is_visible() is seen
+        assert opened.locator("details.hide").is_visible() is seen
+        after = opened.locator("a").evaluate("a => getComputedStyle(a, '::after').content")
+        assert ("https://example.org/paper" in after) is not seen
 
 
 # --- the built book -------------------------------------------------------------------------------------

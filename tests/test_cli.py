@@ -12,7 +12,9 @@ Each group fails after any of these one-line changes of ``cmrseg/cli.py`` (or an
   False``; in rle._place(), ``if row[0] in seen`` or ``if label[runs].any()`` -> ``if False``; in
   rle.read_submission(), ``utf-8-sig`` -> ``utf-8``, or drop ``UnicodeDecodeError``; in decode(),
   ``(height, width)`` -> ``(width, height)``
-- wrong models: in training.load(), drop ``SafetensorError`` from what is caught
+- wrong models: in training.load(), drop ``SafetensorError`` from what is caught, or ``if not finite(model)`` ->
+  ``if False``; in restored(), ``torch.device("meta")`` -> ``"cpu"`` (channels without end); in
+  ensemble.find(), drop ``if Path(model).is_file()``
 - where to write: in _claim(), ``if (finished or begun) and not resume`` -> ``if False``; in
   rle.write_submission(), ``path.exists() and not path.is_file()`` -> ``False``; in
   cli._mask_folder(), ``if others`` -> ``if False``; in train(), drop ``training.require_same(...)``
@@ -26,6 +28,7 @@ Each group fails after any of these one-line changes of ``cmrseg/cli.py`` (or an
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -236,6 +239,9 @@ def test_a_submission_may_have_a_byte_order_mark_and_dos_lines(tmp_path, command
     pytest.param([*GOOD, "cmr2_mask2,50 2"], "line 8: repeats cmr2_mask2", id="twice the same id"),
     pytest.param([*GOOD[:5], "../../cmr2_mask3,20 1"], "line 7", id="a path"),
     pytest.param([*GOOD[:5], "/tmp/cmr2_mask3,20 1"], "line 7", id="an absolute path"),
+    pytest.param([*GOOD[:5], "C:\\cmr2_mask3,20 1"], "line 7", id="a path of Windows"),
+    pytest.param([*GOOD[:5], f"cmr{'2' * 5000}_mask3,20 1"], "line 7", id="a number of 5000 digits"),
+    pytest.param([*GOOD[:5], "cmr2_mask3\0,20 1"], "line 7", id="a null byte"),
     pytest.param([*GOOD[:5], "cmr2_mask4,20 1"], "line 7", id="a fourth class"),
     pytest.param([*GOOD[:5], "cmr2_mask3,20 1,7"], "line 7", id="three columns"),
     pytest.param([*GOOD[:5], "cmr2_mask3"], "line 7", id="one column"),
@@ -288,6 +294,33 @@ def other_names(run):
     save_file({f"module.{n}": t for n, t in load_file(path).items()}, path)
 
 
+def no_numbers(run, value=np.nan):
+    tensors = load_file(run / "model.safetensors")
+    next(t for t in tensors.values() if t.ndim == 4)[0, 0] = value
+    save_file(tensors, run / "model.safetensors")
+
+
+def three_classes(run):
+    """The last layer, which has an output for each class, without one."""
+    tensors = load_file(run / "model.safetensors")
+    last = [name for name, t in tensors.items() if t.shape[:1] == (4,)][-2:]
+    save_file(tensors | {name: tensors[name][:3].copy() for name in last}, run / "model.safetensors")
+
+
+class Trap:
+    """What a pickle can do to whoever opens it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps(Trap(str(path) + ".opened")))
+
+
 def change(run, **fields):
     path = run / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
@@ -313,6 +346,11 @@ MODELS = {
     "no channels": lambda run: change(run, channels=[]),
     "channels of text": lambda run: change(run, channels="wide"),
     "negative channels": lambda run: change(run, channels=[-4, 8]),
+    "channels without end": lambda run: change(run, channels=[4, 10**9]),
+    "weights that are no numbers": no_numbers,
+    "infinite weights": lambda run: no_numbers(run, np.inf),
+    "three classes": three_classes,
+    "a pickle under its name": lambda run: pickled(run / "model.safetensors"),
 }
 
 
@@ -323,6 +361,15 @@ def test_a_wrong_model_gets_one_line_and_no_masks(harm, model, root, mistake, tm
     mistake("predict", "--model", run, "--images", root / "test/image", "--out", tmp_path / "out",
             naming=run)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.pth", "model.safetensors", "model"])
+def test_a_pickle_is_refused_unopened(name, root, mistake, tmp_path):
+    pickled(tmp_path / name)
+    line = mistake("predict", "--model", tmp_path / name, "--images", root / "test/image",
+                   "--out", tmp_path / "out", naming=name)
+    assert "damaged" in line or "pickle" in line
+    assert os.listdir(tmp_path) == [name]
 
 
 # --- mistakes: where to write --------------------------------------------------------------------

@@ -12,12 +12,13 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
 - A/A: in same_against_same(), ``replace=False`` -> ``replace=True``, or take ``fold[:2]`` each time
 - the family: in family_level(), ``largest = np.abs(errors).max(1)`` -> ``np.abs(errors)[:, 0]``
 - judged: in _answer(), ``sides[1]`` -> ``sides[0]``; in judge(), ``interval(wide)`` -> ``interval(level)``
+- chosen: in verdicts(), ``if ids else True`` -> ``if not ids else True``
 - endpoints: in of_run(), ``> float(number)`` -> ``< float(number)``; ``found["dice_last"] - at`` -> ``at``
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,8 @@ def made_up(planned, rng, effect=0.0, run_sd=0.02, hearts=None, collapsed=False)
     dice = dice * (0 if collapsed else 1)
     curve = [[0.0] * 3, [0.3] * 3, dice.mean(0).tolist()]
     return {
-        "version": 1, "protocol": planned.protocol, "key": planned.path().stem, "config": {"epochs": 60, "model": planned.config.model},
+        "version": 1, "protocol": planned.protocol, "key": planned.key(), "config": asdict(planned.config),
+        "split": planned.split, "seed": planned.config.seed, "fingerprint": experiments.ACDC96,
         "dice_last": float(dice.mean()), "dice_best": float(dice.mean()), "dice_train": [0.95] * 3,
         "history": {"epoch": [20, 40, 60], "loss": [0.3, 0.2, 0.1], "dice": curve},
         "images": {"name": [f"cmr{i}" for i in range(24)], "patient": patients.tolist(),
@@ -268,8 +270,18 @@ def test_claims_are_judged_from_records(trial):
     assert comparisons.judge(store).set_index("id").loc["dead", "verdict"] == "not run yet"
 
 
+def test_verdicts_are_those_of_one_experiment_or_of_some_claims(trial):
+    store = trial({"a": 0.1, "b": 0.0})
+    (store / "claims.toml").write_text(CLAIMS)
+    found = comparisons.verdicts("trial", store=store)
+    assert found.index.tolist() == ["a beats b.", "a is slower.", "c learns nothing.", "RV is harder."]
+    some = comparisons.verdicts("trial", "better", "dead", store=store)
+    assert some["verdict"].to_dict() == {"a beats b.": "confirmed", "c learns nothing.": "not run yet"}
+    assert some.loc["a beats b.", "we found"] == found.loc["a beats b.", "we found"] != ""
+
+
 @pytest.mark.parametrize("endpoint, expected", [
-    ("epoch>0.2", 40), ("epoch>0.95", 60), ("dice@40", 0.3), ("loss", 0.1), ("static", 0), ("collapsed", 0)])
+    ("epoch>0.2", 40), ("epoch>0.95", 100), ("dice@40", 0.3), ("loss", 0.1), ("static", 0), ("collapsed", 0)])
 def test_endpoints_of_a_run(trial, endpoint, expected):
     (a,) = settings(trial({"a": 0.0}), "a")
     assert comparisons.of_run(a.iloc[0]["record"], endpoint) == pytest.approx(expected)

@@ -112,17 +112,52 @@ def test_a_record_is_filed_under_its_protocol_and_key(run, root, tmp_path):
     assert results.read(path) == json.loads(json.dumps(found))
 
 
-def test_a_failed_write_leaves_the_old_record(tmp_path, monkeypatch):
-    old = {"version": 1, "protocol": "modern", "key": "0" * 16, "dice_last": 0.5}
-    path = results.write(old, tmp_path)
+@pytest.fixture
+def filed(run, root, tmp_path):
+    """The path of a record, and what it holds."""
+    found = results.record(run, *data.split(root, "val"), "val", "0123456789ab", "modern")
+    found["images"]["dice"][0][2], found["dice_last"] = 0.75, None
+    table = results._floats(found["images"]["dice"])
+    path = results.write(found | {"dice_last": results._number(metrics.mean(table))}, tmp_path)
+    return path, json.loads(path.read_text())
+
+
+EDITS = {"config": lambda f: f["config"].update(lr=0.9), "split": lambda f: f.update(split="fold1"),
+         "seed": lambda f: f.update(seed=3), "slices": lambda f: f.update(fingerprint="ba9876543210"),
+         "key": lambda f: f.update(key="0" * 16), "dice": lambda f: f.update(dice_last=0.99),
+         "table": lambda f: f["images"]["dice"][1].__setitem__(2, 0.99),
+         "ways": lambda f: f.update(ways={"turns": [5.0], "mirror": False, "clean": False, "seeds": [0],
+                                          "shift": None})}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_an_edited_record_is_refused(edit, filed):
+    path, found = filed
+    assert results.read(path) == found
+    edit(found)
+    path.write_text(json.dumps(found))
+    with pytest.raises(BadInput, match="was edited") as caught:
+        results.read(path)
+    assert caught.value.file == str(path)
+
+
+def test_a_record_under_another_key_is_refused(filed):
+    path, _ = filed
+    path.rename(path.with_name(f"{'0' * 16}.json"))
+    with pytest.raises(BadInput, match="renamed"):
+        results.read(path.with_name(f"{'0' * 16}.json"))
+
+
+def test_a_failed_write_leaves_the_old_record(filed, tmp_path, monkeypatch):
+    path, old = filed
 
     def fail(source, target):
-        assert results.read(path) == old and json.loads(Path(source).read_text())["dice_last"] == 0.6
+        assert results.read(path) == old and json.loads(Path(source).read_text())["seconds"] == 9
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError):
-        results.write(old | {"dice_last": 0.6}, tmp_path)
+    with pytest.raises(OSError, match=path.name):  # the full disk itself names no file
+        results.write(old | {"seconds": 9}, tmp_path)
     assert results.read(path) == old and os.listdir(path.parent) == [path.name]
 
 

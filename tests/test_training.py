@@ -30,6 +30,7 @@ import json
 import math
 import os
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -274,10 +275,49 @@ def test_denormals_are_flushed(tiny, root):
     assert (torch.tensor([1e-38]) * 0.01).item() == 0
 
 
-def test_a_loss_that_is_no_number_stops_the_training(tiny, root, monkeypatch):
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_loss_that_is_no_number_names_the_epoch_the_slices_and_the_checkpoint(
+    mirrored, tiny, root, tmp_path, monkeypatch
+):
+    slices, held_out = data.split(root, "val")
+    slices.masks[:] = 0
+    slices.masks[2] = slices.masks[5] = 1  # cmr7 and cmr10
+    epochs = []
+
+    def loss(logits, labels):
+        ones = (labels == 1).flatten(1).any(1)
+        epochs.append(int(ones.sum()))
+        known = sum(epochs) > 2 * (1 + mirrored) and ones.any()
+        return logits.mean() * (math.nan if known else 1)
+
+    monkeypatch.setitem(training.LOSSES, tiny.loss, loss)
+    config = replace(tiny, batch=1, epochs=3, mirrored_set=mirrored)
+    with pytest.raises(FloatingPointError) as caught:
+        fit(config, slices, held_out, precision="fp32", out=tmp_path)
+    said, path = str(caught.value), tmp_path / training.CHECKPOINT
+    assert said.startswith("the loss is nan in epoch 2, batch of cmr")
+    assert ("batch of cmr7." in said) or ("batch of cmr10." in said)
+    assert f"{path} is of epoch 1" in said and "smaller learning rate" in said
+    with training.safe_open(path, "pt") as file:
+        assert all(torch.isfinite(file.get_tensor(name)).all() for name in file.keys())  # noqa: SIM118
+
+
+def test_without_an_epoch_or_a_folder_there_is_no_checkpoint_to_name(tiny, root, tmp_path, monkeypatch):
     monkeypatch.setitem(training.LOSSES, tiny.loss, lambda x, y: x.sum() * math.inf)
-    with pytest.raises(FloatingPointError, match="in epoch 1"):
-        train(tiny, root)
+    for options in ({}, {"out": tmp_path}):
+        with pytest.raises(FloatingPointError, match="in epoch 1, .*: there is none"):
+            train(tiny, root, **options)
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.5])
+def test_weights_that_are_no_numbers_are_never_kept(ema, tiny, root, tmp_path, monkeypatch):
+    """The loss of the only batch is sound, its gradient is not."""
+    monkeypatch.setitem(training.LOSSES, tiny.loss, lambda logits, labels: (0 * logits.mean()).sqrt())
+    config = replace(tiny, epochs=1, batch=8, ema=ema)
+    with pytest.raises(FloatingPointError, match="a weight is no number in epoch 1, batch of cmr5, cmr6"):
+        train(config, root, out=tmp_path)
+    assert files_in(tmp_path) == []
 
 
 @pytest.mark.parametrize("size", [27, 40])
@@ -296,7 +336,7 @@ def test_slices_of_any_size_can_be_trained_on(size, tiny):
 
 @pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd"])
 def test_a_resumed_run_is_bit_for_bit_the_run_it_continues(optimiser, tiny, root, tmp_path):
-    config = replace(tiny, epochs=5, optimiser=optimiser, momentum=0.9, dropout=0.2, lr=0.01,
+    config = replace(tiny, epochs=5, optimiser=optimiser, momentum=0.9, dropout=0.2, lr=0.01, ema=0.9,
                      augment=("mirror", "affine", "intensity"))
     straight = train(config, root)
 
@@ -346,17 +386,34 @@ def test_a_torn_checkpoint_is_named(length, tiny, root, tmp_path):
         train(tiny, root, out=tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("harm", ["no notes", "no history", "no rng", "no weights", "no average", "no momentum"])
+def test_a_checkpoint_that_lacks_something_is_named(harm, tiny, root, tmp_path):
+    config = replace(tiny, ema=0.9)
+    train(config, root, out=tmp_path)
+    path = tmp_path / training.CHECKPOINT
+    with training.safe_open(path, "pt") as file:
+        notes = json.loads(file.metadata()["notes"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    gone = {"no rng": "rng.batches", "no weights": "model.", "no average": "average.", "no momentum": "optimiser."}
+    notes.pop("history" if harm == "no history" else None, None)
+    kept = {n: t for n, t in tensors.items() if not n.startswith(gone.get(harm, "nothing"))}
+    training.save_tensors(path, kept, {} if harm == "no notes" else {"notes": json.dumps(notes)})
+    with pytest.raises(BadInput, match=r"checkpoint\.safetensors: is damaged"):
+        train(replace(config, epochs=2), root, out=tmp_path, resume=True)
+
+
 def test_a_stop_while_a_checkpoint_is_written_leaves_the_one_before(
     tiny, root, tmp_path, monkeypatch
 ):
     train(replace(tiny, epochs=1), root, out=tmp_path)
     before = (tmp_path / training.CHECKPOINT).read_bytes()
 
-    def half(tensors, path, metadata):
-        path.write_bytes(b"half")
+    def half(self, content):
+        with self.open("wb") as file:
+            file.write(content[:100])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_file", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(KeyboardInterrupt):
         train(replace(tiny, epochs=1), root, out=tmp_path)
     assert (tmp_path / training.CHECKPOINT).read_bytes() == before

@@ -107,7 +107,7 @@ def pages_of_claims() -> dict[str, dict]:
 
 
 def summary() -> dict:
-    """Every experiment's settings: on which folds, how often trained and collapsed; each patient's Dice."""
+    """Every experiment's settings: on which folds, how often trained and collapsed, and each patient's Dice."""
     tables = {}
     for name, plan in experiments.EXPERIMENTS.items():
         for protocol in dict.fromkeys(p.protocol for p in plan):
@@ -117,25 +117,23 @@ def summary() -> dict:
                 tables[name, protocol] = table
     patients = sorted({p for t in tables.values() for each in t["patients"] for p in each.index})
     rows = [{"name": name, "protocol": protocol, "settings": [
-        _setting(setting, group, patients) for setting, group in table.groupby("setting", sort=False)]}
+        _setting(setting, group, patients, protocol) for setting, group in table.groupby("setting", sort=False)]}
         for (name, protocol), table in tables.items()]
-    return {"patients": patients, "folds": data.FOLDS, "margin": statistics.MARGIN, "experiments": rows,
-            "run_variance": {p: _run_variances(p, rows) for p in sorted({p for _, p in tables})}}
+    return {"patients": patients, "folds": data.FOLDS, "margin": statistics.MARGIN, "experiments": rows}
 
 
-def _setting(name: str, table: pd.DataFrame, patients: list[int]) -> dict:
-    each = comparisons.by_patient(table).reindex(patients)
-    dice = [None if np.isnan(d) else round(float(d), 4) for d in each]
+def _setting(name: str, table: pd.DataFrame, patients: list[int], protocol: str) -> dict:
+    dice = comparisons.by_patient(table).round(4).reindex(patients)
     folds = {split.removeprefix("fold"): [len(group), int(group["collapsed"].sum())]
              for split, group in table.groupby("split")}
     network = table["record"].iloc[0]["config"]["model"]
-    return {"name": name, "network": network, "folds": folds, "dice": dice}
+    return {"name": name, "folds": folds, "network": network, "luck": _luck(protocol, network),
+            "dice": [None if np.isnan(d) else float(d) for d in dice]}
 
 
-def _run_variances(protocol: str, rows: list[dict]) -> dict[str, tuple[float, int]]:
-    """Network -> variance between seeds and its degrees of freedom; empty where no setting has seeds."""
-    networks = {s["network"] for row in rows if row["protocol"] == protocol for s in row["settings"]}
+def _luck(protocol: str, network: str) -> tuple[float, int] | None:
+    """Variance between a network's seeds with its degrees of freedom; None where no network has several."""
     try:
-        return {n: comparisons.run_variance(protocol, model=n) for n in sorted(networks)}
+        return comparisons.run_variance(protocol, model=network)
     except BadInput:
-        return {}
+        return None

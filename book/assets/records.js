@@ -24,22 +24,22 @@ export function quantile(level, freedom) {
 
 // Setting a minus setting b on the folds that both ran on: patient by patient, or, where some of a setting's
 // runs collapsed and others did not, fold by fold.
-export function compare(a, b, { patients, folds, run_variance }, protocol) {
+export function compare(a, b, { patients, folds }) {
   const common = Object.keys(a.folds).filter((fold) => fold in b.folds);
   const count = (setting, what) => sum(common.map((fold) => setting.folds[fold][what]));
   const mixed = [a, b].some((s) => count(s, 1) && count(s, 1) < count(s, 0));
-  const luck = [...new Set([a.network, b.network])].map((network) => {
-    const [known, freedom] = run_variance[protocol][network] ?? [NaN, NaN];
-    return [known * sum([a, b].filter((s) => s.network === network).map((s) => 1 / count(s, 0))), freedom];
-  });
   const on = (setting, fold) => setting.dice.filter((d, i) => d !== null && String(patients[i] % folds) === fold);
   const both = patients.map((p, i) => i).filter((i) => common.includes(String(patients[i] % folds)) && a.dice[i] !== null && b.dice[i] !== null);
   const d = mixed ? common.map((fold) => mean(on(a, fold)) - mean(on(b, fold))) : both.map((i) => a.dice[i] - b.dice[i]);
   const found = { mean: mean(d), each: d, unit: mixed ? "folds" : "patients", folds: common, runs: [count(a, 0), count(b, 0)], low: null, high: null };
-  const parts = [[variance(d) / d.length, d.length - 1], ...(mixed ? [] : luck)];
+  if (d.length < 2 || (!mixed && !(a.luck && b.luck))) return found;
+  const parts = [[variance(d) / d.length, d.length - 1]]; // what adds to the squared error, and its degrees of freedom
+  const luck = (setting) => [setting.luck[0] / count(setting, 0), setting.luck[1]];
+  if (!mixed && a.network === b.network) parts.push([luck(a)[0] + luck(b)[0], luck(a)[1]]);
+  else if (!mixed) parts.push(luck(a), luck(b));
   const whole = sum(parts.map(([part]) => part));
-  if (d.length < 2 || Number.isNaN(whole)) return found;
-  const half = quantile(0.95, whole ** 2 / sum(parts.map(([part, freedom]) => part ** 2 / freedom))) * Math.sqrt(whole);
+  const freedom = whole ** 2 / sum(parts.map(([part, its]) => part ** 2 / its));
+  const half = quantile(0.95, freedom) * Math.sqrt(whole);
   return { ...found, low: found.mean - half, high: found.mean + half };
 }
 
@@ -149,7 +149,7 @@ export async function experiments(place, make) {
   const answer = () => {
     const { A, B } = chosen;
     if (A === B) return says.replaceChildren(make("p", {}, "Choose two settings, one in column A and one in column B."));
-    const found = compare(A, B, data, protocol.value);
+    const found = compare(A, B, data);
     place.dataset.compared = JSON.stringify({ A: A.name, B: B.name, ...found });
     if (!found.folds.length) return says.replaceChildren(make("p", {}, `${A.name} and ${B.name} ran on no fold in common, so no patient has both.`));
     const interval = found.low === null ? ", too few to say how sure" : `, 95 % interval ${signed(found.low)} to ${signed(found.high)}`;

@@ -1,0 +1,154 @@
+"""Made-up submissions and pictures, thousands of them: each is read or refused with one line, never a crash.
+
+Slow: half a minute for each test, or as many seconds as the environment variable CMRSEG_FUZZ says.
+Seen to fail: in rle.decode(), ``[0-9]{1,9}`` -> ``[0-9]+``; in rle.ROW, ``[0-9]{0,8}`` -> ``.*`` (a file
+outside); in data.read_png(), drop ``SyntaxError``, or ``if _lacks_rows(...)`` -> ``if False``, or the check of
+the depth.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+import zlib
+
+import numpy as np
+import pytest
+from conftest import files_in
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cmrseg import audit, data, rle
+
+pytestmark = pytest.mark.slow
+SECONDS = float(os.environ.get("CMRSEG_FUZZ", "30"))
+
+
+def for_a_while(test):
+    """Run a test on new examples until the time is over; says how many there were."""
+
+    once = settings(max_examples=300, deadline=None, database=None, derandomize=False,
+                    suppress_health_check=list(HealthCheck))(test)  # each call begins with other chance
+
+    def run(tmp_path, capsys, command):
+        end, rounds = time.time() + SECONDS, 0
+        while time.time() < end:
+            once(tmp_path=tmp_path, command=command)
+            rounds += 1
+        with capsys.disabled():
+            print(f"\n{test.__name__}: {300 * rounds} examples in {SECONDS:.0f} s")
+
+    run.__name__ = test.__name__
+    return run
+
+
+# --- submissions ---------------------------------------------------------------------------------
+
+NUMBER = st.one_of(st.integers(-3, 20).map(str), st.integers(-(10**12), 10**12).map(str), st.sampled_from(
+    ["nan", "inf", "1e9", "1.0", "", "+1", "0x1", "٣", "²", "1_0", "-0", "00001", "9" * 400, "1,2", "\t"]))
+CODE = st.lists(NUMBER, max_size=6).map(" ".join) | st.text(max_size=12)
+NAME = st.one_of(
+    st.tuples(st.sampled_from(["cmr1", "cmr2", "cmr01", "cmr", "../cmr1", "/tmp/cmr1", "cmr1/..", "CMR1", "cmr٣",
+                               "..\\cmr1", "cmr" + "9" * 300, "cmr1\0"]),
+              st.sampled_from(["_mask1", "_mask2", "_mask3", "_mask4", "_mask", "", "_mask1.png", "_mask1/../x"])
+              ).map("".join), st.text(max_size=12))
+ROW = st.tuples(NAME, CODE).map(",".join) | st.text(max_size=30) | st.sampled_from(['"', '"a\n', ",,,", "\r", "\x0c"])
+GOOD = [f"cmr{n}_mask{c},{c} 1" for n in (1, 2) for c in (1, 2, 3)]
+
+
+@st.composite
+def submission(draw):
+    """Bytes of a submission: sound rows, odd ones among them, odd bytes among those."""
+    rows = [row for row in GOOD if draw(st.integers(0, 9))]
+    for row in draw(st.lists(ROW, max_size=4)):
+        rows.insert(draw(st.integers(0, len(rows))), row)
+    header = draw(st.sampled_from(["id,encoding"] * 6 + ["id;encoding", "", "encoding,id"]))
+    text = draw(st.sampled_from(["\n", "\r\n", "\r"])).join([header, *rows]) + draw(st.sampled_from(["\n", ""]))
+    content = draw(st.sampled_from([b"", b"", b"\xef\xbb\xbf", b"\xff\xfe"])) + text.encode(
+        draw(st.sampled_from(["utf-8"] * 4 + ["utf-16"])), "surrogatepass")
+    return mutated(draw, content) if draw(st.booleans()) else content
+
+
+def mutated(draw, content):
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(content)))
+        cut = draw(st.sampled_from([0, 1, 2, 50]))
+        content = content[:at] + draw(st.binary(max_size=4)) + content[at + cut :]
+    return content
+
+
+@for_a_while
+@given(content=submission())
+def test_submissions(content, tmp_path, command):
+    path, out = tmp_path / "in" / "s.csv", tmp_path / "in" / "out"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    for old in out.glob("*"):
+        old.unlink()
+    done = command("decode", "--submission", path, "--out", out, "--size", "4x4")
+    assert done.status in (0, 2)
+    written = [name for name in files_in(tmp_path) if name != "in/s.csv"]
+    if done.status:
+        assert len(done.err.splitlines()) == 1 and done.err.startswith("error: ") and written == []
+    else:
+        masks = rle.read_submission(path, (4, 4))
+        assert written == sorted(f"in/out/{name}_mask.png" for name in masks) and written
+        assert {c for mask in masks.values() for c in np.unique(mask)} <= {0, 1, 2, 3}
+        rle.write_submission(masks, tmp_path / "again.csv")
+        again = rle.read_submission(tmp_path / "again.csv", (4, 4))
+        (tmp_path / "again.csv").unlink()
+        assert {n: m.tolist() for n, m in again.items()} == {n: m.tolist() for n, m in masks.items()}
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+SIZES = st.one_of(st.integers(0, 9), st.sampled_from([16, 32, 4095, 4097, 2**16, 2**31 - 1, 2**31, 2**32 - 1]))
+KINDS = st.sampled_from([b"tRNS", b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"gAMA", b"PLTE", b"acTL", b"fcTL", b"fdAT", b"eXIf",
+                         b"sRGB", b"pHYs", b"IDAT", b"IHDR", b"IEND", b"abcd", b"\0\0\0\0", b"sBIT", b"bKGD"])
+
+
+@st.composite
+def png(draw):
+    """Bytes of a PNG: often sound, or sound in parts, with checksums that fit more often than not."""
+    width, height = draw(st.just(8) | SIZES), draw(st.just(8) | SIZES)
+    bits, colour = draw(st.sampled_from([(8, 0)] * 6 + [(1, 0), (2, 0), (4, 0), (16, 0), (8, 2), (8, 3), (8, 4), (8, 6),
+                                                         (3, 0), (0, 0), (255, 9)]))
+    interlaced = draw(st.sampled_from([0] * 8 + [1, 7]))
+    filters = st.sampled_from([0, 0, 0, 1, 2, 3, 4, 5, 255])
+    rows = b"".join(bytes([draw(filters)]) + draw(st.binary(min_size=8, max_size=8) | st.just(bytes([1] * 8)))
+                    for _ in range(draw(st.just(8) | st.integers(0, 10))))
+    body = zlib.compress(rows) if draw(st.integers(0, 9)) else draw(st.binary(max_size=40))
+    cut = draw(st.integers(0, len(body)))
+    chunks = [(b"IHDR", struct.pack(">2I5B", width, height, bits, colour, draw(st.sampled_from([0] * 9 + [1])), 0,
+                                    interlaced)), (b"IDAT", body[:cut]), (b"IDAT", body[cut:]), (b"IEND", b"")]
+    for extra in draw(st.lists(st.tuples(KINDS, st.binary(max_size=30)), max_size=3)):
+        chunks.insert(draw(st.integers(0, len(chunks))), extra)
+    if not draw(st.integers(0, 9)):
+        del chunks[draw(st.integers(0, len(chunks) - 1))]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
+    return mutated(draw, content) if not draw(st.integers(0, 2)) else content
+
+
+@for_a_while
+@given(content=png() | st.binary(max_size=60))
+def test_pictures(content, tmp_path, command):
+    folder = tmp_path / "slices"
+    folder.mkdir(exist_ok=True)
+    for mask, name in ((False, "cmr1.png"), (True, "cmr1_mask.png")):
+        (folder / name).write_bytes(content)
+        errors, warnings = audit.audit(folder)
+        for finding in errors + warnings:
+            assert finding.problem and finding.cure and len(str(finding).splitlines()) == 1
+        (folder / name).rename(tmp_path / name)
+        try:
+            pixels = data.read_png(tmp_path / name, mask)
+        except data.BadInput as problem:
+            assert errors and str(problem).count("\n") == 0
+        else:
+            assert not errors or "grey levels 0-3" in errors[0].problem or "single pixel" in errors[0].problem
+            assert pixels.dtype == np.uint8 and pixels.ndim == 2 and max(pixels.shape) <= data.LARGEST
+            assert not mask or pixels.max(initial=0) <= 3
+            assert content[24] == 8 and content[16:24] == struct.pack(">2I", *pixels.shape[::-1])
+        (tmp_path / name).unlink()
