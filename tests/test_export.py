@@ -2,8 +2,7 @@
 
 What makes each test fail (each was seen to fail), in cmrseg/export.py unless said otherwise:
 
-- agreement: in _Looking.forward(), drop ``rescale``; in ensemble.look(), ``.flip(-1) if mirrored`` dropped in
-  either place; in training.pad(), swap the two sizes
+- agreement: in _Looking.forward(), drop ``rescale``, or look with ``ensemble.Ways()`` alone; drop ``2: dynamic``
 - half: ``np.array_equal(half, values)`` -> ``True`` (a run's weights are then altered), or -> ``False``
 - paths: do not delete the nodes' ``metadata_props``
 """

@@ -57,7 +57,7 @@ print(f"validation {final['validation_dice']:.3f}, hidden {final['kaggle_dice']:
 # The report {cite}`report2020` describes its final network in words and shares its code, and the two do not
 # agree everywhere. Where they differ we follow the code: it made the numbers.
 #
-# | | the text | the code |
+# | choice | the text | the code |
 # |---|---|---|
 # | convolutions in a block | 2 | 3 |
 # | first kernel | 3 x 3 | 7 x 7 |
