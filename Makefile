@@ -10,7 +10,7 @@ export CMRSEG_DATA
 export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 
-.PHONY: help book test test-all data results pairs address clean
+.PHONY: help book test test-all test-colab data results pairs address clean
 help:
 	@sed -n '1,2s/^# //p' Makefile
 
@@ -32,6 +32,9 @@ test: .venv/ready
 test-all: .venv/ready
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
 	CMRSEG_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '' tests --nbmake notebooks
+
+test-colab: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_colab.py
 
 data: .venv/ready
 	$(BIN)/python -m cmrseg data --source acdc96

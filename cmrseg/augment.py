@@ -17,17 +17,21 @@ from torch import Generator, Tensor
 
 
 def normalise(images: np.ndarray, scale: str = "zscore") -> Tensor:
-    """uint8 (N, H, W) -> float32 (N, 1, H, W).
+    """Stored grey levels uint8 (N, H, W) -> float32 (N, 1, H, W), see :func:`rescale`."""
+    return rescale(torch.from_numpy(np.ascontiguousarray(images)).float().unsqueeze(1), scale)
+
+
+def rescale(x: Tensor, scale: str) -> Tensor:
+    """Grey levels 0 to 255, float32 (N, 1, H, W) -> what a network sees, of the same shape.
 
     Args:
-        images: grey levels as stored.
+        x: grey levels as stored.
         scale: ``"zscore"``: each slice gets mean 0 and standard deviation 1, so that the brightness
             of a scan does not matter; ``"raw"``: 0 to 255 as they are, as the 2020 report did.
 
     Raises:
         ValueError: an unknown ``scale``.
     """
-    x = torch.from_numpy(np.ascontiguousarray(images)).float().unsqueeze(1)
     if scale == "raw":
         return x
     if scale == "zscore":

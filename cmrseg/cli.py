@@ -215,6 +215,33 @@ def predict(
     print(f"{len(masks)} masks are in {out}")
 
 
+@app.command()
+def export(
+    model: Annotated[str, typer.Option(help="final (the best), small (one network), a file in their format, "
+                                       "or a folder that train --out made.")],
+    out: Annotated[Path, typer.Option(help="ONNX file to write, such as small.onnx.")],
+) -> None:
+    """Write a network as one ONNX file, for programs without PyTorch and for browsers.
+
+    Its input "image" takes grey levels 0 to 255 as they are stored, float32 (N, 1, H, W), any number and
+    size of slices; normalisation and padding are inside. Its output "probability", float32 (N, 4, H, W),
+    says how likely background, RV, Myo and LV are; the largest is the label. With onnxruntime:
+    InferenceSession("small.onnx").run(None, {"image": x})[0].argmax(1).
+    """
+    from cmrseg import ensemble
+
+    if missing := [name for name in ("onnx", "onnxscript") if not find_spec(name)]:
+        raise BadInput("export", f"needs {' and '.join(missing)}", "pip install 'cmrseg[onnx]'")
+    from cmrseg.export import export as write
+
+    if out.is_dir():
+        raise BadInput(out, "is a folder", "Give a file, such as small.onnx")
+    networks = ensemble.find(model)
+    write(networks, out)
+    note = "; predict also cleans up its masks, the file does not" if networks.ways.clean else ""
+    print(f"{out} holds {model}, {out.stat().st_size / 1e6:.1f} MB{note}")
+
+
 def _mask_folder(out: Path, names) -> None:
     """Refuse a file, and a folder where masks of other slices lie: they would be scored or sent too."""
     if out.exists() and not out.is_dir():

@@ -109,11 +109,14 @@ class Comparison:
 
 
 @cache
-def run_variance(protocol: str, what: str = "dice", store: Path = results.STORE) -> tuple[float, int]:
+def run_variance(
+    protocol: str, what: str = "dice", store: Path = results.STORE, model: str = "unet"
+) -> tuple[float, int]:
     """Variance between seeds of a run's mean Dice over its fold, and its degrees of freedom.
 
-    Pooled over the folds of the settings that ran with several seeds in the experiments made for it, or
-    where a store lacks them in any; collapsed runs are left out.
+    Pooled over the folds of a network's settings that ran with several seeds: each network has its own luck.
+    It is looked for in the experiments made for it, or where a store lacks them in any, and where no setting
+    of this network has several seeds, in those of the others. Collapsed runs are left out.
 
     Raises:
         BadInput: no setting ran with several seeds.
@@ -123,21 +126,28 @@ def run_variance(protocol: str, what: str = "dice", store: Path = results.STORE)
     if not groups:
         raise BadInput(store / protocol, "holds no setting with several seeds",
                        f"Compute them: python -m cmrseg sweep baseline --protocol {protocol} --data acdc96")
-    return statistics.pooled_run_variance(groups)
+    same = [values for network, values in groups if network == model]
+    return statistics.pooled_run_variance(same or [values for _, values in groups])
 
 
-def _seeds(names, protocol: str, what: str, store: Path) -> list[list[float]]:
-    """Mean Dice of each seed's run, for every setting and fold with several seeds that trained."""
+def _seeds(names, protocol: str, what: str, store: Path) -> list[tuple[str, list[float]]]:
+    """Network and mean Dice of each seed's run, for every setting and fold with several seeds that trained."""
     groups = []
     for name in names:
         table = runs(name, protocol, store)
         for _, group in table[~table["collapsed"].astype(bool)].groupby(["setting", "split"]):
-            groups.append([by_patient(group.iloc[[i]], what).mean() for i in range(len(group))])
-    return [group for group in groups if len(group) > 1]
+            each = [by_patient(group.iloc[[i]], what).mean() for i in range(len(group))]
+            groups.append((_network(group), each))
+    return [(network, each) for network, each in groups if len(each) > 1]
+
+
+def _network(table: pd.DataFrame) -> str:
+    return table["record"].iloc[0]["config"]["model"]
 
 
 def compare(
-    a: pd.DataFrame, b: pd.DataFrame | float, variance: tuple[float, int], what: str = "dice"
+    a: pd.DataFrame, b: pd.DataFrame | float, protocol: str = "replica", what: str = "dice",
+    store: Path = results.STORE,
 ) -> Comparison:
     """Dice of setting a minus setting b, patient by patient, with both parts of the error.
 
@@ -146,7 +156,7 @@ def compare(
 
     Args:
         a, b: rows of :func:`runs`, with runs on the same folds; ``b`` may be a number.
-        variance: what :func:`run_variance` gives for ``what``.
+        protocol, store: where the variance between seeds is taken from, see :func:`run_variance`.
         what: see :func:`by_patient`.
     """
     tables = [t for t in (a, b) if isinstance(t, pd.DataFrame)]
@@ -154,14 +164,16 @@ def compare(
         return by_fold(*(t if isinstance(t, float) else
                          {s: by_patient(g, what).mean() for s, g in t.groupby("split")} for t in (a, b)))
     one, other = (by_patient(t, what) if isinstance(t, pd.DataFrame) else t for t in (a, b))
-    sizes = [len(t) if isinstance(t, pd.DataFrame) else np.inf for t in (a, b)]
-    difference = statistics.paired_difference((one - 0).to_numpy(), np.asarray(other), variance[0], *sizes,
-                                              variance[1])
+    variances = {n: run_variance(protocol, what, store, n) for n in map(_network, tables)}
+    luck = [(variance * sum(1 / len(t) for t in tables if _network(t) == network), freedom)
+            for network, (variance, freedom) in variances.items()]
+    difference = statistics.paired_difference((one - 0).to_numpy(), np.asarray(other), luck)
     d = (one - other).dropna()
     shares = {f"patient {p}": v / len(d) for p, v in (d - d.mean()).items()}
     for table, sign in zip(tables, (1, -1)):
         for key in table["key"]:
-            shares[f"run {key}"] = shares.get(f"run {key}", 0) + sign * variance[0] ** 0.5 / len(table)
+            size = variances[_network(table)][0] ** 0.5 / len(table)
+            shares[f"run {key}"] = shares.get(f"run {key}", 0) + sign * size
     return Comparison(difference, shares)
 
 
@@ -182,13 +194,13 @@ def against(
         and for settings on the baseline's folds the paired difference with its 95 % interval
         (difference, low, high).
     """
-    table, variance = runs(name, protocol, store), run_variance(protocol, what, store)
+    table = runs(name, protocol, store)
     reference, rows = table[table["setting"] == baseline], []
     for setting, group in table.groupby("setting", sort=False):
         row = {"setting": setting, "runs": len(group), "folds": group["split"].nunique(),
                "dice": by_patient(group, what).mean(), "collapsed": group["collapsed"].mean()}
         if setting != baseline and set(group["split"]) == set(reference["split"]):
-            difference = compare(group, reference, variance, what).difference
+            difference = compare(group, reference, protocol, what, store).difference
             row |= dict(zip(("difference", "low", "high"), (difference.mean, *difference.interval())))
         rows.append(row)
     return pd.DataFrame(rows).set_index("setting")
@@ -207,13 +219,12 @@ def same_against_same(
         looks at the spread over patients.
     """
     table, rng = runs("baseline", protocol, store), np.random.default_rng(seed)
-    variance = run_variance(protocol, store=store)
     folds = [group.index.to_numpy() for _, group in table.groupby("split")]
     rows = []
     for _ in range(draws):
         a, b = zip(*(rng.choice(fold, 2, replace=False) for fold in folds))
         a, b = table.loc[list(a)], table.loc[list(b)]
-        found = compare(a, b, variance).difference
+        found = compare(a, b, protocol, store=store).difference
         alone = statistics.mean_interval((by_patient(a) - by_patient(b)).to_numpy())
         rows.append((found.mean, *found.interval(), *alone))
     return pd.DataFrame(rows, columns=["difference", "low", "high", "low_alone", "high_alone"])
@@ -259,13 +270,14 @@ def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def verdicts(name: str, store: Path = results.STORE) -> pd.DataFrame:
-    """The claims about one experiment, in words: claim -> what was said, what we found, verdict.
+def verdicts(name: str, *ids: str, store: Path = results.STORE) -> pd.DataFrame:
+    """The claims about one experiment (with ``ids``: only those), in words: claim -> what was said, what we
+    found, verdict.
 
     Intervals are the wide ones that hold together for all claims.
     """
     found = judge(store)
-    found = found[found["experiment"] == name]
+    found = found[(found["experiment"] == name) & (found["id"].isin(ids) if ids else True)]
     shown = [in_words(row) for row in found.to_dict("records")]
     return pd.DataFrame({"the report said": found["said"].tolist(), "we found": shown,
                          "verdict": found["verdict"].tolist()}, index=found["text"].tolist())
@@ -337,11 +349,11 @@ def _answer(claim: dict, store: Path) -> Comparison | Share | str:
         return "not run yet"
     if endpoint == "class":
         what = f"{claim['a']}-{claim['b']}"
-        return compare(sides[0], 0.0, run_variance("replica", what, store), what)
+        return compare(sides[0], 0.0, "replica", what, store)
     level = float(claim.get("level", 0.0))
     if endpoint in ("dice", *results.CLASSES):
         other = sides[1] if len(sides) == 2 else level
-        return compare(sides[0], other, run_variance("replica", endpoint, store), endpoint)
+        return compare(sides[0], other, "replica", endpoint, store)
     values = [{split: group["record"].map(lambda r: of_run(r, endpoint)).mean()
                for split, group in side.groupby("split")} for side in sides]
     if endpoint in ("static", "collapsed"):

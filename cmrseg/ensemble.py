@@ -67,20 +67,25 @@ def probabilities(
 
     ``progress`` is called with each batch's length.
     """
-    views = list(product(ensemble.ways.turns, (False, True) if ensemble.ways.mirror else (False,)))
     parts = []
     for start in range(0, len(images), batch):
         x = normalise(images[start : start + batch], ensemble.config.scale)
-        total = torch.zeros(len(x), 4, *images.shape[1:])
-        for degrees, mirrored in views:
-            view = turn(x.flip(-1) if mirrored else x, degrees)
-            answers = [training.answer(model, view, precision) for model in ensemble.models]
-            answer = turn(torch.stack(answers).mean(0), -degrees)
-            total += answer.flip(-1) if mirrored else answer
-        parts.append((total / len(views)).numpy())
+        parts.append(look(ensemble, x, precision).numpy())
         if progress is not None:
             progress(len(x))
     return np.concatenate(parts)
+
+
+def look(ensemble: Ensemble, x: Tensor, precision: str = "fp32") -> Tensor:
+    """Mean softmax probabilities (N, 4, H, W) over networks and views, of normalised images (N, 1, H, W)."""
+    ways, total = ensemble.ways, 0
+    views = list(product(ways.turns, (False, True) if ways.mirror else (False,)))
+    for degrees, mirrored in views:
+        view = turn(x.flip(-1) if mirrored else x, degrees)
+        answers = [training.answer(model, view, precision) for model in ensemble.models]
+        answer = turn(torch.stack(answers).mean(0), -degrees)
+        total = total + (answer.flip(-1) if mirrored else answer)
+    return total / len(views)
 
 
 def turn(x: Tensor, degrees: float) -> Tensor:
@@ -90,9 +95,10 @@ def turn(x: Tensor, degrees: float) -> Tensor:
         return x
     height, width = x.shape[2:]
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    matrix = torch.tensor([[cos, -sin * height / width, 0], [sin * width / height, cos, 0]])
-    grid = F.affine_grid(matrix.expand(len(x), 2, 3), list(x.shape), align_corners=False)
-    return F.grid_sample(x, grid, "bilinear", "border", align_corners=False)
+    down = (2 * torch.arange(height) + 1 - height).float()[:, None]  # in half pixels from the middle
+    right = (2 * torch.arange(width) + 1 - width).float()
+    grid = torch.stack([(cos * right - sin * down) / width, (sin * right + cos * down) / height], -1)
+    return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), "bilinear", "border", align_corners=False)
 
 
 def predict(ensemble: Ensemble, images: np.ndarray, **options) -> np.ndarray:

@@ -38,6 +38,21 @@ def areas(masks: np.ndarray, classes=FOREGROUND) -> np.ndarray:
     return np.stack([(masks == c).sum((1, 2)) for c in classes], 1)
 
 
+def coarsen(masks: np.ndarray, square: int) -> np.ndarray:
+    """Label maps (N, H, W) in which each square x square pixels take the label that most of them have (the
+    smaller of two equals): what can be drawn with one answer for each square.
+
+    Raises:
+        ValueError: squares that do not fill the image.
+    """
+    n, height, width = masks.shape
+    if height % square or width % square:
+        raise ValueError(f"{height} x {width} pixels are not a whole number of squares of {square}")
+    squares = masks.reshape(n, height // square, square, width // square, square)
+    votes = np.stack([(squares == c).sum((2, 4)) for c in (0, *FOREGROUND)])
+    return votes.argmax(0).astype(masks.dtype).repeat(square, 1).repeat(square, 2)
+
+
 def per_class(scores: np.ndarray) -> np.ndarray:
     """Mean over images, leaving out NaN: (N, C) -> (C,); NaN for a class absent everywhere."""
     with warnings.catch_warnings():

@@ -6,6 +6,7 @@ draw into given axes, or make a figure and return it.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 
+from cmrseg import data
 from cmrseg.statistics import MARGIN
 
 # Safe for colour-blind readers, and apart in lightness too.
@@ -25,6 +27,7 @@ CLASS_COLOURS = {"RV": "#648FFF", "Myo": "#FFB000", "LV": "#DC267F"}
 GREY = "#808080"
 ACCENT = "#785EF0"
 SAID = "#FE6100"  # what the report said
+LICENCE = "slices: ACDC, CC BY-NC-SA 4.0"
 LABELS = ListedColormap([(0, 0, 0, 0), *(to_rgba(c) for c in CLASS_COLOURS.values())])
 
 
@@ -56,10 +59,13 @@ def panels(columns: int, rows: int = 1, size: float = 2.3) -> tuple[Figure, np.n
 
 
 def show(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
-    """Draw a slice (H, W) in grey."""
+    """Draw a slice (H, W) in grey; beside a figure of real slices (``CMRSEG_DATA``) stands their licence."""
     ax.imshow(image, cmap="gray", interpolation="nearest")
     ax.set_title(title)
     ax.axis("off")
+    figure = ax.figure
+    if os.path.basename(data.source().rstrip("/")) == "acdc96" and LICENCE not in [text.get_text() for text in figure.texts]:
+        figure.text(1.005, 0, LICENCE, fontsize=6.5, rotation=90)  # beside the figure, like a photo's credit
     return ax
 
 

@@ -80,26 +80,25 @@ class Difference:
 
 
 def paired_difference(
-    a: np.ndarray, b: np.ndarray | float, run_variance: float, runs_a: int, runs_b: float, run_freedom: int
+    a: np.ndarray, b: np.ndarray | float, luck: list[tuple[float, float]]
 ) -> Difference:
     """Setting a minus setting b, patient by patient.
 
     Patients of one fold share a trained network, so a lucky run lifts all of them at once, and the
     spread over patients alone is too sure (Bouthillier et al. 2021 on sources of variance). The
-    squared standard error has two parts: the variance of a - b over patients divided by their
-    number, plus ``run_variance * (1 / runs_a + 1 / runs_b)``; the degrees of freedom follow Welch and
-    Satterthwaite.
+    squared standard error has the variance of a - b over patients, divided by their number, and that of
+    the runs; its degrees of freedom follow Welch and Satterthwaite.
 
     Args:
         a, b: one value for each patient (P,), in one order: the mean of its slices over all seeds.
             NaN where a patient has no value. ``b`` may be a number to compare with.
-        run_variance: variance between seeds of a run's mean, see :func:`pooled_run_variance`.
-        runs_a, runs_b: trained networks behind each (folds times seeds); infinite for a number.
-        run_freedom: degrees of freedom of ``run_variance``.
+        luck: what the runs add to the squared standard error, with degrees of freedom, a pair for each
+            estimate of the variance between runs: where both settings share it (see
+            :func:`pooled_run_variance`), ``variance * (1 / runs_a + 1 / runs_b)``.
     """
     d = (a - b)[~np.isnan(a - b)]
-    parts = np.array([d.var(ddof=1) / len(d), run_variance * (1 / runs_a + 1 / runs_b)])
-    freedom = parts.sum() ** 2 / (parts**2 / [len(d) - 1, run_freedom]).sum()
+    parts, freedoms = np.array([(d.var(ddof=1) / len(d), len(d) - 1), *luck]).T
+    freedom = parts.sum() ** 2 / (parts**2 / freedoms).sum()
     return Difference(float(d.mean()), float(np.sqrt(parts.sum())), float(freedom))
 
 

@@ -330,8 +330,7 @@ def make_optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
 def pad(x: Tensor, multiple: int) -> Tensor:
     """Continue (N, C, H, W) at its lower and right edge, up to sizes that ``multiple`` divides."""
     height, width = x.shape[2:]
-    beyond = [0, -width % multiple, 0, -height % multiple]
-    return F.pad(x, beyond, mode="replicate") if any(beyond) else x
+    return F.pad(x, [0, -width % multiple, 0, -height % multiple], mode="replicate")
 
 
 @torch.inference_mode()

@@ -6,6 +6,13 @@ What makes each test fail (each was seen to fail):
 - outputs: add an output to a cell of a committed .ipynb
 - contents: remove a line of _toc.yml, or name a page there that is not
 - first cell: change the address in one notebook
+- address: name it in a file that tools/address.py does not know, or drop one of those from its list; drop
+  its check of the form
+- Colab's button: in _config.yml, change the branch or drop launch_buttons, and build
+- no tight pins: in pyproject.toml, torch==2.13.0 or numpy<3
+- workflows: misspell a make target in one, drop an action's version, or indent a line wrongly
+- questions: give one two answers that hold, or none
+- citation, changelog: change the version in CITATION.cff; rename the section [Unreleased]
 - short functions: add lines to a function in a notebook until it has eleven
 - exercises: rename a solution's label
 - colours: change --class-rv in book.css
@@ -17,6 +24,7 @@ What makes each test fail (each was seen to fail):
 - run beforehand: in execute(), add no notebook to the project
 - ignored files: git add -f a file under results/.locks
 - missing parts: in book_pages.py, do not disconnect mermaid, or name a part that is never missing
+- how long: in book_pages.py, do not connect say_how_long or fill_in_times, or sum only the first time
 """
 
 from __future__ import annotations
@@ -24,6 +32,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -34,13 +43,16 @@ import nbformat
 import pytest
 import yaml
 
+import cmrseg
 from cmrseg.plots import CLASS_COLOURS
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
+import address as address_tool  # noqa: E402
 import prepare  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.py"))
+TEXT = {".cff", ".ipynb", ".md", ".py", ".toml", ".yml", ".txt", ".js", ".css", ".json", ""}
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -85,6 +97,81 @@ def test_the_first_code_cell_is_the_same_everywhere_and_names_the_address(path):
 def test_the_address_stands_alike_in_every_copy():
     assert yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"] == address()
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address()
+    pairs = [p.with_suffix(".ipynb") for p in NOTEBOOKS]
+    known = [ROOT / "pyproject.toml", *address_tool.places(), *pairs]
+    naming = {p for p in tracked() if p.suffix in TEXT and address() in p.read_text()}
+    assert naming == set(known)
+
+
+def test_a_new_address_reaches_every_copy_and_a_wrong_one_none(tmp_path, monkeypatch, capsys):
+    for name in ("pyproject.toml", *address_tool.FILES, "notebooks"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(address_tool, "ROOT", tmp_path)
+    new, project = "https://github.com/somebody/some-book", tmp_path / "pyproject.toml"
+    for wrong in (new + ".git", new + "/", "github.com/somebody/some-book"):
+        project.write_text((ROOT / "pyproject.toml").read_text().replace(address(), wrong))
+        with pytest.raises(SystemExit) as stop:
+            address_tool.main()
+        assert stop.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
+        assert address() in (tmp_path / "_config.yml").read_text()
+    project.write_text((ROOT / "pyproject.toml").read_text().replace(address(), new))
+    address_tool.main()
+    for path in address_tool.places():
+        assert address() not in path.read_text() and new in path.read_text()
+
+
+def test_the_button_of_every_notebook_page_opens_its_notebook():
+    built = ROOT / "_build" / "html" / "notebooks"
+    if not built.is_dir():
+        pytest.skip("no book is built here: make book")
+    for path in built.rglob("*.html"):
+        name = path.relative_to(built.parent).with_suffix(".ipynb")
+        place = f"{address().removeprefix('https://github.com/')}/blob/main/{name}"
+        assert f'href="https://colab.research.google.com/github/{place}"' in path.read_text(), name
+        assert (ROOT / name).is_file()
+
+
+def test_the_package_takes_the_torch_and_numpy_that_are_there():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for wanted in project["dependencies"]:
+        assert not re.search(r"==|~=|<", wanted), wanted
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_workflows_can_be_read_and_ask_make_for_what_it_knows(path):
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["name"] == path.stem and workflow["permissions"]
+    assert workflow[True]  # what YAML makes of "on"
+    for job in workflow["jobs"].values():
+        assert job["runs-on"] and job["steps"]
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step.get("uses", "a/b@v1"))
+            assert set(re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))) <= targets()
+
+
+def test_what_pages_and_workflows_ask_of_make_is_there():
+    pages = [*WORKFLOWS, ROOT / ".ci" / "run", ROOT / "README.md", *(ROOT / "book").glob("*.md")]
+    text = "\n".join(path.read_text() for path in pages)
+    asked = set(re.findall(r"(?:^|`|: |=\w+ )make ([a-z-]+)", text, re.M))
+    assert {"book", "test", "data"} <= asked <= targets()
+
+
+def test_the_citation_and_the_changelog_are_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == cmrseg.__version__
+    for reference in [citation, *citation["references"]]:
+        assert {"title", "authors", "type"} <= set(reference)
+    assert {"cff-version", "message", "license", "keywords", "abstract"} <= set(citation)
+    assert re.search(r"^## \[Unreleased\]$", (ROOT / "CHANGELOG.md").read_text(), re.M)
 
 
 @every_notebook
@@ -101,6 +188,14 @@ def test_each_notebook_ends_with_something_to_try(path):
     exercises = re.findall(r"\{exercise\}.*\n# :label: (\S+)", text)
     assert exercises and exercises == re.findall(r"\{solution(?:-start)?\} (\S+)", text)
     assert text.index("## What to conclude") < text.index("## Try")
+
+
+@every_notebook
+def test_each_question_has_one_answer_that_holds(path):
+    for question in re.split(r"^# \*\*\d\.\*\* ", path.read_text(), flags=re.M)[1:]:
+        first_words = re.findall(r"</summary><p>(\w+)", question.replace("\n# ", " "))
+        assert len(first_words) == 3 == question.count('<details class="answer">')
+        assert first_words.count("Yes") == 1
 
 
 def test_class_colours_are_the_same_in_figures_and_pages():
@@ -145,6 +240,28 @@ def test_without_vendored_parts_a_page_loads_none_and_says_so(tmp_path):
             assert (script in page) is vendored
 
 
+def test_a_page_says_how_long_its_notebook_ran(tmp_path, monkeypatch):
+    monkeypatch.delenv("CMRSEG_BUDGET", raising=False)
+    (tmp_path / "conf.py").write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
+        "extensions = ['myst_nb', 'sphinxcontrib.mermaid', 'book_pages']\n"
+        "myst_enable_extensions = ['substitution']\n")
+    for name, code in (("still", "import time; time.sleep(1)"), ("trained", "fit = abs\nfit(1)")):
+        cells = [nbformat.v4.new_markdown_cell("# A page"), nbformat.v4.new_code_cell(code)]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
+    (tmp_path / "index.md").write_text(
+        "# Times\n\nOne {runs}`still`, two {runs}`still trained`, on {{ machine }}.\n\n"
+        "```{toctree}\nstill\ntrained\n```\n")
+    subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", tmp_path, tmp_path / "html"], check=True)
+    said = r'<p class="how-long">Ran in (\d+) s on one core when this page was made(.*?)\.</p>'
+    (still,), (trained,) = (re.findall(said, (tmp_path / "html" / f"{name}.html").read_text())
+                            for name in ("still", "trained"))
+    assert (still[1], trained[1]) == ("", ", a small training included")
+    page = (tmp_path / "html" / "index.html").read_text()
+    one, two = re.search(r"One (\d+) s, two (\d+) s, on \d+ cores", page).groups()
+    assert one == still[0] and abs(int(two) - int(one) - int(trained[0])) <= 1
+
+
 def numbers(tree) -> set[float]:
     """Every number in what tomllib read."""
     if isinstance(tree, dict):
@@ -177,6 +294,8 @@ def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, mo
     monkeypatch.setattr(prepare, "VENDOR", tmp_path / "vendor")
     monkeypatch.setattr(prepare, "PACKAGES", {})
     monkeypatch.setattr(prepare, "execute", lambda: None)
+    made = []
+    monkeypatch.setattr(prepare.served, "make", made.append)
     for name in ("CMRSEG_DATA", "CMRSEG_BUDGET"):
         monkeypatch.delenv(name, raising=False)
     for folder in ("cmrseg", "results", "_build/.jupyter_cache"):
@@ -192,6 +311,7 @@ def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, mo
         change()
         prepare.main()
         assert cache.exists() is not goes
+    assert set(made) == {tmp_path / "_build" / "made"}
 
 
 def test_notebooks_run_once_beforehand(tmp_path, monkeypatch, capsys):

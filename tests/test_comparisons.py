@@ -5,11 +5,14 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
 - reading: in runs(), ``planned.protocol == protocol`` -> ``True``; in _read(), ``.mean()`` -> ``.max()``
 - beats: in beats(), swap ``"ED"`` and ``"ES"``; ``area_pred`` -> ``area_true``; ``1 - found`` -> ``found``;
   ``index(chamber)`` -> ``index("RV")``
-- both parts: in compare(), ``variance[0]`` in the call of paired_difference() -> ``0``
+- both parts: in compare(), ``luck = [(variance * `` -> ``luck = [(0 * ``
+- own luck: in run_variance(), ``network == model`` -> ``True``; in compare(), ``if _network(t) == network`` ->
+  ``if True``
 - shared fate: in compare(), ``0 < t["collapsed"].mean() < 1`` -> ``False``
 - A/A: in same_against_same(), ``replace=False`` -> ``replace=True``, or take ``fold[:2]`` each time
 - the family: in family_level(), ``largest = np.abs(errors).max(1)`` -> ``np.abs(errors)[:, 0]``
 - judged: in _answer(), ``sides[1]`` -> ``sides[0]``; in judge(), ``interval(wide)`` -> ``interval(level)``
+- chosen: in verdicts(), ``if ids else True`` -> ``if not ids else True``
 - endpoints: in of_run(), ``> float(number)`` -> ``< float(number)``; ``found["dice_last"] - at`` -> ``at``
 """
 
@@ -101,19 +104,46 @@ def test_runs_are_those_of_one_protocol_with_a_row_of_patients_each(trial):
 
 
 def test_a_comparison_has_both_parts_of_the_error(trial):
-    a, b = settings(trial({"a": 0.05, "b": 0.0}), "a", "b")
-    found = comparisons.compare(a, b, (0.02**2, 20))
+    store = trial({"a": 0.05, "b": 0.0})
+    a, b = settings(store, "a", "b")
+    variance, freedom = comparisons.run_variance("replica", store=store)
+    found = comparisons.compare(a, b, store=store)
     d = comparisons.by_patient(a) - comparisons.by_patient(b)
-    assert found.difference == statistics.paired_difference(d.to_numpy(), 0.0, 0.02**2, 2.5, np.inf, 20)
+    assert found.difference == statistics.paired_difference(d.to_numpy(), 0.0, [(2 * variance / 5, freedom)])
     assert sum(v**2 for v in found.shares.values()) ** 0.5 == pytest.approx(found.difference.se, rel=0.02)
-    level = comparisons.compare(a, 0.8, (0.02**2, 20)).difference
+    level = comparisons.compare(a, 0.8, store=store).difference
     assert level.mean == pytest.approx(comparisons.by_patient(a).mean() - 0.8)
+
+
+def test_each_network_has_a_luck_of_its_own(trial):
+    """A rival whose trainings scatter widely does not widen the comparisons of the others."""
+    store = trial({"a": 0.0, "b": 0.0})
+    calm = comparisons.run_variance("replica", store=store)
+    wild = [Planned("wild", replace(PRESETS["replica"], model="ning", seed=s), f, "replica")
+            for f in FOLDS for s in range(3)]
+    experiments.EXPERIMENTS["architectures"] = wild
+    rng, hearts = np.random.default_rng(1), dict.fromkeys(range(1, 61), 0.5)
+    for planned in wild:
+        results.write(made_up(planned, rng, run_sd=0.08, hearts=hearts), store)
+    comparisons.run_variance.cache_clear()
+    assert comparisons.run_variance("replica", store=store) == calm
+    variance, freedom = comparisons.run_variance("replica", store=store, model="ning")
+    assert freedom == 10 and variance > 4 * calm[0]
+    (a, b), table = settings(store, "a", "b"), comparisons.runs("architectures", store=store)
+    assert comparisons.compare(a, b, store=store).difference.se < 0.02
+    found = comparisons.compare(a, table, store=store)
+    d = comparisons.by_patient(a) - comparisons.by_patient(table)
+    luck = [(calm[0] / 5, calm[1]), (variance / 15, freedom)]
+    assert found.difference == statistics.paired_difference(d.to_numpy(), 0.0, luck)
+    assert sum(v**2 for v in found.shares.values()) ** 0.5 == pytest.approx(found.difference.se, rel=0.02)
+    unknown = comparisons.run_variance("replica", store=store, model="segnet")
+    assert unknown[1] == 30  # no seeds of its own: all that there are
 
 
 def test_where_some_runs_collapsed_folds_are_compared(trial):
     store = trial({"a": 0.0, "b": 0.0}, collapses=[("a", "fold2")])
     a, b = settings(store, "a", "b")
-    found = comparisons.compare(a, b, (0.02**2, 20))
+    found = comparisons.compare(a, b, store=store)
     assert found.difference.freedom == 4 and set(found.shares) == {f"fold {f}" for f in FOLDS}
     low, high = found.difference.interval()
     assert low < 0 < high  # one collapse of five proves nothing
@@ -134,7 +164,7 @@ def test_the_ruler_does_not_lie_when_it_counts_the_luck_of_runs(trial):
 
 def test_the_two_sides_of_an_a_a_test_share_no_run(trial, monkeypatch):
     sides, compare = [], comparisons.compare
-    monkeypatch.setattr(comparisons, "compare", lambda a, b, v: sides.append((a, b)) or compare(a, b, v))
+    monkeypatch.setattr(comparisons, "compare", lambda a, b, p, store: sides.append((a, b)) or compare(a, b, p, store=store))
     comparisons.same_against_same(draws=20, store=trial({}))
     assert len(sides) == 20
     for a, b in sides:
@@ -238,6 +268,16 @@ def test_claims_are_judged_from_records(trial):
     assert (tested["high"] - tested["low"])["better"] > (tested["high_alone"] - tested["low_alone"])["better"]
     experiments.EXPERIMENTS["trial"][10].path(store=store).unlink()
     assert comparisons.judge(store).set_index("id").loc["dead", "verdict"] == "not run yet"
+
+
+def test_verdicts_are_those_of_one_experiment_or_of_some_claims(trial):
+    store = trial({"a": 0.1, "b": 0.0})
+    (store / "claims.toml").write_text(CLAIMS)
+    found = comparisons.verdicts("trial", store=store)
+    assert found.index.tolist() == ["a beats b.", "a is slower.", "c learns nothing.", "RV is harder."]
+    some = comparisons.verdicts("trial", "better", "dead", store=store)
+    assert some["verdict"].to_dict() == {"a beats b.": "confirmed", "c learns nothing.": "not run yet"}
+    assert some.loc["a beats b.", "we found"] == found.loc["a beats b.", "we found"] != ""
 
 
 @pytest.mark.parametrize("endpoint, expected", [

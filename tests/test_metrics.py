@@ -7,6 +7,8 @@ Each group fails after any of these one-line changes of ``cmrseg/metrics.py``:
   per_class(), ``np.nanmean`` -> ``np.mean``
 - surface distance: ``np.percentile(there, 95)`` -> ``there.max()``; ``there <= tolerance`` ->
   ``there < tolerance``; ``a & ~binary_erosion(a)`` -> ``a``
+- coarser masks: ``.argmax(0)`` -> ``.argmin(0)``; ``sum((2, 4))`` -> ``sum((1, 3))``;
+  ``.repeat(square, 1)`` -> ``.repeat(square, 2)``; ``if height % square or width % square`` -> ``if False``
 - absent classes: ``one_empty=diagonal`` -> ``one_empty=0``; ``elif a.any() or b.any()`` -> ``elif
   a.any()``
 - shapes: ``if pred.shape != truth.shape`` -> ``if False``
@@ -98,6 +100,19 @@ def test_a_class_absent_everywhere_is_nan_and_leaves_the_mean_alone():
     scores = np.array([[0.5, np.nan, 1], [0.7, np.nan, 1]])
     assert np.isnan(metrics.per_class(scores)).tolist() == [False, True, False]
     assert metrics.mean(scores) == pytest.approx(0.8)
+
+
+def test_each_square_takes_the_label_of_most_of_its_pixels():
+    mask = np.array([[[1, 1, 2, 2, 0, 0],
+                      [1, 0, 3, 3, 0, 3],
+                      [3, 3, 0, 0, 1, 1],
+                      [3, 3, 0, 1, 1, 2]]], np.uint8)
+    found = metrics.coarsen(mask, 2)
+    assert found.dtype == np.uint8 and found[0].tolist() == [
+        [1, 1, 2, 2, 0, 0]] * 2 + [[3, 3, 0, 0, 1, 1]] * 2
+    assert (metrics.coarsen(mask, 1) == mask).all()
+    with pytest.raises(ValueError, match="4 x 6 pixels"):
+        metrics.coarsen(mask, 4)
 
 
 @pytest.mark.parametrize("pred, truth", PAIRS)

@@ -4,6 +4,7 @@ Each group fails after any of these one-line changes of ``cmrseg/plots.py``:
 
 - overlays and contours: swap two colours of CLASS_COLOURS; in overlay(), ``vmax=3`` -> ``vmax=6``,
   or drop ``* (mask > 0)``; in contours(), ``levels=[0.5]`` -> ``levels=[0.25]``
+- licence: in show(), drop ``and LICENCE not in ...``; ``== "acdc96"`` -> ``!= "acdc96"``
 - curves, intervals, boxes, panels: in learning_curve(), ``epochs[-1], values[-1]`` -> ``epochs[0],
   values[0]``; in intervals(), ``len(rows) - 0.5, -0.5`` -> ``-0.5, len(rows) - 0.5``; in boxes(),
   drop ``values = values[~np.isnan(values)]``; in panels(), drop ``ax.axis("off")``
@@ -53,6 +54,16 @@ def test_an_overlay_shows_each_class_in_its_colour_and_the_image_elsewhere(ax):
     assert ax.get_title() == "a slice" and not ax.axison
     assert list(plots.CLASS_COLOURS) == ["RV", "Myo", "LV"]
     ax.figure.canvas.draw()
+
+
+@pytest.mark.parametrize(("source", "marks"),
+                         [("acdc96", 1), ("../slices/acdc96/", 1), ("phantom", 0), ("mine", 0)])
+def test_a_figure_of_real_slices_carries_their_licence_once(monkeypatch, source, marks):
+    monkeypatch.setenv("CMRSEG_DATA", source)
+    figure, axes = plots.panels(3)
+    for ax in axes:
+        plots.overlay(ax, IMAGE, MASK)
+    assert [text.get_text() for text in figure.texts] == [plots.LICENCE] * marks
 
 
 def test_class_colours_differ_in_lightness_too():

@@ -43,7 +43,7 @@ def test_three_records_come_out_again(real):
         train, held_out = data.split(str(real), planned.split)
         run = fit(planned.config, train, held_out, precision="fp32")
         again = results.record(run, train, held_out, planned.split, experiments.ACDC96, planned.protocol)
-        spread = comparisons.run_variance(planned.protocol)[0] ** 0.5
+        spread = comparisons.run_variance(planned.protocol, model=planned.config.model)[0] ** 0.5
         print(f"{planned.protocol}/{key} {planned.setting}: recorded {found['dice_last']:.5f}, "
               f"again {again['dice_last']:.5f}; seeds differ by {spread:.4f}")
         assert again["key"] == key

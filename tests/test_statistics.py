@@ -7,8 +7,8 @@ Each group fails after any of these one-line changes of ``cmrseg/statistics.py``
 - patients: in patient_means(), ``metrics.per_class(scores[...])`` -> ``scores[...][0]``
 - the summary: in dice_summary(), ``b + shift`` -> ``b``, or ``np.clip(b + shift, 0, 1)`` -> ``b +
   shift``, or ``column[:, None], patients`` -> ``column[:, None], np.arange(len(scores))``
-- paired differences: in paired_difference(), ``1 / runs_a + 1 / runs_b`` -> ``0`` (false alarms rise to a
-  fifth), or ``1 / runs_b`` -> ``0``; in pooled_run_variance(), ``len(g) - 1`` -> ``len(g)``
+- paired differences: in paired_difference(), drop ``*luck`` (false alarms rise to a fifth), or ``*luck`` ->
+  ``*luck[:1]``, or ``parts**2 / freedoms`` -> ``parts / freedoms``; in pooled_run_variance(), ``len(g) - 1`` -> ``len(g)``
 - verdicts: ``low > 0`` -> ``high > 0``; ``within`` -> ``True``; drop the exchange of low and high for "less"
 """
 
@@ -102,19 +102,22 @@ def test_with_one_patient_the_interval_is_everything_and_with_no_class_nothing()
 def test_without_variance_between_runs_it_is_the_paired_t_test():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.85, 0.05, (2, 60))
-    found = statistics.paired_difference(a, b, 0.0, 5, 5, 20)
+    found = statistics.paired_difference(a, b, [(0.0, 20)])
     expected = stats.ttest_rel(a, b).confidence_interval()
     np.testing.assert_allclose(found.interval(), (expected.low, expected.high))
     gap = np.r_[a, np.nan]
-    assert statistics.paired_difference(gap, np.r_[b, 0.5], 0.0, 5, 5, 20) == found
+    assert statistics.paired_difference(gap, np.r_[b, 0.5], [(0.0, 20)]) == found
 
 
-@pytest.mark.parametrize("b, runs_b, run_part", [
-    (np.zeros(3), 5, 0.2), (np.zeros(3), 10, 0.15), (0.0, np.inf, 0.1)])
-def test_the_standard_error_by_hand(b, runs_b, run_part):
-    """Differences 1, 2, 3: variance 1 over 3 patients; run variance 0.5 over five runs: 0.1 for a."""
-    found = statistics.paired_difference(np.array([1.0, 2, 3]), b, 0.5, 5, runs_b, 20)
+@pytest.mark.parametrize("b, luck, run_part", [
+    (np.zeros(3), [(0.2, 20)], 0.2), (np.zeros(3), [(0.1, 20), (0.05, 10)], 0.15), (0.0, [(0.1, 20)], 0.1)])
+def test_the_standard_error_by_hand(b, luck, run_part):
+    """Differences 1, 2, 3: variance 1 over 3 patients."""
+    found = statistics.paired_difference(np.array([1.0, 2, 3]), b, luck)
     assert found.mean == 2 and found.se == pytest.approx((1 / 3 + run_part) ** 0.5)
+    parts = np.array([(1 / 3, 2), *luck])
+    expected = (1 / 3 + run_part) ** 2 / (parts[:, 0] ** 2 / parts[:, 1]).sum()  # Welch and Satterthwaite
+    assert found.freedom == pytest.approx(expected)
 
 
 def test_the_rate_of_false_alarms_is_what_it_says():
@@ -124,7 +127,7 @@ def test_the_rate_of_false_alarms_is_what_it_says():
         patients = rng.normal(0.85, 0.04, 60)
         runs = rng.normal(0, 0.01, (2, 5)).repeat(12, axis=1)
         a, b = patients + runs + rng.normal(0, 0.02, (2, 60))
-        low, high = statistics.paired_difference(a, b, 0.01**2, 5, 5, 20).interval()
+        low, high = statistics.paired_difference(a, b, [(2 * 0.01**2 / 5, 20)]).interval()
         alarms += not low < 0 < high
     assert 0.01 < alarms / repeats < 0.06
 

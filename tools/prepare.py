@@ -1,8 +1,9 @@
 """Before the book is built: check the slices, bring the optional JavaScript, run what is not in the cache.
 
 - A source that cannot be read stops the build with one line, before any notebook runs.
-- vendor/ (ignored by git) gets MathJax and mermaid by `npm pack`. Without npm or a network it stays
-  empty, and the pages say what is missing.
+- vendor/ (ignored by git) gets MathJax, mermaid and onnxruntime-web by `npm pack`, and axe-core for the tests.
+  Without npm or a network it stays empty, and the pages say what is missing.
+- _build/made gets what pages fetch when they are read, see served.py.
 - The execution cache of the book looks at notebooks only. A hash of everything else an output depends
   on (package, environment, records, data source) lies beside it; when it changes, the cache goes.
 - Notebooks that are not in the cache run side by side, one on each core; the build then only reads.
@@ -23,6 +24,7 @@ from pathlib import Path
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
 
+import served
 from cmrseg import data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +32,9 @@ VENDOR = ROOT / "vendor"
 PACKAGES = {
     "mathjax": ("mathjax@3.2.2", ["es5/tex-mml-chtml.js", "es5/output/chtml/fonts/woff-v2"]),
     "mermaid": ("mermaid@11", ["dist/mermaid.esm.min.mjs", "dist/chunks/mermaid.esm.min"]),
+    "onnxruntime": ("onnxruntime-web@1.30.0",
+                    ["dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm"]),
+    "axe": ("axe-core@4.14.1", ["package/axe.min.js"]),
 }
 
 
@@ -43,7 +48,7 @@ def vendor(folder: str, package: str, wanted: list[str]) -> None:
             archive.extractall(scratch)
         staged = Path(scratch) / "staged"
         for part in wanted:
-            source = Path(scratch) / "package" / part
+            source = Path(scratch) / "package" / part.removeprefix("package/")
             target = staged / Path(part).relative_to(Path(part).parts[0])
             target.parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
@@ -58,7 +63,8 @@ def fingerprint() -> str:
     digest = hashlib.sha256(os.environ.get("CMRSEG_DATA", "").encode())
     digest.update(os.environ.get("CMRSEG_BUDGET", "").encode())
     digest.update((ROOT / "requirements.txt").read_bytes())
-    folders = [ROOT / "cmrseg", ROOT / "results", Path(os.environ.get("CMRSEG_DATA") or "phantom")]
+    folders = [*(ROOT / name for name in ("cmrseg", "results", "weights")),
+               Path(os.environ.get("CMRSEG_DATA") or "phantom")]
     for path in sorted(p for folder in folders if folder.is_dir() for p in folder.rglob("*")):
         if path.is_file() and path.suffix not in (".pyc", ".lock"):
             digest.update(f"{path.name}".encode() + path.read_bytes())
@@ -94,6 +100,7 @@ def main() -> None:
         shutil.rmtree(ROOT / "_build" / ".jupyter_cache", ignore_errors=True)
         note.parent.mkdir(exist_ok=True)
         note.write_text(now)
+    served.make(ROOT / "_build" / "made")
     execute()
 
 

@@ -4,15 +4,23 @@
   alternative too, so that a caption is written once and also shows in Colab.
 - Thebe, which jupyter-book declares on every page and which wants a server elsewhere, is removed.
 - A page without vendored MathJax or mermaid says so instead of asking another host.
-- Roles that no longer mean anything to screen readers are mended.
+- Roles and lists that screen readers cannot make sense of are mended.
+- Under its title each notebook page says how long the notebook ran when the page was made. ``{runs}`` names
+  notebooks, one or more, and shows the time of all together; ``{{ machine }}`` shows what they ran on.
 """
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 from pathlib import Path
 
 from docutils import nodes
+from sphinx.util.logging import getLogger
 from sphinxcontrib.mermaid import mermaid
+
+LOGGER = getLogger(__name__)
 
 # A vendored part, the nodes that need it, and what a page shows without it.
 PARTS = (("MathJax", (nodes.math, nodes.math_block), "formulas stand as TeX"),
@@ -70,10 +78,71 @@ def mend_roles(app, pagename, templatename, context, doctree) -> None:
     """The bibliography is a list for screen readers too: its children must be the list's items."""
     if "body" in context:
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+    if pagename == "_modules/index":  # its lists stand in lists, and belong into their items
+        body = context["body"].replace("</li>\n<ul>", "\n<ul>")
+        context["body"] = body.replace("</ul><li>", "</ul></li>\n<li>")
+
+
+class runs(nodes.inline):
+    """Stands for the time of the notebooks in ``docnames`` until all pages have been read."""
+
+
+def runs_role(name, rawtext, text, lineno, inliner, options=None, content=None):
+    """The role ``{runs}``: names of notebooks with spaces between them."""
+    return [runs(docnames=text.split())], []
+
+
+def seconds(env, docname: str) -> float | None:
+    """How long a notebook ran when it was last executed; None for what is not one."""
+    return (getattr(env, "nb_metadata", {}).get(docname, {}).get("exec_data") or {}).get("runtime")
+
+
+def in_words(time: float) -> str:
+    return f"{max(1, round(time))} s" if time < 90 else f"{time / 60:.1f} min"
+
+
+def say_how_long(app, doctree) -> None:
+    """Under the title: how long the notebook ran, and whether something was trained meanwhile."""
+    title, time = doctree.next_node(nodes.title), seconds(app.env, app.env.docname)
+    if not title or time is None:
+        return
+    code = "\n".join(block.astext() for block in doctree.findall(nodes.literal_block))
+    meanwhile = ", a small training included" if re.search(r"\bfit\(", code) else ""
+    tiny = ", its live parts made tiny" if os.environ.get("CMRSEG_BUDGET") == "smoke" else ""
+    said = f"Ran in {in_words(time)} on one core when this page was made{meanwhile}{tiny}."
+    title.parent.insert(title.parent.index(title) + 1, nodes.paragraph("", said, classes=["how-long"]))
+
+
+def fill_in_times(app, doctree, docname) -> None:
+    """Put the times where the role ``{runs}`` stands."""
+    for node in list(doctree.findall(runs)):
+        times = [seconds(app.env, name) for name in node["docnames"]]
+        if unknown := [name for name in node["docnames"] if name not in app.env.found_docs]:
+            LOGGER.warning("runs: no such page: %s", ", ".join(unknown), location=node)
+        node.replace_self(nodes.Text("not run" if None in times else in_words(sum(times))))
+
+
+def name_the_machine(app, config) -> None:
+    config.myst_substitutions = {**getattr(config, "myst_substitutions", {}), "machine": machine()}
+
+
+def machine() -> str:
+    """Cores and processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        processor = platform.processor() or platform.machine()
+    return f"{os.cpu_count()} cores, {processor}"
 
 
 def setup(app) -> dict:
+    app.add_node(runs)
+    app.add_role("runs", runs_role)
     app.connect("doctree-read", caption_figures)
+    app.connect("doctree-read", say_how_long)
+    app.connect("doctree-resolved", fill_in_times)
+    app.connect("config-inited", name_the_machine)
     app.connect("config-inited", drop_thebe, priority=990)
     app.connect("config-inited", use_what_is_vendored, priority=991)
     app.connect("html-page-context", note_what_is_missing, priority=990)

@@ -1,6 +1,7 @@
 // Slips of the theme, mended: labels that hide the words one sees, a logo outside every landmark, and
 // wide tables that a keyboard cannot scroll. The theme makes some controls late, so the page is watched.
 (() => {
+  const script = document.currentScript.src;
   const mend = () => {
     document.querySelectorAll("summary[aria-label], .search-button-field[aria-label]").forEach((control) => control.removeAttribute("aria-label"));
     document.querySelectorAll(".theme-switch-button svg[role]").forEach((icon) => {
@@ -40,20 +41,39 @@
       }
       card.append(row);
     });
-    const board = document.getElementById("your-votes");
-    if (board) {
-      const lines = Object.entries(JSON.parse(board.dataset.verdicts)).filter(([number]) => votes[number]);
-      lines.forEach(([number, [claim, verdict]]) => {
-        const line = document.createElement("li");
-        line.textContent = `${claim} You ${votes[number] === "yes" ? "would have bet on it" : "would not have bet on it"}; verdict: ${verdict}.`;
-        board.append(line);
-      });
-      board.hidden = !lines.length;
+  };
+  // Votes met again, in <div class="votes-revealed"></div>: beside each the claims behind its card.
+  const reveal = async (place) => {
+    const add = (parent, tag, text = "") => parent.appendChild(Object.assign(document.createElement(tag), { textContent: text }));
+    const votes = JSON.parse(localStorage.getItem("votes") || "{}");
+    if (location.protocol === "file:") return add(place, "p", "A page opened from a folder cannot show your votes. Serve the book: python -m http.server -d _build/html");
+    const { cards, claims } = await (await fetch(new URL("verdicts.json", script))).json();
+    const voted = cards.map((card, n) => ({ ...card, vote: votes[n + 1] })).filter((card) => card.vote);
+    if (!voted.length) {
+      const asked = add(place, "p", "You have not voted yet. Eight claims wait in ");
+      add(asked, "a", "The report in five minutes").href = new URL("../book/report-2020.html", script);
+      return asked.append(".");
     }
+    for (const card of voted) {
+      add(add(place, "p"), "strong", card.title).after(card.vote === "yes" ? ": you would bet on it." : ": you would not bet on it.");
+      const lines = add(place, "ul");
+      for (const claim of claims.filter((each) => card.claims.includes(each.id))) {
+        const line = add(lines, "li", `${claim.text} `);
+        Object.assign(add(line, "span", claim.verdict), { className: "verdict" });
+        line.dataset.verdict = claim.verdict;
+      }
+    }
+    const share = (vote) => {
+      const behind = voted.filter((card) => card.vote === vote).flatMap((card) => card.claims);
+      const held = claims.filter((claim) => behind.includes(claim.id) && claim.verdict === "confirmed").length;
+      return `${held} of ${behind.length}`;
+    };
+    add(place, "p", `Confirmed, of the claims you would bet on: ${share("yes")}. Of those you would not: ${share("no")}.`);
   };
   document.addEventListener("DOMContentLoaded", () => {
     mend();
     vote();
+    document.querySelectorAll(".votes-revealed").forEach(reveal);
     new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
   });
   ["load", "resize"].forEach((moment) => window.addEventListener(moment, reach));

@@ -1,6 +1,8 @@
-// Two things to touch: what moves a Dice, and what a run-length code is. Each stands in a page as
-// <div class="explorer" data-explorer="dice">words for those who cannot see it</div>; nothing is loaded.
+// Things to touch. Each stands in a page as <div class="explorer" data-explorer="dice">words for those who
+// cannot see it</div>. Two are small and live here: what moves a Dice, and what a run-length code is. The others
+// fetch files that were made with the book, and their modules are loaded on the pages that have them.
 (() => {
+  const script = document.currentScript.src;
   const make = (tag, attributes = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), attributes);
     element.append(...children);
@@ -163,10 +165,19 @@
   };
 
   const kinds = { dice: diceExplorer, rle: rleExplorer };
+  const modules = { model: "model.js", experiments: "records.js", scoreboard: "records.js" };
+  const fetched = async (place, kind) => {
+    if (location.protocol === "file:") {
+      const words = "A page opened from a folder may not load what this needs. Serve the book: python -m http.server -d _build/html";
+      place.append(make("p", { className: "missing-part" }, words));
+    } else await (await import(new URL(modules[kind], script)))[kind](place, make);
+  };
   document.addEventListener("DOMContentLoaded", () => {
     document.querySelectorAll(".explorer[data-explorer]").forEach((place) => {
+      const kind = place.dataset.explorer;
       place.setAttribute("role", "group");
-      kinds[place.dataset.explorer]?.(place);
+      if (kind in modules) fetched(place, kind);
+      else kinds[kind]?.(place);
     });
   });
 })();

@@ -328,8 +328,99 @@ axes[0].set_ylabel("Dice");
 # worst. A Dice is worth reading when it comes with its classes, its rule for empty ones, its unit and a
 # distance.
 #
+# ## Questions
+#
+# Three to see whether it has settled. Open an answer to see what becomes of it.
+#
+# **1.** A network labels pixels with an accuracy of 0.95. How good is it?
+#
+# <details class="answer"><summary>Good: one pixel in twenty is wrong.</summary><p>No. If 19 of 20 pixels
+# are background, a network that finds nothing reaches the same.</p></details>
+# <details class="answer"><summary>One cannot say.</summary><p>Yes. Accuracy pays for background. Ask for
+# the Dice of each class.</p></details>
+# <details class="answer"><summary>Poor: Dice must then be below 0.95.</summary><p>No. Accuracy does not
+# bound Dice from either side: it depends on how much of the slice is heart.</p></details>
+#
+# **2.** Eighty slices of forty patients are drawn into five folds at random. What is wrong with that?
+#
+# <details class="answer"><summary>Eighty slices are too few for five folds.</summary><p>No. Few patients
+# make the answer unsure, and the interval says so; the folds are not to blame.</p></details>
+# <details class="answer"><summary>Held-out slices have siblings in training.</summary><p>Yes. Most do, and
+# what the network learnt of a patient is then asked of the same patient.</p></details>
+# <details class="answer"><summary>The classes should be equally frequent in each fold.</summary><p>No. That
+# is seldom needed, and it would not keep a patient together.</p></details>
+#
+# **3.** One class has a Dice of 0.90, another of 0.80. Is the network worse at the second?
+#
+# <details class="answer"><summary>Yes, by a tenth.</summary><p>No. Dice is stern with the small and the
+# thin: the same error in pixels costs them more.</p></details>
+# <details class="answer"><summary>Not necessarily.</summary><p>Yes. The second may be smaller or thinner. A
+# distance in pixels, such as HD95, tells more.</p></details>
+# <details class="answer"><summary>No, Dice does not compare classes at all.</summary><p>No. It may well be
+# worse at it; Dice alone does not tell.</p></details>
+#
 # ## Try
 #
+# ```{exercise} Write Dice yourself
+# :label: dice-yourself
+# Fill in the function below. The check says what is wrong, not only that something is. Its two masks have
+# four pixels and two, and share one.
+# ```
+
+# %% tags=["hide-input"]
+A, B = np.zeros((2, 3, 4), bool)
+A[0], B[:2, 0] = True, True  # their Dice is 1/3
+SLIPS = {
+    1 / 5: "that is intersection over union: divide by the sum of the sizes, not by the union",
+    1 / 6: "that is half of it: the overlap counts twice, as it is in both masks",
+    1 / 4: "that is the part of the first mask that is right: divide by both sizes",
+    1 / 2: "that is the part of the second mask that was found: divide by both sizes",
+    2 / 3: "that is accuracy: leave out the pixels that both call background",
+}
+
+
+def check_dice(mine):
+    """What is wrong with a function that should compute Dice."""
+    found = mine(A, B)
+    if found is None:
+        return "it returns nothing yet"
+    if not np.isclose(found, 1 / 3):
+        slips = [why for value, why in SLIPS.items() if np.isclose(found, value)]
+        return slips[0] if slips else f"of two masks with a Dice of 1/3 it says {found}"
+    empty = A & ~A
+    return "right" if np.isnan(mine(empty, empty)) else "two empty masks have no Dice: return np.nan"
+
+
+# %%
+def my_dice(pred, truth):
+    """Dice of two boolean masks; NaN where both are empty."""
+    return None  # your lines here
+
+
+print("my_dice:", check_dice(my_dice))
+
+# %% [markdown]
+# ```{solution-start} dice-yourself
+# :class: dropdown
+# ```
+
+# %%
+def my_dice(pred, truth):
+    """Dice of two boolean masks; NaN where both are empty."""
+    size = pred.sum() + truth.sum()
+    return 2 * (pred & truth).sum() / size if size else np.nan
+
+
+print("my_dice:", check_dice(my_dice))
+
+# %% [markdown]
+# The overlap is in both masks, so it counts twice above the line as it does below. Without the last words
+# of the second line, two empty masks divide zero by zero.
+#
+# ```{solution-end}
+# ```
+
+# %% [markdown]
 # ```{exercise} One patient, one Dice
 # :label: dice-patient
 # Take all labelled slices, shifted by two pixels. Compute the Dice of the left ventricle for each slice,

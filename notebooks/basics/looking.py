@@ -293,8 +293,104 @@ folder.cleanup()
 # that leave your hands: how many, which names, which values, decoded again and laid over their images.
 # Then score.
 #
+# ## Questions
+#
+# Three to see whether it has settled. Open an answer to see what becomes of it.
+#
+# **1.** The loss falls, the Dice has been 0 for ten epochs. What comes first?
+#
+# <details class="answer"><summary>Raise the learning rate.</summary><p>No. Perhaps nothing is wrong, and a
+# training that was about to wake up is spoilt.</p></details>
+# <details class="answer"><summary>Look at the probabilities and at a mask.</summary><p>Yes. The network may
+# already rank the pixels well while the argmax still says background.</p></details>
+# <details class="answer"><summary>Stop: it has collapsed.</summary><p>No. This recipe is known to stay at 0
+# for long. Look before you stop.</p></details>
+#
+# **2.** A U-Net takes its skips after the pooling. What does the decoder miss?
+#
+# <details class="answer"><summary>Parameters.</summary><p>No. There are about as many as
+# before.</p></details>
+# <details class="answer"><summary>The detail of the level it is at.</summary><p>Yes. What arrives has been
+# halved already; the finest outlines were lost on the way.</p></details>
+# <details class="answer"><summary>The gradient.</summary><p>No. It flows through these skips just as
+# well.</p></details>
+#
+# **3.** Overlays made in memory look right, and the score of the submitted file is low. Where do you look?
+#
+# <details class="answer"><summary>At the training: a few more epochs.</summary><p>No. The masks were good;
+# something happened to them afterwards.</p></details>
+# <details class="answer"><summary>At the files: names, order, rows against columns.</summary><p>Yes. Decode
+# them, lay them over the images of the same name, and look.</p></details>
+# <details class="answer"><summary>At the metric.</summary><p>Later. Code and names go wrong far more often
+# than a metric that others use too.</p></details>
+#
 # ## Try
 #
+# ```{exercise} Write the code yourself
+# :label: looking-code
+# Fill in the function below: the run-length code of a mask. The check says what is wrong, not only that
+# something is.
+# ```
+
+# %% tags=["hide-input"]
+board = np.array([[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0], [0, 1, 0, 0]])  # as above
+runs = np.array(rle.encode(board).split(), int).reshape(-1, 2)
+SLIPS = {
+    "it counts from 0: the first pixel is number 1": runs - [1, 0],
+    "it gives the last pixel of a run: give its length": np.stack([runs[:, 0], runs.sum(1) - 1], 1),
+    "it gives the pixel after a run: give the run's length": np.stack([runs[:, 0], runs.sum(1)], 1),
+    "it goes along the rows: pixels are numbered down the columns": rle.encode(board.T).split(),
+}
+
+
+def check_code(mine):
+    """What is wrong with a function that should write the run-length code of a mask."""
+    if mine(board) is None:
+        return "it returns nothing yet"
+    for slip, numbers in SLIPS.items():
+        if mine(board) == " ".join(map(str, np.ravel(numbers))):
+            return slip
+    masks = {"the board": board, "an empty mask": 0 * board, "a full one": 0 * board + 1}
+    wrong = [f"of {n} it says {mine(m)!r}" for n, m in masks.items() if mine(m) != rle.encode(m)]
+    return wrong[0] if wrong else "right"
+
+
+# %%
+def my_code(mask):
+    """The run-length code of a mask of zeros and ones: "start length start length ..."."""
+    return None  # your lines here
+
+
+print("my_code:", check_code(my_code))
+
+# %% [markdown]
+# ```{solution-start} looking-code
+# :class: dropdown
+# ```
+
+# %%
+def my_code(mask):
+    """The run-length code of a mask of zeros and ones: "start length start length ..."."""
+    numbers, before = [], 0
+    for number, pixel in enumerate(mask.ravel(order="F"), start=1):
+        if pixel and not before:
+            numbers += [number, 0]  # a run begins
+        if pixel:
+            numbers[-1] += 1
+        before = pixel
+    return " ".join(map(str, numbers))
+
+
+print("my_code:", check_code(my_code))
+
+# %% [markdown]
+# A full mask is the case to think of: its one run is never ended by a zero. {func}`cmrseg.rle.encode` does
+# it without a loop, from where the mask changes.
+#
+# ```{solution-end}
+# ```
+
+# %% [markdown]
 # ```{exercise} Whose patient is it?
 # :label: looking-pairs
 # Is the network's luck with a slice shared by the other slice of the same patient? Compute the

@@ -261,6 +261,63 @@ print("patients on both sides:", len(np.intersect1d(train.patients, held_out.pat
 #
 # ## Try
 #
+# ```{exercise} Folds of your own
+# :label: patients-folds
+# Fill in the function below: a fold, 0 to 4, for every slice. It is given the patient of each slice, in any
+# order. The check says what is wrong, not only that something is.
+# ```
+
+# %% tags=["hide-input"]
+def check_folds(mine):
+    """What is wrong with a function that should give each slice a fold."""
+    people = np.random.default_rng(0).permutation(np.repeat(np.arange(1, 61), 2))
+    if mine(people) is None:
+        return "it returns nothing yet"
+    folds = np.asarray(mine(people))
+    if folds.shape != people.shape or not np.isin(folds, range(5)).all():
+        return f"give one number from 0 to 4 for each of the {len(people)} slices"
+    return faults_of(folds, people) if (folds == mine(people)).all() else "asked again, it answers otherwise"
+
+
+def faults_of(folds, people):
+    """The first fault of folds that have the right form."""
+    torn = [p for p in np.unique(people) if np.ptp(folds[people == p])]
+    if torn:
+        return f"{len(torn)} patients are in two folds, patient {torn[0]} for one"
+    sizes = np.bincount(folds, minlength=5)
+    return "right" if np.ptp(sizes) <= 2 else f"the folds differ in size: {sizes.tolist()} slices"
+
+
+# %%
+def my_folds(patients):
+    """The fold, 0 to 4, of every slice; ``patients`` says whose slice it is."""
+    return None  # your lines here
+
+
+print("my_folds:", check_folds(my_folds))
+
+# %% [markdown]
+# ```{solution-start} patients-folds
+# :class: dropdown
+# ```
+
+# %%
+def my_folds(patients):
+    """The fold, 0 to 4, of every slice; ``patients`` says whose slice it is."""
+    people, position = np.unique(patients, return_inverse=True)
+    return position % 5
+
+
+print("my_folds:", check_folds(my_folds))
+
+# %% [markdown]
+# `patients % 5` is right too, as long as the patients are numbered without gaps; `position` counts them
+# afresh. `np.arange(len(patients)) % 5` is the classic slip: equal folds, torn patients.
+#
+# ```{solution-end}
+# ```
+
+# %% [markdown]
 # ```{exercise} The odds
 # :label: patients-odds
 # A fifth of 120 slices, two of each patient, is drawn at random. What is the chance that a held-out

@@ -242,9 +242,21 @@ pd.DataFrame([(p.setting, p.split, p.config.seed) for p in plan[:3]], columns=["
 # Put the twelve questions to this book. Where does it do worst?
 # ```
 #
-# ```{solution} reading-book
+# ```{solution-start} reading-book
 # :class: dropdown
+# ```
+
+# %%
+from cmrseg.experiments import EXPERIMENTS
+
+seeds = {(name, setting): group["seed"].nunique() for name in EXPERIMENTS
+         for setting, group in comparisons.runs(name).groupby("setting")}
+print(f"{sum(n == 1 for n in seeds.values())} of {len(seeds)} settings under the replica have one seed only")
+
+# %% [markdown]
 # At number 5 for settings that ran once on each fold: their share of chance is borrowed from the settings
 # that ran five times. At number 9, for all that was tested in the narrow copy only. And at number 1: sixty
 # patients of one hospital are not the world.
+#
+# ```{solution-end}
 # ```

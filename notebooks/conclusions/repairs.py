@@ -175,8 +175,18 @@ for name, changes in (("report", {}), ("with skips", REPAIRS["skips"])):
 # two numbers above already answer this for the first and the last repair?
 # ```
 #
-# ```{solution} repairs-order
+# ```{solution-start} repairs-order
 # :class: dropdown
-# No. A bar is what a repair adds to those before it. For each repair compare "alone" (first in the order)
-# with "left out" (last in the order): where the two differ, the repair's worth depends on its company.
+# ```
+
+# %%
+for name in REPAIRS:
+    first, last = dice[f"with {name}"] - dice["report"], dice["all five"] - dice[f"without {name}"]
+    print(f"{name:>12}: added first {first:+.3f}, added last {last:+.3f}")
+
+# %% [markdown]
+# No. A bar is what a repair adds to those before it. First in the order it is "alone", last in the order it is
+# what is lost when it is "left out": where the two differ, the repair's worth depends on its company.
+#
+# ```{solution-end}
 # ```

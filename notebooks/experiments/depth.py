@@ -91,7 +91,7 @@ ax.set(xlabel="convolutions in a block", ylabel="Dice of an image");
 
 # %% tags=["hide-input"]
 two, six = (runs[runs["setting"] == name] for name in ("2", "6"))
-found = comparisons.compare(six, two, comparisons.run_variance("replica")).difference
+found = comparisons.compare(six, two).difference
 difference = (comparisons.by_patient(six) - comparisons.by_patient(two)).sort_values()
 figure, ax = plt.subplots(figsize=(8.5, 3))
 ax.axhspan(-0.02, 0.02, color=plots.GREY, alpha=0.15, linewidth=0)

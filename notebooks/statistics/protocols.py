@@ -139,8 +139,63 @@ print(f"{len(found)} trainings, {hours:.1f} hours; "
 # A replication has to say what it copied and what it changed, show that the copy behaves like the original,
 # and commit to its questions before it has the answers.
 #
+# ## Questions
+#
+# Three to see whether it has settled. Open an answer to see what becomes of it.
+#
+# **1.** One training of A reaches 0.84, one of B 0.83, on the same 20 slices. What do you say?
+#
+# <details class="answer"><summary>A is better.</summary><p>No. Two trainings of A alone may differ as
+# much.</p></details>
+# <details class="answer"><summary>Nothing yet: inconclusive.</summary><p>Yes. No interval, no second
+# training, ten patients. It is not even known how large chance is.</p></details>
+# <details class="answer"><summary>They are equivalent.</summary><p>No. That is a claim too: its interval
+# would have to lie within the margin.</p></details>
+#
+# **2.** A difference has the interval from -0.010 to +0.015; the margin is 0.02. The word?
+#
+# <details class="answer"><summary>Inconclusive: zero is in it.</summary><p>No. Zero within it says that no
+# difference was shown, but there is more: how large can it be?</p></details>
+# <details class="answer"><summary>Equivalent.</summary><p>Yes. Whatever the difference is, it is smaller
+# than what we agreed to care about.</p></details>
+# <details class="answer"><summary>Contradicted.</summary><p>It depends on the claim. Of the claim that A is
+# better by the margin, yes; of "no effect", no.</p></details>
+#
+# **3.** Why were the claims committed before the first record?
+#
+# <details class="answer"><summary>So that no record is lost.</summary><p>No. Records are kept whatever the
+# claims say.</p></details>
+# <details class="answer"><summary>So that no claim could be bent to its answer.</summary><p>Yes. With the
+# answers known, a direction, a margin or an endpoint that fits is always found.</p></details>
+# <details class="answer"><summary>Because it makes the tests stronger.</summary><p>No. The numbers are the
+# same. It is what they may be taken for that changes.</p></details>
+#
 # ## Try
 #
+# ```{exercise} The price of a claim
+# :label: protocols-price
+# A claim compares two settings, on five folds, with two seeds. What does it cost under each recipe?
+# ```
+#
+# ```{solution-start} protocols-price
+# :class: dropdown
+# ```
+
+# %%
+trained = [(f["protocol"], f["seconds"]) for f in found if f["history"]["epoch"]]
+price = pd.DataFrame(trained, columns=["protocol", "seconds"]).groupby("protocol")["seconds"].median()
+for protocol, each in price.items():
+    print(f"{protocol:>8}: {each:6.0f} s a training, {2 * 5 * 2 * each / 3600:5.1f} hours for the claim")
+
+# %% [markdown]
+# The seconds are medians over the records, each on the machine that it names. This is why the trial is held
+# under the replica and not at the report's own size: there, such a machine is busy for the better part of a
+# day with one claim, and there are many.
+#
+# ```{solution-end}
+# ```
+
+# %% [markdown]
 # ```{exercise} Ask your own question
 # :label: protocols-claim
 # Write a claim about a setting the report did not try (say, a batch of 1) as a predicate like the one

@@ -1,0 +1,299 @@
+// The network in the page: a PNG that is dropped or a sample, segmented in this browser by onnxruntime-web.
+// Nothing is sent anywhere. It stands in a page as <div class="explorer" data-explorer="model">words</div>;
+// the network is fetched when the reader first touches it. model/about.json says what the build had at hand.
+const here = (path) => new URL(path, import.meta.url).href;
+const NAMES = ["background", "right ventricle", "myocardium", "left ventricle"];
+const SIDE = 96; // the network knows hearts at the size they have in slices of so many pixels
+const LARGEST = 2 * SIDE; // larger pictures are shrunk to SIDE
+
+// --- the network ------------------------------------------------------------------------------------------
+async function load() {
+  let [ort, session] = [];
+  try {
+    ort = await import(here("onnxruntime/ort.wasm.bundle.min.mjs"));
+    ort.env.wasm.numThreads = 1;
+    ort.env.wasm.wasmPaths = { wasm: here("onnxruntime/ort-wasm-simd-threaded.wasm") };
+    session = await ort.InferenceSession.create(here("model/small.onnx"));
+  } catch (error) {
+    throw new Error(`The network could not be loaded (${error.message}). Pick a slice to try again.`);
+  }
+  return async ({ grey, width, height }) => {
+    const started = performance.now();
+    const image = new ort.Tensor("float32", grey, [1, 1, height, width]);
+    const { probability } = await session.run({ image });
+    return { probability: probability.data, milliseconds: performance.now() - started };
+  };
+}
+
+// The most probable class of each pixel, and its probability; the first of equals, as numpy has it.
+function decide(probability, pixels) {
+  const [labels, sure] = [new Uint8Array(pixels), new Float32Array(pixels)];
+  for (let i = 0; i < pixels; i++)
+    for (let c = 0; c < 4; c++)
+      if (!c || probability[c * pixels + i] > sure[i]) {
+        sure[i] = probability[c * pixels + i];
+        labels[i] = c;
+      }
+  return { labels, sure };
+}
+
+// Connected pieces (4 neighbours) of the pixels for which inside(i): lists of their pixels.
+function pieces(inside, width, height) {
+  const seen = new Uint8Array(width * height);
+  const found = [];
+  for (let start = 0; start < seen.length; start++) {
+    if (seen[start] || !inside(start)) continue;
+    const piece = [start];
+    seen[start] = 1;
+    for (const i of piece) {
+      const x = i % width;
+      for (const next of [x > 0 && i - 1, x < width - 1 && i + 1, i >= width && i - width, i + width < seen.length && i + width])
+        if (next !== false && !seen[next] && inside(next)) {
+          seen[next] = 1;
+          piece.push(next);
+        }
+    }
+    found.push(piece);
+  }
+  return found;
+}
+
+// As cmrseg.ensemble.clean: the largest piece of each class, and no hole in the ring.
+export function clean(labels, width, height) {
+  const cleaned = new Uint8Array(labels.length);
+  for (const c of [1, 2, 3]) {
+    const found = pieces((i) => labels[i] === c, width, height);
+    const largest = Math.max(0, ...found.map((piece) => piece.length));
+    found.find((piece) => piece.length === largest)?.forEach((i) => (cleaned[i] = c));
+  }
+  const edge = (i) => i < width || i >= labels.length - width || i % width === 0 || i % width === width - 1;
+  for (const piece of pieces((i) => cleaned[i] < 2, width, height)) if (!piece.some(edge)) piece.forEach((i) => (cleaned[i] = 3));
+  return cleaned;
+}
+
+// --- pictures ---------------------------------------------------------------------------------------------
+export async function read(blob, name) {
+  let picture;
+  try {
+    picture = await createImageBitmap(blob, { colorSpaceConversion: "none" });
+  } catch {
+    throw new Error(`${name} is not a picture that this browser can read: a PNG is wanted.`);
+  }
+  const longest = Math.max(picture.width, picture.height);
+  const scale = longest > LARGEST ? SIDE / longest : 1;
+  const [width, height] = [picture.width, picture.height].map((size) => Math.max(1, Math.round(size * scale)));
+  if (Math.min(width, height) < 8) throw new Error(`${name} has ${picture.width} x ${picture.height} pixels: too few to hold a heart.`);
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.fillRect(0, 0, width, height); // black, where the picture is transparent
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, 0, 0, width, height);
+  const { data } = context.getImageData(0, 0, width, height);
+  const grey = Float32Array.from({ length: width * height }, (_, i) => (19595 * data[4 * i] + 38470 * data[4 * i + 1] + 7471 * data[4 * i + 2] + 32768) >> 16);
+  const shrunk = scale < 1 ? ` It was shrunk from ${picture.width} x ${picture.height} to ${width} x ${height} pixels.` : "";
+  return { grey, width, height, shrunk };
+}
+
+const colours = () =>
+  ["rv", "myo", "lv"].map((name) => {
+    const hex = getComputedStyle(document.documentElement).getPropertyValue(`--class-${name}`).trim();
+    return [1, 3, 5].map((place) => parseInt(hex.slice(place, place + 2), 16));
+  });
+
+// --- what the reader touches ------------------------------------------------------------------------------
+export async function model(place, make) {
+  const about = await (await fetch(here("model/about.json"))).json();
+  const lacks =
+    typeof WebAssembly === "undefined"
+      ? "This browser has no WebAssembly, in which the network runs; any current browser has it."
+      : !about.network
+        ? "This book was built without the network: weights/small.safetensors was not there."
+        : !about.runtime
+          ? "This book was built without onnxruntime-web, which runs the network (it comes with npm)."
+          : "";
+  if (lacks) return place.append(make("p", { className: "missing-part" }, lacks));
+
+  let [image, labels, painted, shown, looking, ready] = [null, null, null, 0, Promise.resolve(), null];
+  const cursor = { x: SIDE / 2, y: SIDE / 2 };
+  let words = [];
+  const begin = () =>
+    (ready ??= load().catch((error) => {
+      ready = null;
+      throw error;
+    }));
+  const slider = (name, min, max, value, step) => {
+    const input = make("input", { type: "range", min, max, step, value });
+    input.addEventListener("input", () => draw());
+    return [make("label", {}, `${name} `, input), input];
+  };
+
+  const canvas = make("canvas", { width: SIDE, height: SIDE });
+  canvas.setAttribute("role", "img");
+  const says = make("div", { className: "explorer-says" });
+  says.setAttribute("aria-live", "polite");
+  const thumbs = Array.from({ length: about.samples }, (_, n) => {
+    const url = here(`samples/${n + 1}.png`);
+    const button = make("button", { type: "button" }, make("img", { src: url, alt: `sample ${n + 1}`, width: 48, height: 48 }));
+    button.addEventListener("click", async () => look(await (await fetch(url)).blob(), `Sample ${n + 1}`, button));
+    return button;
+  });
+  const file = make("input", { type: "file", accept: "image/png,image/*" });
+  file.addEventListener("change", () => file.files[0] && look(file.files[0], file.files[0].name));
+  const [opacityLabel, opacity] = slider("opacity of the colours", 0, 1, 0.55, 0.05);
+
+  // Painting
+  const modes = [["look", 0], ...NAMES.slice(1).map((name, n) => [`paint the ${name}`, n + 1])].map(([words, value]) => {
+    const input = make("input", { type: "radio", name: "model-mode", value, checked: !value });
+    input.addEventListener("change", () => draw());
+    return make("label", {}, input, ` ${words}`);
+  });
+  const mode = () => Number(modes.find((label) => label.firstChild.checked).firstChild.value);
+  const [brushLabel, brush] = slider("width of the brush", 1, 15, 5, 2);
+  const tick = (words) => {
+    const input = make("input", { type: "checkbox" });
+    input.addEventListener("change", () => draw());
+    return [make("label", {}, input, ` ${words}`), input];
+  };
+  const [eraseLabel, erase] = tick("erase");
+  const [outlineLabel, outline] = tick("show the outline that the network drew");
+  const wipe = make("button", { type: "button", textContent: "wipe all" });
+  wipe.addEventListener("click", () => {
+    painted.fill(0);
+    draw();
+  });
+  const keys = make("p", { className: "explorer-legend" }, "Paint with the pointer, or go to the picture with the Tab key: arrows move the brush, space paints, Delete erases.");
+  const tools = make("div", { className: "model-tools" }, brushLabel, eraseLabel, outlineLabel, wipe, keys);
+
+  const dab = (x, y, value) => {
+    const radius = Number(brush.value) / 2;
+    for (let v = 0; v < image.height; v++) for (let u = 0; u < image.width; u++) if (Math.hypot(u - x, v - y) < radius) painted[v * image.width + u] = value;
+    draw();
+  };
+  const at = (event) => {
+    const box = canvas.getBoundingClientRect();
+    return [Math.floor(((event.clientX - box.left) / box.width) * canvas.width), Math.floor(((event.clientY - box.top) / box.height) * canvas.height)];
+  };
+  let last = null;
+  const stroke = (event) => {
+    if (!last || !mode() || !image) return;
+    const [x, y] = at(event);
+    const steps = Math.max(1, Math.abs(x - last[0]), Math.abs(y - last[1]));
+    for (let n = 1; n <= steps; n++) dab(Math.round(last[0] + ((x - last[0]) * n) / steps), Math.round(last[1] + ((y - last[1]) * n) / steps), erase.checked ? 0 : mode());
+    last = [x, y];
+  };
+  canvas.addEventListener("pointerdown", (event) => {
+    if (!mode()) return;
+    canvas.setPointerCapture(event.pointerId);
+    last = at(event);
+    stroke(event);
+  });
+  canvas.addEventListener("pointermove", stroke);
+  ["pointerup", "pointercancel"].forEach((end) => canvas.addEventListener(end, () => (last = null)));
+  canvas.addEventListener("keydown", (event) => {
+    const [x, y] = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key] ?? [0, 0];
+    const paints = event.key === " " || event.key === "Delete";
+    if (!mode() || !image || !(x || y || paints)) return;
+    event.preventDefault();
+    cursor.x = Math.min(image.width - 1, Math.max(0, cursor.x + x));
+    cursor.y = Math.min(image.height - 1, Math.max(0, cursor.y + y));
+    if (paints) dab(cursor.x, cursor.y, event.key === " " ? mode() : 0);
+    else draw();
+  });
+  ["focus", "blur"].forEach((moment) => canvas.addEventListener(moment, () => draw()));
+
+  const dice = (c) => {
+    let [both, all] = [0, 0];
+    for (let i = 0; i < labels.length; i++) {
+      both += painted[i] === c && labels[i] === c;
+      all += (painted[i] === c) + (labels[i] === c);
+    }
+    return all ? (2 * both) / all : null;
+  };
+  const draw = () => {
+    const c = mode();
+    tools.hidden = !c;
+    canvas.tabIndex = c ? 0 : -1;
+    canvas.setAttribute("role", c ? "application" : "img");
+    if (!image) return;
+    const { grey, width, height } = image;
+    const [palette, alpha, picture] = [colours(), Number(opacity.value), new ImageData(width, height)];
+    const [layer, reach] = [c ? painted : labels, Number(brush.value) / 2];
+    const atEdge = (i) => labels[i] === c && [i - 1, i + 1, i - width, i + width].some((next) => labels[next] !== c);
+    const atCursor = (i) => document.activeElement === canvas && Math.abs(Math.hypot((i % width) - cursor.x, Math.floor(i / width) - cursor.y) - reach) < 0.5;
+    for (let i = 0; i < grey.length; i++) {
+      const colour = layer?.[i] ? palette[layer[i] - 1] : null;
+      const white = c && labels && ((outline.checked && atEdge(i)) || atCursor(i));
+      const value = (n) => (white ? 255 : colour ? alpha * colour[n] + (1 - alpha) * grey[i] : grey[i]);
+      picture.data.set([value(0), value(1), value(2), 255], 4 * i);
+    }
+    [canvas.width, canvas.height] = [width, height];
+    canvas.getContext("2d").putImageData(picture, 0, 0);
+    if (!labels) return canvas.setAttribute("aria-label", "a slice, not yet looked at");
+    canvas.setAttribute("aria-label", c ? `the slice, to paint the ${NAMES[c]} on; the brush is at column ${cursor.x + 1}, row ${cursor.y + 1}` : "the slice; what the network found is in colour, and said beside it");
+    if (c) {
+      const found = dice(c);
+      place.dataset.dice = found;
+      says.replaceChildren(found === null ? `You painted no ${NAMES[c]}, and the network found none.` : `Dice of your ${NAMES[c]} against the network's: ${found.toFixed(3)}`);
+    } else says.replaceChildren(...words);
+  };
+
+  const show = async (blob, name, button) => {
+    image = await read(blob, name);
+    [labels, painted] = [null, new Uint8Array(image.grey.length)];
+    [cursor.x, cursor.y] = [image.width >> 1, image.height >> 1];
+    thumbs.forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
+    draw();
+  };
+  const look = (blob, name, button) => {
+    const turn = ++shown;
+    looking = looking.then(async () => {
+      if (turn !== shown) return; // the reader has gone on to another
+      try {
+        await show(blob, name, button);
+        if (!ready) says.replaceChildren("The network is on its way (some 15 MB, once) …");
+        const run = await begin();
+        const { probability, milliseconds } = await run(image);
+        const found = decide(probability, image.grey.length);
+        labels = about.clean ? clean(found.labels, image.width, image.height) : found.labels;
+        report(name, found.sure, milliseconds);
+        draw();
+      } catch (error) {
+        says.replaceChildren(error.message);
+      }
+    });
+    return looking;
+  };
+  const report = (name, sure, milliseconds) => {
+    const areas = [0, 0, 0, 0];
+    let total = 0;
+    labels.forEach((c, i) => {
+      areas[c]++;
+      total += c ? sure[i] : 0;
+    });
+    const heart = labels.length - areas[0];
+    const lines = ["rv", "myo", "lv"].map((c, n) => make("li", {}, make("span", { className: `class-${c}` }, NAMES[n + 1]), ` ${areas[n + 1]} pixels`));
+    const confidence = heart ? ` The probability it gives to what it coloured is ${((100 * total) / heart).toFixed(0)} % on average.` : " It found no heart.";
+    words = [make("ul", {}, ...lines), make("p", {}, `${name}, ${milliseconds.toFixed(0)} ms.${confidence}${image.shrunk}`)];
+    Object.assign(place.dataset, { areas: JSON.stringify(areas), milliseconds, turn: Number(place.dataset.turn ?? 0) + 1 });
+    place.labels = labels;
+  };
+
+  ["pointerenter", "focusin", "dragenter"].forEach((touch) => place.addEventListener(touch, () => begin().catch(() => {}), { once: true }));
+  place.addEventListener("dragover", (event) => event.preventDefault());
+  place.addEventListener("drop", (event) => {
+    event.preventDefault();
+    const dropped = event.dataTransfer.files[0];
+    if (dropped) look(dropped, dropped.name);
+  });
+  const samples = make("div", { className: "model-samples" }, ...thumbs);
+  samples.setAttribute("role", "group");
+  samples.setAttribute("aria-label", "samples");
+  const choice = make("fieldset", {}, make("legend", {}, "Your turn"), ...modes);
+  const small = make("p", { className: "explorer-legend" }, `${about.caption} Everything happens in this browser; no picture leaves it. Not for clinical use.`);
+  says.replaceChildren("Pick a slice, or drop a PNG of your own here.");
+  place.replaceChildren(
+    make("div", { className: "model-picture" }, canvas, samples, make("label", {}, "or a PNG of your own ", file)),
+    make("div", { className: "explorer-controls" }, says, opacityLabel, choice, tools, small),
+  );
+  draw();
+  if (about.samples) await show(await (await fetch(here("samples/1.png"))).blob(), "Sample 1");
+}

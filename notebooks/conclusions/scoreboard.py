@@ -1,0 +1,159 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The scoreboard
+#
+# Every claim of the report that a training can answer, with its verdict. The claims were written down as
+# predicates before the first training that could answer them; the verdicts are computed, here, from the
+# records.
+
+# %% tags=["remove-cell"]
+# In Colab this fetches the book and its package; anywhere else it does nothing.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("cmrseg") is None:
+    address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
+    subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    sys.path.insert(0, "book")
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from cmrseg import comparisons, plots, statistics
+
+plots.style()
+COLOURS = {"confirmed": plots.ACCENT, "contradicted": plots.SAID, "equivalent": "#00A078",
+           "inconclusive": "#A0A0A0", "not testable here": "#606060", "not run yet": "#60606040"}
+found = comparisons.judge()
+found["experiment"] = found["experiment"].fillna(found["source"].str.replace("_", "-"))
+found["experiment"] = found["experiment"].replace({"baseline": "classes", "final": "hidden slices"})
+
+# %% tags=["hide-input"]
+found["page"] = found["experiment"].replace(r"^learning-rate-.*", "learning-rate", regex=True)
+columns = found.groupby("page", sort=False)["verdict"].agg(list)
+columns = columns.map(lambda verdicts: sorted(verdicts, key=list(COLOURS).index))
+figure, ax = plt.subplots(figsize=(9.5, 4.4))
+for x, (page, verdicts) in enumerate(columns.items()):
+    for y, verdict in enumerate(verdicts):
+        ax.add_patch(plt.Rectangle((x - 0.44, y + 0.06), 0.88, 0.88, color=COLOURS[verdict], linewidth=0))
+        ax.text(x, y + 0.5, {"confirmed": "yes", "contradicted": "no", "equivalent": "same",
+                             "inconclusive": "?"}.get(verdict, ""), ha="center", va="center", color="white")
+ax.set_xticks(range(len(columns)), columns.index, rotation=40, ha="right")
+ax.set(xlim=(-0.6, len(columns) - 0.4), ylim=(0, columns.map(len).max()), yticks=[])
+ax.spines["left"].set_visible(False)
+met = [verdict for verdict in COLOURS if verdict in set(found["verdict"])]
+ax.legend([plt.Rectangle((0, 0), 1, 1, color=COLOURS[verdict]) for verdict in met], met, loc="upper right");
+
+# %% [markdown]
+# *A tile for each claim, over the page that tries it. The report was right about much; where a question
+# mark stands, even sixty patients and five folds could not tell.*
+
+# %%
+for verdict, count in found["verdict"].value_counts().items():
+    print(f"{count:2} {verdict}")
+
+# %% [markdown]
+# ## Claim by claim
+#
+# Intervals are the wide ones: with probability 95 %, all of them hold together. Dice unless another
+# quantity is named on the claim's page.
+
+# %% tags=["hide-input"]
+LINKS = {"architectures": "architectures/architectures", "classes": "architectures/as_published",
+         "where-it-fails": "conclusions/failures", "hidden slices": "architectures/as_published"}
+LINKS |= {page: f"experiments/{page.replace('-', '_')}" for page in set(found["page"]) - set(LINKS)}
+table = pd.DataFrame({
+    "claim": found["text"], "the report": found["said"],
+    "we found": [comparisons.in_words(row) for row in found.to_dict("records")], "verdict": found["verdict"],
+    "page": [f'<a href="../{LINKS[page]}.html">{page}</a>' for page in found["page"]]})
+table.style.hide().map(lambda verdict: f"border-left: 5px solid {COLOURS[verdict][:7]}", subset=["verdict"])
+
+# %% [markdown]
+# ```{raw} html
+# <div class="votes-revealed"></div>
+# ```
+#
+# ## The differences in Dice
+#
+# The claims about a difference of two settings, as a forest. Thick is the interval of a claim on its own,
+# thin the one that holds for all together.
+
+# %% tags=["hide-input"]
+of_dice = found["endpoint"].isin(["dice", "RV", "class"]) & (found["against"] == 0)
+dice = found[of_dice].sort_values("estimate")
+figure, ax = plt.subplots(figsize=(9.5, 0.27 * len(dice) + 0.8))
+plots.differences(ax, {row.id.replace("-", " "): (row.estimate, row.low_alone, row.high_alone)
+                       for row in dice.itertuples()})
+for y, row in enumerate(dice.itertuples()):
+    ax.plot([row.low, row.high], [y, y], color=plots.ACCENT, linewidth=1)
+ax.set_xlabel("difference in Dice");
+
+# %% [markdown]
+# *What was claimed to matter, and what was claimed not to, sorted by what was found. The band is the margin.
+# Few intervals fit inside it: "makes no difference" is the hardest claim to prove.*
+#
+# ## What the family costs
+#
+# One claim on its own needs a narrower interval than one of many. How many verdicts would change if each
+# claim were the only one?
+
+# %%
+changed = found[found["alone"].notna() & (found["alone"] != found["verdict"])]
+for row in changed.itertuples():
+    print(f"{row.id:22} {row.verdict} among all, {row.alone} alone")
+print(f"{len(changed)} of {found['alone'].notna().sum()}")
+
+# %% [markdown]
+# ## By kind of claim
+#
+# Is it easier to be right about what matters than about what does not?
+
+# %%
+kinds = {claim["id"]: "no difference" if claim["claim"] == "equal" else "a difference"
+         for claim in comparisons.claims() if claim["claim"] in ("equal", "greater", "less")}
+asked = found[found["id"].isin(kinds)]
+pd.crosstab(asked["id"].map(kinds).rename("claimed"), asked["verdict"])
+
+# %% [markdown]
+# ## What to conclude
+#
+# ```{note}
+# Trainings of this page are still being computed. A verdict that waits for them says so; the conclusion is
+# written when they are there.
+# ```
+#
+# ## Try
+#
+# ```{exercise} A stricter margin
+# :label: scoreboard-margin
+# Somebody says that 0.01 Dice already matters. Which confirmed equalities would fall? And with a margin of
+# 0.05, which would be confirmed?
+# ```
+#
+# ```{solution-start} scoreboard-margin
+# :class: dropdown
+# ```
+
+# %%
+equal = found[found["id"].map(kinds).eq("no difference") & (found["endpoint"] == "dice")].dropna(subset="low")
+for margin in (0.01, 0.02, 0.05):
+    verdicts = [statistics.verdict((row.low, row.high), "equal", margin) for row in equal.itertuples()]
+    print(f"margin {margin}: " + ", ".join(f"{verdicts.count(v)} {v}" for v in np.unique(verdicts)))
+
+# %% [markdown]
+# The narrower the margin, the fewer settings can be called equal, and the more are found to differ beyond
+# it. It has to be said beforehand, and by somebody who knows what the masks are for.
+#
+# ```{solution-end}
+# ```

@@ -1,0 +1,188 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Batch size
+#
+# Two slices at a time, or thirty-two? The report's largest batch learned nothing at all. But an epoch of
+# large batches has few steps. Was it the batch that failed, or the time it was given?
+
+# %% tags=["remove-cell"]
+# In Colab this fetches the book and its package; anywhere else it does nothing.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("cmrseg") is None:
+    address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
+    subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    sys.path.insert(0, "book")
+
+# %% tags=["hide-input"]
+import os
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from cmrseg import comparisons, data, plots, results
+from cmrseg.augment import normalise
+from cmrseg.losses import LOSSES
+from cmrseg.models import build
+from cmrseg.training import PRESETS, fit
+
+plots.style()
+SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
+said = results.report()["batch_size"]
+BATCHES = (2, 4, 8, 16, 32)
+runs = comparisons.runs("batch-size")
+runs["steps"] = [-(-96 // found["config"]["batch"]) for found in runs["record"]]  # of an epoch on a fold
+train, held_out = data.split(data.source(), "val")
+
+# %% [markdown]
+# ## What the report said
+
+# %%
+for batch, dice in said["dice"].items():
+    print(f"batches of {batch:>2}: Dice {dice:.2f}, least training loss {said['least_training_loss'][batch]:.2f}")
+
+# %% [markdown]
+# The larger the batch, the later the peak; large ones rise in bursts, and their loss ends higher. It drops
+# the last, smaller batch of each epoch, says the text; the code does not {cite}`report2020`.
+#
+# ## What a batch is for
+#
+# The gradient of a batch is a guess at the gradient of all slices. A larger batch guesses better. How much
+# better? The angle between the gradient of a batch and that of 48 slices, for a network at its start:
+
+# %%
+def gradient(net, chosen):
+    """The gradient of the first block's weights on these slices."""
+    x, y = normalise(chosen.images, "zscore"), torch.from_numpy(chosen.masks).long()
+    loss = LOSSES["ce+dice"](net(x), y)
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net.encoder[0].parameters()))])
+
+
+torch.manual_seed(0)
+net = build(replace(PRESETS["modern"], channels=(4, 8, 16, 32)))
+others = gradient(net, train[48:])
+for batch in BATCHES:
+    angles = [torch.cosine_similarity(gradient(net, train[n : n + batch]), others, dim=0).acos().rad2deg().item()
+              for n in range(0, 48 - batch + 1, 8)]
+    print(f"batches of {batch:>2}: {np.mean(angles):4.0f} degrees beside the gradient of the others")
+
+# %% [markdown]
+# Better, but sixteen times the slices do not buy a sixteenth of the angle. And in the same number of epochs
+# there are a sixteenth of the steps: of the 96 slices of a fold, batches of 2 make 48 steps, batches of 32
+# make 3.
+#
+# ## What we ran
+#
+# Every batch size for the same 100 epochs; and then once more for the same number of *updates*, with 32
+# slices for 1600 epochs. Batches of 2, 8 and 32 on all five folds, the others on two.
+
+# %%
+comparisons.against("batch-size", "2").style.format(precision=3, na_rep="")
+
+# %% tags=["hide-input"]
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
+for n, batch in enumerate(BATCHES):
+    shade = plt.colormaps["viridis"](0.9 - 0.15 * n)
+    for ax, setting in zip(axes, (f"{batch}", f"{batch}, equal updates" if batch > 2 else "2")):
+        group = runs[(runs["setting"] == setting) & (runs["seed"] == 0) & runs["split"].isin(["fold0", "fold1"])]
+        if curves := [results.curve(found) for found in group["record"]]:
+            mean = np.mean([curve["mean"].fillna(0) for curve in curves], axis=0)
+            scale = 1 if ax is axes[0] else group["steps"].iloc[0]
+            ax.plot(curves[0]["epoch"] * scale, mean, color=shade, label=str(batch))
+axes[0].legend(title="batch", loc="upper left")
+axes[0].set(xlabel="epochs", ylabel="Dice, mean of two folds", title="equal epochs")
+axes[1].set(xlabel="updates", title="equal updates");
+
+# %% [markdown]
+# *The same sizes on two axes. Left, over epochs, where large batches have few updates; right, each with as
+# many updates as batches of 2 have in 100 epochs.*
+#
+# ## When does Dice rise?
+
+# %%
+for batch in BATCHES:
+    found = runs.loc[runs["setting"] == str(batch), "record"]
+    woke = [comparisons.of_run(r, "epoch>0.5") for r in found]
+    if woke:
+        print(f"batches of {batch:>2}: Dice above 0.5 at epoch {np.mean(woke):3.0f} on average "
+              f"({np.mean(woke) * -(-96 // batch):5.0f} updates), {np.mean([w >= 100 for w in woke]):.0%} never; "
+              f"last loss {np.mean([r['history']['loss'][-1] for r in found]):.3f}")
+
+# %% [markdown]
+# ## To drop, or not to drop
+#
+# 100 slices make three batches of 32 and one of 4. Batch normalisation takes the statistics of those four
+# alone. Three seeds each on the report's split, with the small batch and without:
+
+# %%
+for name in ("32 of 100", "32 of 100, drop last"):
+    group = runs[runs["setting"] == name]
+    print(f"{name}: Dice {', '.join(f'{dice:.3f}' for dice in group['dice']) or 'not run yet'}")
+
+# %% [markdown]
+# ## Verdicts
+
+# %%
+comparisons.verdicts("batch-size")
+
+# %% [markdown]
+# ## With a healthy recipe
+
+# %%
+comparisons.against("batch-size", "4", "modern").style.format(precision=3, na_rep="")
+
+# %% [markdown]
+# ## Live: the same epochs, the same updates
+
+# %%
+recipe = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=())
+for batch, epochs in ((4, 8), (16, 8), (16, 32)):
+    run = fit(replace(recipe, batch=batch, epochs=1 if SMOKE else epochs), train[:48], held_out, precision="fp32")
+    print(f"batches of {batch:>2}, {epochs:>2} epochs, {epochs * 48 // batch:>3} updates: "
+          f"Dice {results.mean_dice(run.history['dice'][-1]):.3f}")
+
+# %% [markdown]
+# ## What to conclude
+#
+# ```{note}
+# Trainings of this page are still being computed. A verdict that waits for them says so; the conclusion is
+# written when they are there.
+# ```
+#
+# ## Try
+#
+# ```{exercise} Two statistics of two slices
+# :label: batch-norm
+# Batch normalisation subtracts a mean and divides by a standard deviation that it takes from the batch. In
+# training with two slices, how many numbers are behind each mean in the finest level of the replica, and in
+# its coarsest? Where would you expect trouble?
+# ```
+#
+# ```{solution-start} batch-norm
+# :class: dropdown
+# ```
+
+# %%
+for level in range(5):
+    side = 96 // 2**level
+    print(f"level {level}: {side:>2} x {side:<2} pixels of 2 slices are {2 * side * side:>6} numbers")
+
+# %% [markdown]
+# Thousands in the finest, some seventy in the coarsest, and those of one slice are much alike. The coarse
+# levels tremble from batch to batch: a noise that training has to live with, and that evaluation, with its
+# running means, does not see.
+#
+# ```{solution-end}
+# ```

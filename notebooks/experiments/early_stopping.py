@@ -1,0 +1,180 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Early stopping
+#
+# When is a training over? The report watched for the epoch at which training Dice leaves validation Dice
+# behind, and stopped there. What does training on cost, and what does stopping at the best epoch hide?
+
+# %% tags=["remove-cell"]
+# In Colab this fetches the book and its package; anywhere else it does nothing.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("cmrseg") is None:
+    address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
+    subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    sys.path.insert(0, "book")
+
+# %% tags=["hide-input"]
+import os
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from cmrseg import comparisons, data, plots, results
+from cmrseg.training import PRESETS, fit
+
+plots.style()
+SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
+said = results.report()["early_stopping"]
+
+# %% [markdown]
+# ## What the report said
+
+# %%
+print(f"one run of {said['epochs']} epochs: training Dice {said['train_dice']:.2f}, validation Dice "
+      f"{said['validation_dice']:.3f} and flat")
+print(f"the gap opens at epoch {said['gap_opens_at_epoch']}; {said['epochs_chosen']} epochs were chosen")
+
+# %% [markdown]
+# After 150 epochs nothing more is gained; so one stops where the two curves part {cite}`report2020`.
+#
+# ## What we ran
+#
+# The replica for 700 epochs, seven times its own, on all five folds: as long as forty minutes of two cores
+# allow. The training slices are scored beside the held-out ones.
+
+# %%
+def both(found):
+    """Dice of the training and of the held-out slices at each scored epoch of a record."""
+    history, curve = found["history"], results.curve(found)
+    learnt = [results.mean_dice(d) for d in history["dice_train"] if d is not None]
+    return curve["epoch"].to_numpy(), np.nan_to_num(learnt), curve["mean"].fillna(0).to_numpy()
+
+
+# %% tags=["hide-input"]
+LONG = {protocol: comparisons.runs("early-stopping", protocol) for protocol in ("replica", "modern")}
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
+for ax, (protocol, runs) in zip(axes, LONG.items()):
+    for found in runs["record"]:
+        epochs, learnt, held = both(found)
+        ax.plot(epochs, learnt, color=plots.ACCENT, linewidth=1, alpha=0.5)
+        ax.plot(epochs, held, color=plots.SAID, linewidth=1, alpha=0.5)
+        ax.fill_between(epochs, held, learnt, color=plots.ACCENT, alpha=0.05, linewidth=0)
+    ax.set(xlabel="epoch", title=f"the {protocol} recipe" if protocol == "modern" else "the report's recipe")
+axes[0].plot([], [], color=plots.ACCENT, label="training slices")
+axes[0].plot([], [], color=plots.SAID, label="held-out slices")
+axes[0].legend(loc="lower right")
+axes[0].set_ylabel("Dice");
+
+# %% [markdown]
+# *Five folds each. Between the curves of a fold lies the gap. With the report's recipe it opens and stays;
+# look how little the lower curve minds.*
+#
+# ## Where does the gap open?
+#
+# "Where the curves part" needs a rule. Ours: the first scored epoch from which on the training slices stay
+# ahead by more than 0.05.
+
+# %%
+def opens(found, ahead=0.05):
+    """The first scored epoch from which on the gap stays above ``ahead``; None if there is none."""
+    epochs, learnt, held = both(found)
+    below = np.flatnonzero(learnt - held <= ahead)
+    later = epochs[below[-1] + 1 :] if len(below) else epochs
+    return int(later[0]) if len(later) else None
+
+
+for protocol, runs in LONG.items():
+    for ahead in (0.03, 0.05, 0.1):
+        print(f"{protocol}, ahead by {ahead}: epochs {[opens(found, ahead) for found in runs['record']]}")
+
+# %% [markdown]
+# ## What the best epoch hides
+#
+# Whoever stops at the epoch with the best held-out Dice reports a number that chance has picked. How much
+# higher is it than that of the last epoch, and than that of the epoch that *another* fold would have
+# chosen?
+
+# %%
+runs = LONG["replica"]
+curves = [both(found)[2] for found in runs["record"]]
+for n, curve in enumerate(curves):
+    others = np.mean([c for m, c in enumerate(curves) if m != n], axis=0)
+    print(f"fold {n}: best epoch {curve.max():.3f}, chosen by the other folds {curve[others.argmax()]:.3f}, "
+          f"last epoch {curve[-1]:.3f}")
+
+# %% [markdown]
+# ## Verdicts
+
+# %%
+comparisons.verdicts("early-stopping")
+
+# %% [markdown]
+# ## With a healthy recipe
+#
+# There the learning rate falls to nothing by the last epoch, so there is nothing to stop: how long to train is
+# chosen beforehand, and more is another training. Four times as many epochs, on the same folds and seed:
+
+# %%
+long, short = LONG["modern"], comparisons.runs("baseline", "modern")
+short = short[short["seed"] == 0]
+if len(long) == len(short):
+    found = comparisons.compare(long, short, "modern").difference
+    print("240 epochs minus 60: {:+.3f} ({:+.3f} to {:+.3f})".format(found.mean, *found.interval()))
+
+# %% [markdown]
+# ## Live: the gap in small
+
+# %%
+train, held_out = data.split(data.source(), "val")
+recipe = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), schedule="constant",
+                 epochs=2 if SMOKE else 40)
+run = fit(recipe, train[:16], held_out, score_train=True, precision="fp32")
+for epoch in np.unique(np.linspace(1, recipe.epochs, 5).astype(int)):
+    learnt, held = (run.history[k][epoch - 1] for k in ("dice_train", "dice"))
+    print(f"epoch {epoch:>2}: training slices {results.mean_dice(learnt):.3f}, "
+          f"held out {results.mean_dice(held):.3f}")
+
+# %% [markdown]
+# ## What to conclude
+#
+# ```{note}
+# Trainings of this page are still being computed. A verdict that waits for them says so; the conclusion is
+# written when they are there.
+# ```
+#
+# ## Try
+#
+# ```{exercise} The price of looking fifty times
+# :label: stopping-looks
+# A curve has levelled off and trembles with a standard deviation of 0.01. You look at 20 of its epochs and
+# keep the best. How far above the level will it lie on average? What if neighbouring epochs are alike?
+# ```
+#
+# ```{solution-start} stopping-looks
+# :class: dropdown
+# ```
+
+# %%
+rng = np.random.default_rng(0)
+free = rng.normal(0, 0.01, (10_000, 20)).max(1).mean()
+alike = np.repeat(rng.normal(0, 0.01, (10_000, 5)), 4, axis=1).max(1).mean()
+print(f"twenty independent looks {free:+.3f}; in groups of four alike {alike:+.3f}")
+
+# %% [markdown]
+# Nearly two standard deviations; less when neighbours are alike, for then there are fewer chances. Either way
+# it is a bonus of the looking, not of the network.
+#
+# ```{solution-end}
+# ```

@@ -1,0 +1,225 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Learning rate
+#
+# Of all the numbers in a recipe this is the one to get right first. The report tried 28 rates, then six,
+# then six smaller ones. Where is the cliff, and is there a summit?
+
+# %% tags=["remove-cell"]
+# In Colab this fetches the book and its package; anywhere else it does nothing.
+import importlib.util
+import subprocess
+import sys
+
+if importlib.util.find_spec("cmrseg") is None:
+    address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
+    subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    sys.path.insert(0, "book")
+
+# %% tags=["hide-input"]
+import os
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from cmrseg import comparisons, data, plots, results
+from cmrseg.augment import normalise
+from cmrseg.losses import LOSSES
+from cmrseg.models import build
+from cmrseg.training import PRESETS, fit, make_optimiser
+
+plots.style()
+SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
+WIDE, NARROW, SMALL = (results.report()[f"learning_rate_{grid}"] for grid in ("wide", "narrow", "small"))
+train, held_out = data.split(data.source(), "val")
+
+# %% [markdown]
+# ## What one step does
+#
+# Adam divides each gradient by the root of its running mean square, so a first step moves *every* weight by
+# about the learning rate, however small its gradient is {cite}`kingma2015`. Beside the weights a network
+# starts with, that is a little or a lot:
+
+# %%
+x, y = normalise(train.images[:2], "raw"), torch.from_numpy(train.masks[:2]).long()
+for rate in (0.001, 0.01, 0.1, 0.6):
+    torch.manual_seed(0)
+    recipe = replace(PRESETS["replica"], lr=rate)
+    net = build(recipe)
+    weight, adam = net.encoder[2][0].weight, make_optimiser(recipe, net)
+    before = weight.detach().clone()
+    LOSSES["report"](net(x), y).backward()
+    adam.step()
+    print(f"rate {rate:<5}: a weight is {before.abs().mean():.3f} large and moves by "
+          f"{(weight - before).abs().median():.4f}")
+
+# %% [markdown]
+# At 0.1 the first step already buries the initial weights. Batch normalisation forgives much of it, since
+# the scale of a convolution's weights does not matter to what comes after it; what the last layer adds up
+# is not forgiven.
+#
+# ## What the report said
+#
+# Three experiments, each to look closer at what the one before had found {cite}`report2020`:
+
+# %%
+print("wide:  ", ", ".join(f"{rate}: {dice:.2f}" for rate, dice in WIDE["dice"].items()))
+print("       ", ", ".join(f"{rates}: {low:.2f} to {high:.2f}" for rates, (low, high) in WIDE["ranges"].items()))
+print("narrow:", ", ".join(f"{rate}: {dice:.3f}" for rate, dice in NARROW["dice"].items()))
+print("small: ", ", ".join(f"{rate}: {dice:.3f}" for rate, dice in SMALL["dice"].items()))
+
+# %% [markdown]
+# Nothing is gained above 0.01; the zero at 0.6 was probably an error; about 0.001 is right.
+#
+# ## Wide: where is the cliff?
+#
+# All 28 rates once, on fold 0; those that a claim names on all five folds, 0.6 with three seeds.
+
+# %% tags=["hide-input"]
+wide = comparisons.runs("learning-rate-wide")
+wide["rate"] = wide["setting"].astype(float)
+figure, ax = plt.subplots(figsize=(8.5, 4))
+ax.plot(wide["rate"], wide["dice"], "o", color=plots.ACCENT, alpha=0.4, markersize=6, markeredgewidth=0,
+        label="one training")
+first = wide[(wide["split"] == "fold0") & (wide["seed"] == 0)].sort_values("rate")
+ax.plot(first["rate"], first["dice"], color=plots.ACCENT, linewidth=1.2, label="on fold 0")
+ax.plot([float(rate) for rate in WIDE["dice"]], list(WIDE["dice"].values()), "x", color=plots.SAID,
+        markersize=8, markeredgewidth=2, label="the report")
+for rates, (low, high) in WIDE["ranges"].items():
+    ax.fill_between([float(rate) for rate in rates.split("-")], low, high, color=plots.SAID, alpha=0.2,
+                    linewidth=0)
+ax.legend(loc="lower left")
+ax.set(xscale="log", xlabel="learning rate", ylabel="Dice, last epoch", ylim=(-0.04, 1));
+
+# %% [markdown]
+# *A dot for each training; the line joins those of fold 0. Orange: what the report's figure shows, as
+# crosses and bands. The plateau ends in a cliff, and on the cliff some trainings stand and others have
+# fallen.*
+#
+# Near the cliff a mean says little: it lies where no training is. So count those that fell, with a Dice
+# below 0.1:
+
+# %%
+counts = wide.groupby("setting").agg(runs=("dice", "size"), collapsed=("collapsed", "mean"),
+                                     lowest=("dice", "min"), highest=("dice", "max"))
+counts[counts["runs"] > 1].style.format(precision=3)
+
+# %%
+comparisons.verdicts("learning-rate-wide")
+
+# %% [markdown]
+# ## Narrow: is there a summit?
+#
+# The report's six rates from 0.001 to 0.025, seven trainings each on one split. Ours: the three that the
+# claims name on five folds, the others on two.
+
+# %% tags=["hide-input"]
+def beside(name, said):
+    """Every training of a grid as a dot over its rate, with the report's numbers."""
+    runs = comparisons.runs(name)
+    figure, ax = plt.subplots(figsize=(8.5, 3.4))
+    order = sorted(runs["setting"].unique(), key=float)
+    plots.settings(ax, {rate: runs.loc[runs["setting"] == rate, "dice"] for rate in order}, said)
+    plots.settings_legend(ax)
+    ax.set(xlabel="learning rate", ylabel="Dice, last epoch")
+
+
+beside("learning-rate-narrow", NARROW["dice"])
+
+# %%
+comparisons.against("learning-rate-narrow", "0.001").sort_index().style.format(precision=3, na_rep="")
+
+# %%
+comparisons.verdicts("learning-rate-narrow")
+
+# %% [markdown]
+# ## Small: how slow is too slow?
+
+# %% tags=["hide-input"]
+beside("learning-rate-small", SMALL["dice"])
+
+# %%
+comparisons.against("learning-rate-small", "0.001").sort_index().style.format(precision=3, na_rep="")
+
+# %% tags=["hide-input"]
+small = comparisons.runs("learning-rate-small")
+figure, ax = plt.subplots(figsize=(8.5, 3.4))
+for n, rate in enumerate(("0.0001", "0.0005", "0.001", "0.0025")):
+    group = small[(small["setting"] == rate) & (small["seed"] == 0)]
+    curves = [results.curve(found) for found in group["record"]]
+    if curves:
+        mean = np.mean([curve["mean"].fillna(0) for curve in curves], axis=0)
+        ax.plot(curves[0]["epoch"], mean, color=plt.colormaps["viridis"](0.9 - 0.2 * n), label=rate)
+ax.legend(loc="upper left")
+ax.set(xlabel="epoch", ylabel="Dice, mean of five folds");
+
+# %% [markdown]
+# *The same trainings over time. A small rate does not end lower because it found something worse; it has not
+# arrived.*
+
+# %%
+comparisons.verdicts("learning-rate-small")
+
+# %% [markdown]
+# ## With a healthy recipe
+#
+# The one-cycle schedule climbs to its rate and comes down again, so a rate that is too large does harm for a
+# while only. Against the rate of the recipe, 0.003:
+
+# %%
+for name in ("learning-rate-small", "learning-rate-narrow", "learning-rate-wide"):
+    for rate, row in comparisons.against(name, "0.003", "modern").drop("0.003").iterrows():
+        print(f"{rate:>6}: Dice {row['dice']:.3f}, difference {row['difference']:+.3f} "
+              f"({row['low']:+.3f} to {row['high']:+.3f}), collapsed {row['collapsed']:.0%}")
+
+# %% [markdown]
+# ## Live: three rates
+
+# %%
+for rate in (0.0001, 0.003, 0.3):
+    recipe = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 10, lr=rate)
+    run = fit(recipe, train[:48], held_out, precision="fp32")
+    print(f"rate {rate:<6}: Dice {results.mean_dice(run.history['dice'][-1]):.3f}")
+
+
+# %% [markdown]
+# ## What to conclude
+#
+# ```{note}
+# Trainings of this page are still being computed. A verdict that waits for them says so; the conclusion is
+# written when they are there.
+# ```
+## ## Try
+#
+# ```{exercise} As good as a rate can be
+# :label: rate-tuned
+# The report tried 28 rates, two trainings each at most, and took the best. Suppose that ten of them are
+# equally good. How far above their common Dice would the best of ten lie by luck, on the report's split?
+# Use the standard deviation between seeds from [Train it again](../statistics/again).
+# ```
+#
+# ```{solution-start} rate-tuned
+# :class: dropdown
+# ```
+
+# %%
+floor = comparisons.runs("noise-floor")["dice"].std()
+best = np.random.default_rng(0).normal(0, floor, (20_000, 10)).max(1).mean()
+print(f"standard deviation {floor:.3f}, best of ten by luck {best:+.3f}")
+
+# %% [markdown]
+# More than most of the differences between its rates. A rate should be chosen on patients on whom nothing is
+# reported, and then left alone.
+#
+# ```{solution-end}
+# ```

@@ -1,0 +1,139 @@
+"""What pages fetch when a reader asks for it, made at build time: the network in the browser, slices to show
+it, verdicts and experiments. It lies in _build/made (ignored by git) and is served from the book's _static.
+
+- model/small.onnx: the network of weights/small.safetensors; about.json: what the page has at hand
+- samples/1.png, 2.png, ...: held-out slices of the build's data source
+- verdicts.json: every claim with its verdict, and which claims stand behind a card that readers vote on
+- experiments.json: for every setting on the five folds the Dice of each patient, and what intervals need
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cmrseg import comparisons, data, ensemble, experiments, export, statistics
+from cmrseg.data import BadInput
+from cmrseg.training import write_text
+
+ROOT = Path(__file__).resolve().parents[1]
+CAPTIONS = {
+    "phantom": "The samples are synthetic slices, made by this book.",
+    "acdc96": "The samples are real slices of ACDC (CC BY-NC-SA 4.0) that the network was not trained on.",
+}
+SAMPLES = 6
+
+
+def make(out: Path, weights: Path = ensemble.WEIGHTS / "small.safetensors") -> None:
+    """Write all of it; the network only where it is not there yet."""
+    for folder in ("model", "samples"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    source = data.source()
+    caption = CAPTIONS.get(source, "The samples are slices of the folder that this book was built with.")
+    _write(out / "model" / "about.json", {
+        **model(weights, out / "model"), "runtime": (ROOT / "vendor" / "onnxruntime").is_dir(),
+        "samples": samples(source, out / "samples"), "caption": caption})
+    _write(out / "verdicts.json", verdicts())
+    _write(out / "experiments.json", summary())
+
+
+def _write(path: Path, found: dict) -> None:
+    write_text(path, json.dumps(found, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def model(weights: Path, out: Path) -> dict:
+    """Make the network for the browser; where there are no weights there is none, and the page says so.
+
+    Returns whether there is one, and whether its answers are to be cleaned up.
+    """
+    if not weights.is_file():
+        (out / "small.onnx").unlink(missing_ok=True)
+        return {"network": False}
+    networks, note = ensemble.load(weights), out / ".made-of"
+    made_of = hashlib.sha256(weights.read_bytes() + Path(export.__file__).read_bytes()).hexdigest()
+    if not (out / "small.onnx").is_file() or not note.is_file() or note.read_text() != made_of:
+        export.export(networks, out / "small.onnx")
+        write_text(note, made_of)
+    return {"network": True, "clean": networks.ways.clean}
+
+
+def samples(source: str, out: Path) -> int:
+    """Write held-out slices of as many patients, by turns of one moment and the other; returns how many."""
+    _, held_out = data.split(source, "val")
+    first = np.unique(held_out.patients, return_index=True)[1]
+    chosen = [min(place + n % 2, len(held_out) - 1) for n, place in enumerate(first[:SAMPLES])]
+    for old in out.iterdir():
+        old.unlink()
+    for number, image in enumerate(held_out.images[chosen], 1):
+        data.write_png(out / f"{number}.png", image)
+    return len(chosen)
+
+
+# --- records ---------------------------------------------------------------------------------------------
+
+
+def verdicts() -> dict:
+    """The cards of the vote with the claims behind each, and every claim with what came of it."""
+    found, pages = comparisons.judge(), pages_of_claims()
+    claims = [{
+        "id": row["id"], "text": row["text"], "said": row["said"], "found": comparisons.in_words(row),
+        "verdict": row["verdict"], "page": pages.get(row["source"].replace("_", "-")),
+        "about": row["source"].replace("_", " ").capitalize(),
+    } for row in found.to_dict("records")]
+    return {"cards": cards(), "claims": claims}
+
+
+def cards() -> list[dict]:
+    """The cards of the page that asks for votes: title and ids of claims, from its own lines."""
+    page = (ROOT / "book" / "report-2020.md").read_text()
+    found = re.findall(r"\{grid-item-card\} (\d+\. .+)\n:class-card: (.+)\n", page)
+    return [{"title": title, "claims": ids.split()} for title, ids in found]
+
+
+def pages_of_claims() -> dict[str, dict]:
+    """Experiment -> title and address of the page that gives its verdicts."""
+    found = {}
+    for path in sorted((ROOT / "notebooks").rglob("*.py")):
+        text = path.read_text()
+        for name in re.findall(r"comparisons\.verdicts\(\"(.+?)\"\)", text):
+            title = re.search(r"^# # (.+)$", text, re.M)[1]
+            found[name] = {"title": title, "path": str(path.relative_to(ROOT).with_suffix(".html"))}
+    return found
+
+
+def summary() -> dict:
+    """Every experiment's settings: on which folds, how often trained and collapsed, and each patient's Dice."""
+    tables = {}
+    for name, plan in experiments.EXPERIMENTS.items():
+        for protocol in dict.fromkeys(p.protocol for p in plan):
+            table = comparisons.runs(name, protocol)
+            table = table[table["split"].isin(experiments.FOLDS)]
+            if table["setting"].nunique() > 1:  # something to compare
+                tables[name, protocol] = table
+    patients = sorted({p for t in tables.values() for each in t["patients"] for p in each.index})
+    rows = [{"name": name, "protocol": protocol, "settings": [
+        _setting(setting, group, patients, protocol) for setting, group in table.groupby("setting", sort=False)]}
+        for (name, protocol), table in tables.items()]
+    return {"patients": patients, "folds": data.FOLDS, "margin": statistics.MARGIN, "experiments": rows}
+
+
+def _setting(name: str, table: pd.DataFrame, patients: list[int], protocol: str) -> dict:
+    dice = comparisons.by_patient(table).round(4).reindex(patients)
+    folds = {split.removeprefix("fold"): [len(group), int(group["collapsed"].sum())]
+             for split, group in table.groupby("split")}
+    network = table["record"].iloc[0]["config"]["model"]
+    return {"name": name, "folds": folds, "network": network, "luck": _luck(protocol, network),
+            "dice": [None if np.isnan(d) else float(d) for d in dice]}
+
+
+def _luck(protocol: str, network: str) -> tuple[float, int] | None:
+    """Variance between a network's seeds with its degrees of freedom; None where no network has several."""
+    try:
+        return comparisons.run_variance(protocol, model=network)
+    except BadInput:
+        return None
