@@ -363,7 +363,7 @@ for square in (16, 8, 4):
 
 # %% [markdown]
 # For the myocardium: it is a ring a few pixels wide, and without blending a cell must be no wider than what
-# it is to show. The next page, [Ning et al.](ning), lives with cells of 4.
+# it is to show. The next page, [Ning et al.](../architectures/ning), lives with cells of 4.
 #
 # ```{solution-end}
 # ```
