@@ -13,7 +13,8 @@ from scipy import stats
 from cmrseg import comparisons
 
 PAGE = Path(__file__).with_suffix(".md")
-NAMES = {"replica": "`replica`, on a fold of twelve patients", "modern": "`modern`, on a fold of twelve patients",
+NAMES = {"replica": "`replica`, on a fold of twelve patients",
+         "modern": "`modern`, on a fold of twelve patients",
          "report's split": "`replica`, on the report's twenty slices"}
 
 TEXT = """# What repeats
@@ -22,27 +23,31 @@ Written by `benchmarks/determinism.py`; the numbers come from the records in `re
 
 ## Bit for bit
 
-On one machine, with the same versions of torch and numpy, the same precision and the same number of threads, on a CPU:
+On one machine, with the same versions of torch and numpy, the same precision and the same number of threads,
+on a CPU:
 
 | what | is the same as | shown by |
 |---|---|---|
 | a training | the same training again, in another process | `tests/test_cli.py` |
-| a training that was stopped (Ctrl-C, SIGTERM, a full disk) and resumed | the uninterrupted one | `tests/test_cli.py`, `tests/test_faults.py` |
-| a training that was killed at any moment, with averaged weights, dropout, augmentation and one-cycle, and resumed | the uninterrupted one | `tests/test_faults.py` |
+| a training that was stopped (Ctrl-C, SIGTERM) and resumed | the uninterrupted one | `tests/test_cli.py` |
+| a training that was killed or filled the disk, and resumed | the uninterrupted one | `tests/test_faults.py` |
 | a prediction | the same prediction again | `tests/test_determinism.py` |
-| the phantoms, folds and splits | themselves on every machine: they come from integers and numpy's generators | `tests/test_determinism.py` |
+| the phantoms, folds and splits | themselves, on every machine | `tests/test_determinism.py` |
 | a record's Dice and tables | what is computed from the same masks again | `tests/test_results.py` |
 
 Not the same to the last digit: another number of threads, another processor, another version of torch, bf16
 against fp32, a slice predicted alone against in a batch, a GPU. Sums are then taken in another order, and a
-training of some thousand steps makes a rounding error large. A checkpoint on a GPU holds the state of its generator
-too, but its convolutions may add in any order: nothing is promised there.
+training of some thousand steps makes a rounding error large. A checkpoint on a GPU holds the state of its
+generator too, but its convolutions may add in any order: nothing is promised there, and nothing was tried.
+
+The trainings that are killed have all that has a state: averaged weights, dropout, augmentation, one-cycle.
 
 ## Statistically
 
 Whatever changes the rounding changes a training as another seed would. How much that is, the seeds tell: the
-standard deviation of a run's mean Dice over its held-out patients, with everything but the seed alike, its 95 %
-interval (chi-squared, degrees of freedom in the last column), and how far two such runs lie apart in 19 of 20 cases.
+standard deviation of a run's mean Dice over its held-out patients, with everything but the seed alike, its
+95 % interval (chi-squared, degrees of freedom in the last column), and how far two such runs lie apart in 19 of
+20 cases.
 
 | recipe | standard deviation | 95 % interval | two runs differ by up to | d.f. |
 |---|---|---|---|---|

@@ -142,8 +142,8 @@ def shared_patients(found: Folder) -> Iterator[BadInput]:
     for path, _, patient in found.images:
         other = first.setdefault(patient, path)
         if other.parent != path.parent:
-            yield BadInput(path, f"is of patient {patient}, as is {other}", "Keep a patient on one side of every "
-                           "split; patients.csv says who is who, without it each number is a patient")
+            yield BadInput(path, f"is of patient {patient}, as is {other}", "Keep a patient on one side of "
+                           "every split; patients.csv says who is who, without it each number is a patient")
 
 
 def inverted_images(found: Folder) -> Iterator[BadInput]:

@@ -192,10 +192,11 @@ def fit(
                 loss = _train_epoch(run, model, optimiser, images, labels, epoch, rng)
             except _Diverged as problem:
                 names = ", ".join(train.names[i] for i in sorted({n % len(train) for n in problem.slices}))
-                good = f"{Path(out) / CHECKPOINT} is of epoch {epoch - 1}" if out is not None and epoch > 1 else (
-                    "there is none")
-                raise FloatingPointError(f"{problem} in epoch {epoch}, batch of {names}. Try a smaller learning "
-                                         f"rate, look at these slices; last good checkpoint: {good}") from None
+                good = "there is none" if out is None or epoch == 1 else (
+                    f"{Path(out) / CHECKPOINT} is of epoch {epoch - 1}")
+                raise FloatingPointError(f"{problem} in epoch {epoch}, batch of {names}. Try a smaller "
+                                         f"learning rate, look at these slices; last good checkpoint: {good}"
+                                         ) from None
             scored = epoch in scored_epochs(config.epochs)
             _append(run.history, epoch=epoch, loss=loss, lr=optimiser.param_groups[0]["lr"],
                     dice=_score(run, held_out) if scored and held_out is not None else None,

@@ -28,12 +28,15 @@ Each group fails after any of these one-line changes:
   the deviations -> np.std(z)
 - before a training: in audit.check(), ``_read(...)`` -> ``audit(folder)``
 - the new kinds of the table: in data.NAME, ``[0-9]{1,9}`` -> ``\\d+``; in read_png(), drop ``and depth !=
-  ...``, ``> 1`` frames -> ``> 9``, ``if _lacks_rows(...)`` -> ``if False``, ``max(picture.size) > LARGEST`` -> ``False``, or the ``simplefilter("error",
-  ...)``; in BadInput, ``"".join(...)`` -> ``said``; in no_folder(), ``like = None``; in read_pngs(), drop the
-  grey levels 0-3; in _wrong_labels(), ``> 20`` -> ``> 999``
-- patients again: ``utf-8-sig`` -> ``utf-8``; ``not who or`` dropped; ``setdefault(...) != who`` -> ``is None``;
+  ...``, ``> 1`` frames -> ``> 9``, ``if max(picture.size) > LARGEST`` or ``if _lacks_rows(...)`` -> ``if False``; in
+  BadInput, ``"".join(...)`` -> ``said``; in no_folder(), ``like = None``; in read_pngs(), drop the grey levels
+  0-3; in _wrong_labels(), ``> 20`` -> ``> 999``
+- patients again: ``utf-8-sig`` -> ``utf-8``; ``not who or`` dropped; ``setdefault(...) != who`` -> ``is
+  None``;
   ``{1,18}`` -> ``{1,99}``; ``lexists`` -> ``isfile``
-- negatives: in likeness, ``NEGATIVE = -0.4`` -> ``-2``; in inverted_images(), ``len(images) >= ENOUGH`` -> ``True``
+- negatives: in likeness, ``NEGATIVE = -0.4`` -> ``-2``; in inverted_images(), ``len(images) >= ENOUGH`` ->
+  ``True``; ``and _around(mask, 3)[2] > 0.5`` dropped (swapped classes)
+- all of a folder: in _each_or_all(), ``len(bad) > len(here) / 2`` -> ``False``
 - thousands: in near_duplicates(), a loop over pairs
 - for people: in cli.doctor(), ``2 if errors else 0`` -> ``0``
 """
@@ -159,7 +162,8 @@ def chunk(kind, content):
 def raw_png(width, height, bits=8, rows=None, more=b""):
     """A grey PNG by hand: also what no library would write."""
     rows = bytes(((width * bits + 7) // 8 + 1) * height) if rows is None else rows
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">2I5B", width, height, bits, 0, 0, 0, 0)) + more
+    header = struct.pack(">2I5B", width, height, bits, 0, 0, 0, 0)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + more
             + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
@@ -283,7 +287,8 @@ ANY = {  # what can happen to images and to masks
     "a bomb": replace_by(raw_png(12000, 12000), "over 4096 pixels"),
     "a slice too large": replace_by(raw_png(4097, 8), "over 4096 pixels"),
     "a bomb that says so": replace_by(raw_png(60000, 60000, 8, b""), "over 4096 pixels"),
-    "a bomb of text": replace_by(raw_png(32, 32, more=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8))))),
+    "a bomb of text": replace_by(raw_png(32, 32, more=chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))),
+                                 "truncated or damaged"),
     "a link in a circle": circle,
     "a link to something endless": endless,
     "a pipe": pipe,
@@ -296,7 +301,7 @@ IMAGES = ANY | {
     "JPEG": jpeg,
     "upper case": rename("cmr5.PNG"),
     "a mask": rename("cmr5_mask.png"),
-    "grey levels 0-1": replace_by(raw_png(32, 32, 8, b"\0" * 33 * 16 + (b"\0" + b"\1" * 32) * 16), "grey levels 0-3"),
+    "grey levels 0-1": replace_by(raw_png(32, 32, 8, (b"\0" + b"\1" * 32) * 32), "grey levels 0-3"),
 }
 MASKS = ANY | {
     "stretched labels": relabel((0, 85, 170, 255)),

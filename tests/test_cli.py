@@ -12,9 +12,8 @@ Each group fails after any of these one-line changes of ``cmrseg/cli.py`` (or an
   False``; in rle._place(), ``if row[0] in seen`` or ``if label[runs].any()`` -> ``if False``; in
   rle.read_submission(), ``utf-8-sig`` -> ``utf-8``, or drop ``UnicodeDecodeError``; in decode(),
   ``(height, width)`` -> ``(width, height)``
-- wrong models: in training.load(), drop ``SafetensorError`` from what is caught, or ``if not finite(model)`` ->
-  ``if False``; in restored(), ``torch.device("meta")`` -> ``"cpu"`` (channels without end); in
-  ensemble.find(), drop ``if Path(model).is_file()``
+- wrong models: in training.load(), drop ``SafetensorError`` from what is caught, or ``if not finite(model)``
+  -> ``if False``; in ensemble.find(), drop ``if Path(model).is_file()``
 - where to write: in _claim(), ``if (finished or begun) and not resume`` -> ``if False``; in
   rle.write_submission(), ``path.exists() and not path.is_file()`` -> ``False``; in
   cli._mask_folder(), ``if others`` -> ``if False``; in train(), drop ``training.require_same(...)``

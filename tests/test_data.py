@@ -3,8 +3,8 @@
 Each group fails after any of these one-line changes of ``cmrseg/data.py``:
 
 - order and reading: in list_pngs(), ``dict(sorted(found.items()))`` -> ``found``; in read_png(),
-  ``np.array(picture)`` -> ``np.array(picture).T``, in _lacks_rows(), ``if w`` -> ``if True``, ``not content[28]``
-  -> ``True``, or drop ``SyntaxError`` from what is caught; in
+  ``np.array(picture)`` -> ``np.array(picture).T``, in _lacks_rows(), ``if w`` -> ``if True``, or
+  ``not content[28]`` -> ``True``, or drop ``SyntaxError`` from what is caught; in
   write_png(), ``temporary = path.with_name(...)`` -> ``path``
 - Slices: in __getitem__(), ``self.patients[index]`` -> ``self.patients``; in fingerprint, drop
   ``self.masks``
@@ -92,10 +92,11 @@ def test_an_interlaced_png_is_read_too(shape, tmp_path):
     """Written by hand, pass by pass: Pillow reads such files and writes none."""
     pixels, (height, width) = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), shape
     passes = [pixels[y::dy, x::dx] for x, y, dx, dy in data._PASSES]
-    rows = b"".join(b"\0" + row.tobytes() for part in passes if part.size for row in part)
+    rows = [b"\0" + row.tobytes() for part in passes if part.size for row in part]
     for lacking in (0, 1):
-        packed = zlib.compress(rows[: len(rows) - lacking])
-        chunks = [(b"IHDR", struct.pack(">2I5B", width, height, 8, 0, 0, 0, 1)), (b"IDAT", packed), (b"IEND", b"")]
+        packed = zlib.compress(b"".join(rows[: len(rows) - lacking]))
+        header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 1)
+        chunks = [(b"IHDR", header), (b"IDAT", packed), (b"IEND", b"")]
         (tmp_path / "cmr1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
             struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks))
         if lacking:

@@ -1,8 +1,7 @@
 """What is promised to repeat does; and the page on it says what the records say.
 
-Fails after: in training.fit(), either ``manual_seed(config.seed)`` -> ``seed()`` (other processes: test_cli.py); in
-phantom.make(), ``default_rng(...)`` -> ``default_rng()``; in data.split(), ``default_rng(0)`` -> ``default_rng()``;
-a digit of benchmarks/determinism.md.
+Fails after: in training.fit(), either ``manual_seed(config.seed)`` -> ``seed()`` (other processes:
+test_cli.py); in data.split(), ``default_rng(0)`` -> ``default_rng(1)``; a digit of benchmarks/determinism.md.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 Nothing is lost, nothing is torn, and the next run carries on. What makes each test fail (each was seen to
 fail):
 
-- killed: in training._put_back(), drop ``rng.set_state(...)``, ``torch.set_rng_state(...)`` or the average; in
-  training._checkpoint(), drop the optimiser's tensors; in data.write_bytes(), ``temporary`` -> ``path``
-- full and read-only disks: in data.write_bytes(), drop ``except OSError`` (no file is named), or the ``finally``
-  (halves are left), or ``temporary`` -> ``path``; in experiments._work(), drop what is caught
+- killed: in training._put_back(), drop ``rng.set_state(...)``, ``torch.set_rng_state(...)``, the average or
+  ``optimiser.load_state_dict(...)``; in data.write_bytes(), ``temporary`` -> ``path``
+- full and read-only disks: in data.write_bytes(), drop ``except OSError`` (no file is named), or the
+  ``finally`` (halves are left), or ``temporary`` -> ``path``; in experiments._work(), drop what is caught
 - signals: in cli.predict(), drop the second ``_hint``; in cli.main(), ``sys.exit(143)`` -> ``sys.exit(0)``; in
   experiments._start_local(), ``process.terminate()`` -> ``pass``, without ``daemon``
 - company: in cli._alone(), ``lock.acquire()`` -> ``pass``; drop ``torn.unlink()``
@@ -262,7 +262,9 @@ def test_a_file_that_cannot_grow_is_named_and_the_old_one_stays(root, mistake, t
     assert files_in(out) == ["s.csv"]
 
 
-def test_a_training_that_filled_the_disk_goes_on_when_there_is_room(disk, root, command, tmp_path, monkeypatch):
+def test_a_training_that_filled_the_disk_goes_on_when_there_is_room(
+    disk, root, command, tmp_path, monkeypatch
+):
     expected = straight(root, tmp_path / "straight", monkeypatch, command)
     out, room = disk("size=4m"), training.CHECKPOINT
     with monkeypatch.context() as patch:

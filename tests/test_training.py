@@ -386,7 +386,8 @@ def test_a_torn_checkpoint_is_named(length, tiny, root, tmp_path):
         train(tiny, root, out=tmp_path, resume=True)
 
 
-@pytest.mark.parametrize("harm", ["no notes", "no history", "no rng", "no weights", "no average", "no momentum"])
+@pytest.mark.parametrize(
+    "harm", ["no notes", "no history", "no rng", "no weights", "no average", "no momentum"])
 def test_a_checkpoint_that_lacks_something_is_named(harm, tiny, root, tmp_path):
     config = replace(tiny, ema=0.9)
     train(config, root, out=tmp_path)
@@ -394,7 +395,8 @@ def test_a_checkpoint_that_lacks_something_is_named(harm, tiny, root, tmp_path):
     with training.safe_open(path, "pt") as file:
         notes = json.loads(file.metadata()["notes"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    gone = {"no rng": "rng.batches", "no weights": "model.", "no average": "average.", "no momentum": "optimiser."}
+    gone = {"no rng": "rng.batches", "no weights": "model.", "no average": "average.",
+            "no momentum": "optimiser."}
     notes.pop("history" if harm == "no history" else None, None)
     kept = {n: t for n, t in tensors.items() if not n.startswith(gone.get(harm, "nothing"))}
     training.save_tensors(path, kept, {} if harm == "no notes" else {"notes": json.dumps(notes)})
