@@ -551,6 +551,8 @@ def run_missing(
     fingerprint = data.load(source, "labelled").fingerprint
     look_at(plan, fingerprint, store)
     todo = missing(plan, fingerprint, store, retry)
+    if not todo:
+        return 0
 
     def show() -> None:
         if progress is not None:
@@ -591,7 +593,7 @@ def _start_local(todo: list[Planned], source: str, store: Path, deadline: float 
     return running, stop
 
 
-def _work(todo: list[Planned], source: str, store: Path, deadline: float | None, troubles) -> None:
+def _work(todo: list[Planned], source: str, store: Path, deadline: float | None, troubles=None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends its workers
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
@@ -602,6 +604,8 @@ def _work(todo: list[Planned], source: str, store: Path, deadline: float | None,
         try:
             run_one(planned, source, store)
         except (data.BadInput, OSError) as problem:  # the other runs would meet it too
+            if troubles is None:
+                raise
             troubles.put(problem)
             return
 

@@ -18,7 +18,7 @@ import os
 import threading
 import time
 import tomllib
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -277,13 +277,19 @@ def test_records_come_with_what_was_planned_and_a_missing_one_says_how_to_make_i
     plan, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(EXPERIMENTS, "small", plan)
+
+    def file(p):
+        results.write({
+            "version": 1, "protocol": "modern", "key": p.key(), "config": asdict(p.config), "split": p.split,
+            "seed": p.config.seed, "fingerprint": experiments.ACDC96, "dice_last": 0.5,
+            "images": {"dice": [[0.5] * 3]}}, tmp_path)
+
     for p in plan[:2]:
-        key = p.config.key(p.split, experiments.ACDC96)
-        results.write({"version": 1, "protocol": "modern", "key": key}, tmp_path)
+        file(p)
     with pytest.raises(BadInput, match="no record yet for small, setting 2"):
         experiments.records("small", tmp_path)
     key = plan[2].config.key("val", experiments.ACDC96)
-    results.write({"version": 1, "protocol": "modern", "key": key}, tmp_path)
+    file(plan[2])
     found = experiments.records("small", tmp_path)
     assert [p.setting for p, _ in found] == [f"setting {n}" for n in range(4)]
     assert found[2][1]["key"] == key and found[0][1] == found[3][1]
