@@ -126,10 +126,11 @@ for ax, (protocol, table) in zip(axes, runs.items()):
         found = comparisons.compare(group, 0.0, protocol).difference
         ax.plot([x, x], found.interval(), color=colours[net], linewidth=1.5)
         ax.plot(x, found.mean, "o", color=colours[net], markerfacecolor="none" if size else None)
-        ax.annotate(name.replace(", ", ",\n"), (x, found.mean), xytext=(6 if size else -6, 4), fontsize=9,
-                    textcoords="offset points", color=colours[net], ha="left" if size else "right")
+        beside = (6, 4) if size else (-6, -11 if net == "Ning" else 4)
+        ax.annotate(name.replace(", ", ",\n"), (x, found.mean), xytext=beside, textcoords="offset points",
+                    color=colours[net], fontsize=9, ha="left" if size else "right")
     ax.set(xscale="log", xlabel="million multiply-adds for a slice", title=protocol)
-    ax.set(xlim=(10, 1100), ylim=(0, 1))
+    ax.set(xlim=(7, 1100), ylim=(0, 1))
     ax.set_xticks([10, 30, 100, 300, 1000], [10, 30, 100, 300, 1000])
     ax.minorticks_off()
 axes[0].set_ylabel("Dice, 60 patients");
