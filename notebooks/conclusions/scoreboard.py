@@ -77,11 +77,13 @@ table = pd.DataFrame({
     "claim": found["text"], "the report": found["said"],
     "we found": [comparisons.in_words(row) for row in found.to_dict("records")], "verdict": found["verdict"],
     "page": [f'<a href="../{LINKS[page]}.html">{page}</a>' for page in found["page"]]})
-table.style.hide().map(lambda verdict: f"border-left: 5px solid {COLOURS[verdict][:7]}", subset=["verdict"])
+table.style.hide().map(lambda verdict: f"border-left: 5px solid {COLOURS[verdict]}", subset=["verdict"])
 
 # %% [markdown]
 # ```{raw} html
 # <div class="votes-revealed"></div>
+# <div class="explorer" data-explorer="scoreboard"><p>The claims with their verdicts, as a list to filter by
+# verdict, page and text. It needs JavaScript and a book that is served over http.</p></div>
 # ```
 #
 # ## The differences in Dice

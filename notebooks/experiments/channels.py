@@ -170,7 +170,8 @@ for channels in ((2, 4, 8, 16), (8, 16, 32, 64)):
 # to learn than eight channels can hold. A recipe is healthy for a network of some size.
 #
 # The choice of a wide network was right, its reason was not: the report called the difference small.
-## ## Try
+#
+# ## Try
 #
 # ```{exercise} Where the weights are
 # :label: channels-weights

@@ -199,7 +199,8 @@ for rate in (0.0001, 0.003, 0.3):
 # Trainings of this page are still being computed. A verdict that waits for them says so; the conclusion is
 # written when they are there.
 # ```
-## ## Try
+#
+# ## Try
 #
 # ```{exercise} As good as a rate can be
 # :label: rate-tuned
