@@ -137,8 +137,8 @@ def read_png(path: Path, mask: bool = False) -> np.ndarray:
     except Image.DecompressionBombError:
         raise BadInput(path, f"far too large for a slice: over {LARGEST} pixels a side",
                        "Crop or resample it") from None
-    except (OSError, SyntaxError, ValueError, zlib.error):
-        # Pillow reports a torn PNG as OSError, SyntaxError or ValueError, by where it is torn.
+    except Exception:
+        # Pillow reports damage as OSError, SyntaxError, ValueError or even IndexError, by where it is.
         raise BadInput(path, "not a readable PNG (truncated or damaged)",
                        "Copy or download it again") from None
     if mask and pixels.max(initial=0) > 3:

@@ -13,7 +13,8 @@ Each group fails after any of these one-line changes of ``cmrseg/cli.py`` (or an
   rle.read_submission(), ``utf-8-sig`` -> ``utf-8``, or drop ``UnicodeDecodeError``; in decode(),
   ``(height, width)`` -> ``(width, height)``
 - wrong models: in training.load(), drop ``SafetensorError`` from what is caught, or ``if not finite(model)``
-  -> ``if False``; in ensemble.find(), drop ``if Path(model).is_file()``
+  -> ``if False``; in ensemble.find(), drop ``if Path(model).is_file()``; in
+  restored(), ``torch.device("meta")`` -> ``"cpu"``
 - where to write: in _claim(), ``if (finished or begun) and not resume`` -> ``if False``; in
   rle.write_submission(), ``path.exists() and not path.is_file()`` -> ``False``; in
   cli._mask_folder(), ``if others`` -> ``if False``; in train(), drop ``training.require_same(...)``
@@ -28,6 +29,7 @@ import hashlib
 import json
 import os
 import pickle
+import resource
 import shutil
 import signal
 import subprocess
@@ -39,6 +41,7 @@ import pytest
 from conftest import REPOSITORY, files_in, fill
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as load_tensors
 
 from cmrseg import data, losses, training
 
@@ -367,8 +370,17 @@ def test_a_pickle_is_refused_unopened(name, root, mistake, tmp_path):
     pickled(tmp_path / name)
     line = mistake("predict", "--model", tmp_path / name, "--images", root / "test/image",
                    "--out", tmp_path / "out", naming=name)
-    assert "damaged" in line or "pickle" in line
+    assert ("is damaged" if name.endswith(".safetensors") else "can run code") in line
     assert os.listdir(tmp_path) == [name]
+
+
+def test_a_configuration_that_asks_for_too_much_gets_no_memory(model):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    config = training.replace(training.read_config(model / "config.json"), channels=(4, 4000))
+    with pytest.raises(RuntimeError):
+        training.restored(config, load_tensors(model / "model.safetensors"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
 
 
 # --- mistakes: where to write --------------------------------------------------------------------

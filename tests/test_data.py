@@ -4,8 +4,8 @@ Each group fails after any of these one-line changes of ``cmrseg/data.py``:
 
 - order and reading: in list_pngs(), ``dict(sorted(found.items()))`` -> ``found``; in read_png(),
   ``np.array(picture)`` -> ``np.array(picture).T``, in _lacks_rows(), ``if w`` -> ``if True``, or
-  ``not content[28]`` -> ``True``, or drop ``SyntaxError`` from what is caught; in
-  write_png(), ``temporary = path.with_name(...)`` -> ``path``
+  ``not content[28]`` -> ``True``; in read_png(), ``except Exception`` -> ``except OSError``; in
+  write_bytes(), ``temporary = path.with_name(...)`` -> ``path``
 - Slices: in __getitem__(), ``self.patients[index]`` -> ``self.patients``; in fingerprint, drop
   ``self.masks``
 - patients: in patients_of(), ``(number + 1) // 2`` -> ``number // 2``, or ``for place in (folder,

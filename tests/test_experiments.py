@@ -15,7 +15,7 @@ Each group fails after any of these one-line changes of ``cmrseg/experiments.py`
 import json
 import multiprocessing
 import os
-import threading
+import queue
 import time
 import tomllib
 from dataclasses import asdict, replace
@@ -230,7 +230,7 @@ def _worker(plan, root, store, log, start):
 
     experiments.fit = fit
     start.wait()
-    experiments._work(plan, root, store, None)
+    experiments._work(plan, root, store, None, queue.SimpleQueue())
 
 
 def test_two_processes_over_one_store_never_compute_a_run_twice(plan, root, tmp_path):
@@ -256,16 +256,16 @@ def test_running_what_is_missing_fills_the_store_and_then_starts_nothing(
     left = experiments.run_missing(plan[:2], root, tmp_path, workers=1,
                                    progress=lambda done, of: seen.append((done, of)))
     assert left == 0 and seen[-1] == (2, 2) and seen == sorted(seen)
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _: threading)  # has no Process
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: queue)  # has no Process
     assert experiments.run_missing(plan[:2], root, tmp_path, workers=2) == 0
 
 
 def test_after_the_time_limit_no_new_run_is_begun(plan, root, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
     threads = torch.get_num_threads()
-    experiments._work(plan, root, tmp_path, deadline=time.time() - 1)
+    experiments._work(plan, root, tmp_path, time.time() - 1, queue.SimpleQueue())
     assert len(experiments.missing(plan, fingerprint(root), tmp_path)) == 3
-    experiments._work(plan[:1], root, tmp_path, deadline=time.time() + 600)
+    experiments._work(plan[:1], root, tmp_path, time.time() + 600, queue.SimpleQueue())
     assert len(experiments.missing(plan, fingerprint(root), tmp_path)) == 2
     torch.set_num_threads(threads)
 
@@ -278,19 +278,18 @@ def test_records_come_with_what_was_planned_and_a_missing_one_says_how_to_make_i
 ):
     monkeypatch.setitem(EXPERIMENTS, "small", plan)
 
-    def file(p):
+    def filed(p):
         results.write({
             "version": 1, "protocol": "modern", "key": p.key(), "config": asdict(p.config), "split": p.split,
-            "seed": p.config.seed, "fingerprint": experiments.ACDC96, "dice_last": 0.5,
-            "images": {"dice": [[0.5] * 3]}}, tmp_path)
+            "seed": p.config.seed, "fingerprint": experiments.ACDC96, "images": {"dice": [[0.5, None, 0.7]]},
+            "dice_last": 0.6}, tmp_path)
 
     for p in plan[:2]:
-        file(p)
+        filed(p)
     with pytest.raises(BadInput, match="no record yet for small, setting 2"):
         experiments.records("small", tmp_path)
-    key = plan[2].config.key("val", experiments.ACDC96)
-    file(plan[2])
+    filed(plan[2])
     found = experiments.records("small", tmp_path)
     assert [p.setting for p, _ in found] == [f"setting {n}" for n in range(4)]
-    assert found[2][1]["key"] == key and found[0][1] == found[3][1]
+    assert found[2][1]["key"] == plan[2].key() and found[0][1] == found[3][1]
     assert json.dumps(found[0][1])

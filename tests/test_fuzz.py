@@ -1,9 +1,9 @@
 """Made-up submissions and pictures, thousands of them: each is read or refused with one line, never a crash.
 
 Slow: half a minute for each test, or as many seconds as the environment variable CMRSEG_FUZZ says.
-Seen to fail: in rle.decode(), ``[0-9]{1,9}`` -> ``[0-9]+``; in rle.ROW, ``[0-9]{0,8}`` -> ``.*`` (a file
-outside); in data.read_png(), drop ``SyntaxError``, or ``if _lacks_rows(...)`` -> ``if False``, or the check of
-the depth.
+Seen to fail: in rle.decode(), ``[0-9]{1,9}`` -> ``[0-9]+``; in rle.ROW, ``cmr(0|...`` -> ``.*(0|...`` (a file
+outside); in data.read_png(), ``except Exception`` -> ``except (OSError, ValueError)``, or ``if
+_lacks_rows(...)`` -> ``if False``, or the check of the depth.
 """
 
 from __future__ import annotations
