@@ -593,7 +593,7 @@ def _start_local(todo: list[Planned], source: str, store: Path, deadline: float 
     return running, stop
 
 
-def _work(todo: list[Planned], source: str, store: Path, deadline: float | None, troubles=None) -> None:
+def _work(todo: list[Planned], source: str, store: Path, deadline: float | None, troubles) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends its workers
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
@@ -604,8 +604,6 @@ def _work(todo: list[Planned], source: str, store: Path, deadline: float | None,
         try:
             run_one(planned, source, store)
         except (data.BadInput, OSError) as problem:  # the other runs would meet it too
-            if troubles is None:
-                raise
             troubles.put(problem)
             return
 

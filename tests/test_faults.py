@@ -310,8 +310,11 @@ def test_a_sweep_that_filled_the_disk_goes_on_when_there_is_room(disk, begin, ro
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("moment", ["while it looks", "while it writes"])
 def test_a_stopped_prediction_leaves_whole_masks_or_none(
-    number, status, moment, root, model, command, tmp_path, monkeypatch
+    number, status, moment, root, model, command, tmp_path, monkeypatch, request
 ):
+    # a shell starts what runs in the background deaf to Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     masks, write, look = tmp_path / "masks", data.write_png, ensemble.predict
     options = ("predict", "--model", model, "--images", root / "train/image", "--out")
     assert command(*options, tmp_path / "all").status == 0
