@@ -544,7 +544,7 @@ def run_missing(
         How many runs are still missing.
 
     Raises:
-        BadInput: a record in the store, or a file that a run needs, is damaged.
+        BadInput: a record in the store, or a file that a run needs, is damaged; or a worker was killed.
         OSError: a worker could not write, such as on a full disk.
     """
     deadline = None if limit_minutes is None else time.time() + 60 * limit_minutes
@@ -588,6 +588,10 @@ def _start_local(todo: list[Planned], source: str, store: Path, deadline: float 
         alive = any(process.is_alive() for process in processes)
         if not troubles.empty():
             raise troubles.get()
+        lost = [process.exitcode for process in processes if process.exitcode]
+        if lost and not alive:
+            raise data.BadInput("sweep", f"a worker ended with status {lost[0]}", "Perhaps memory is short: the "
+                                "same command goes on, with fewer --workers")
         return alive
 
     return running, stop

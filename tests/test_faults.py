@@ -10,6 +10,7 @@ fail):
 - signals: in cli.predict(), drop the second ``_hint``; in cli.main(), ``sys.exit(143)`` -> ``sys.exit(0)``; in
   experiments._start_local(), ``process.terminate()`` -> ``pass``, without ``daemon``
 - company: in cli._alone(), ``lock.acquire()`` -> ``pass``; drop ``torn.unlink()``
+- a worker: in experiments._start_local(), drop ``if lost and not alive``
 - two sweeps: in experiments.run_one(), ``FileLock(lock, timeout=0)`` -> ``nullcontext()``
 """
 
@@ -43,26 +44,23 @@ STATEFUL = TrainConfig(channels=(4, 8), epochs=16, ema=0.9, dropout=0.2, batch=2
 
 PROGRAM = """
 import json, sys
-from cmrseg import cli, data, experiments, training
-from cmrseg.training import TrainConfig
-config = TrainConfig.from_dict(json.loads(sys.argv.pop(1)))
-training.PRESETS["modern"] = config
-runs = [experiments.Planned(f"seed {s}", training.replace(config, seed=s), "val", "modern") for s in range(6)]
-if sys.argv[1] in ("sweep", "results"):
+from cmrseg import cli, experiments, training
+if __name__ == "__main__":  # the workers of a sweep read this file too
+    config = training.TrainConfig.from_dict(json.loads(sys.argv.pop(1)))
+    runs = [experiments.Planned(f"seed {s}", training.replace(config, seed=s), "val", "modern") for s in range(6)]
     experiments.EXPERIMENTS = {"tiny": runs}
-if __name__ == "__main__":
     cli.main()
 """
 
 
 @pytest.fixture
 def begin(tmp_path):
-    """Start a command line in a fresh process, with a tiny recipe as the preset modern."""
+    """Start a sweep in a fresh process: six seeds of a configuration are its experiment ``tiny``."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     processes = []
 
-    def run(*words, config=STATEFUL):
+    def run(*words, config):
         processes.append(subprocess.Popen(
             [sys.executable, program, json.dumps(asdict(config)), *map(str, words)], text=True,
             env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
@@ -382,6 +380,18 @@ def test_two_sweeps_at_once_share_the_work(begin, root, tmp_path):
     until(over)
     assert [process.returncode for process in sweeps] == [0, 0]
     assert len(written) == 6 and not [*store.glob("modern/*.failed.json")]
+
+
+def test_a_worker_that_is_killed_is_not_passed_over(root, tmp_path, tiny):
+    runs = [experiments.Planned(f"{s}", training.replace(tiny, seed=s), "val", "modern") for s in range(2)]
+
+    def kill(*_):
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    with pytest.raises(data.BadInput, match="status -9"):
+        experiments.run_missing(runs, str(root), tmp_path, progress=kill)
+    assert len(list(tmp_path.glob("modern/*"))) == 0
 
 
 def test_a_run_that_another_process_makes_is_left_to_it(root, tmp_path, tiny):
