@@ -590,8 +590,8 @@ def _start_local(todo: list[Planned], source: str, store: Path, deadline: float 
             raise troubles.get()
         lost = [process.exitcode for process in processes if process.exitcode]
         if lost and not alive:
-            raise data.BadInput("sweep", f"a worker ended with status {lost[0]}", "Perhaps memory is short: the "
-                                "same command goes on, with fewer --workers")
+            raise data.BadInput("sweep", f"a worker ended with status {lost[0]}", "Perhaps memory is short: "
+                                "the same command goes on, with fewer --workers")
         return alive
 
     return running, stop
