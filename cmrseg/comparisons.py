@@ -71,6 +71,20 @@ def by_patient(table: pd.DataFrame, what: str = "dice") -> pd.Series:
     return each[first] - each[second] if second else each[first]
 
 
+def mean_curve(table: pd.DataFrame) -> pd.Series:
+    """Held-out Dice by scored epoch, mean over the runs of a table (empty for none): Series indexed by epoch.
+
+    The runs were scored at the same epochs; where a run drew nothing that could be scored, it counts as 0.
+    """
+    curves = [results.curve(found).set_index("epoch")["mean"].fillna(0) for found in table["record"]]
+    return pd.concat(curves, axis=1).mean(axis=1) if curves else pd.Series(dtype=float)
+
+
+def network(table: pd.DataFrame) -> str:
+    """The network of a setting's runs: ``"unet"``, ``"segnet"``, ..."""
+    return table["record"].iloc[0]["config"]["model"]
+
+
 def beats(table: pd.DataFrame, chamber: str) -> pd.DataFrame:
     """Areas of RV, Myo or LV at end-diastole and end-systole, a row for each held-out patient of a table.
 
@@ -126,7 +140,7 @@ def run_variance(
     if not groups:
         raise BadInput(store / protocol, "holds no setting with several seeds",
                        f"Compute them: python -m cmrseg sweep baseline --protocol {protocol} --data acdc96")
-    same = [values for network, values in groups if network == model]
+    same = [values for its, values in groups if its == model]
     return statistics.pooled_run_variance(same or [values for _, values in groups])
 
 
@@ -137,12 +151,8 @@ def _seeds(names, protocol: str, what: str, store: Path) -> list[tuple[str, list
         table = runs(name, protocol, store)
         for _, group in table[~table["collapsed"].astype(bool)].groupby(["setting", "split"]):
             each = [by_patient(group.iloc[[i]], what).mean() for i in range(len(group))]
-            groups.append((_network(group), each))
-    return [(network, each) for network, each in groups if len(each) > 1]
-
-
-def _network(table: pd.DataFrame) -> str:
-    return table["record"].iloc[0]["config"]["model"]
+            groups.append((network(group), each))
+    return [(its, each) for its, each in groups if len(each) > 1]
 
 
 def compare(
@@ -164,15 +174,15 @@ def compare(
         return by_fold(*(t if isinstance(t, float) else
                          {s: by_patient(g, what).mean() for s, g in t.groupby("split")} for t in (a, b)))
     one, other = (by_patient(t, what) if isinstance(t, pd.DataFrame) else t for t in (a, b))
-    variances = {n: run_variance(protocol, what, store, n) for n in map(_network, tables)}
-    luck = [(variance * sum(1 / len(t) for t in tables if _network(t) == network), freedom)
-            for network, (variance, freedom) in variances.items()]
+    variances = {n: run_variance(protocol, what, store, n) for n in map(network, tables)}
+    luck = [(variance * sum(1 / len(t) for t in tables if network(t) == its), freedom)
+            for its, (variance, freedom) in variances.items()]
     difference = statistics.paired_difference((one - 0).to_numpy(), np.asarray(other), luck)
     d = (one - other).dropna()
     shares = {f"patient {p}": v / len(d) for p, v in (d - d.mean()).items()}
     for table, sign in zip(tables, (1, -1)):
         for key in table["key"]:
-            size = variances[_network(table)][0] ** 0.5 / len(table)
+            size = variances[network(table)][0] ** 0.5 / len(table)
             shares[f"run {key}"] = shares.get(f"run {key}", 0) + sign * size
     return Comparison(difference, shares)
 

@@ -431,6 +431,11 @@ def more_phantoms(patients: int = 200) -> Slices:
 # --- sources -------------------------------------------------------------------------------------
 
 
+def is_acdc96(source: str) -> bool:
+    """Whether a source is the real slices, by its name: their licence is to stand beside what is shown."""
+    return os.path.basename(source.rstrip("/")) == "acdc96"
+
+
 def source() -> str:
     """The data source this process should use: ``CMRSEG_DATA``, by default ``"phantom"``."""
     return os.environ.get("CMRSEG_DATA") or "phantom"

@@ -6,7 +6,6 @@ draw into given axes, or make a figure and return it.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -64,7 +63,7 @@ def show(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
     ax.set_title(title)
     ax.axis("off")
     figure = ax.figure
-    if os.path.basename(data.source().rstrip("/")) == "acdc96" and LICENCE not in [text.get_text() for text in figure.texts]:
+    if data.is_acdc96(data.source()) and LICENCE not in [text.get_text() for text in figure.texts]:
         figure.text(1.005, 0, LICENCE, fontsize=6.5, rotation=90)  # beside the figure, like a photo's credit
     return ax
 

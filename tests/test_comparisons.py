@@ -3,10 +3,11 @@
 What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` unless said otherwise:
 
 - reading: in runs(), ``planned.protocol == protocol`` -> ``True``; in _read(), ``.mean()`` -> ``.max()``
+- curves: in mean_curve(), drop ``.fillna(0)``; ``axis=1).mean(axis=1)`` -> ``axis=1).max(axis=1)``
 - beats: in beats(), swap ``"ED"`` and ``"ES"``; ``area_pred`` -> ``area_true``; ``1 - found`` -> ``found``;
   ``index(chamber)`` -> ``index("RV")``
 - both parts: in compare(), ``luck = [(variance * `` -> ``luck = [(0 * ``
-- own luck: in run_variance(), ``network == model`` -> ``True``; in compare(), ``if _network(t) == network`` ->
+- own luck: in run_variance(), ``its == model`` -> ``True``; in compare(), ``if network(t) == its`` ->
   ``if True``
 - shared fate: in compare(), ``0 < t["collapsed"].mean() < 1`` -> ``False``
 - A/A: in same_against_same(), ``replace=False`` -> ``replace=True``, or take ``fold[:2]`` each time
@@ -76,6 +77,17 @@ def trial(monkeypatch, tmp_path):
 def settings(store, *names):
     table = comparisons.runs("trial", store=store)
     return [table[table["setting"] == name] for name in names]
+
+
+def test_a_mean_curve_is_that_of_its_runs():
+    def record(*dice):
+        history = {"epoch": [1, 2, 3], "loss": [0.3, 0.2, 0.1], "dice": [None, *dice]}
+        return {"history": history}
+
+    runs = [record([None] * 3, [0.5, 0.6, 0.7]), record([0.2] * 3, [0.8] * 3)]
+    found = comparisons.mean_curve(pd.DataFrame({"record": runs}))
+    assert found.to_dict() == pytest.approx({2.0: 0.1, 3.0: 0.7})
+    assert comparisons.mean_curve(pd.DataFrame({"record": []})).empty
 
 
 def test_a_beat_takes_a_share_of_the_area_it_began_with():

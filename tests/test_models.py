@@ -10,6 +10,7 @@ Each group fails after any of these one-line changes of ``cmrseg/models/unet.py`
   ``up(x)`` -> ``0 * up(x)``
 - fields: ``ACTIVATIONS[activation]()`` -> ``nn.ReLU()``; drop ``if dropout else []``;
   ``nn.Dropout(dropout)`` -> ``nn.Identity()``
+- multiply-adds, in ``models/__init__.py``: ``// 2`` dropped; ``torch.zeros(shape)`` -> ``torch.zeros(1, 1, 8, 8)``
 - refused: ``raise ValueError(f"skips=...`` -> ``print(...``
 """
 
@@ -19,7 +20,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmrseg.models import build, unet
+from cmrseg.models import build, multiply_adds, unet
 from cmrseg.models.unet import UNet
 from cmrseg.training import PRESETS, TrainConfig
 
@@ -154,3 +155,9 @@ def test_an_unknown_choice_is_refused(wrong):
 def test_an_unknown_model_is_refused():
     with pytest.raises(ValueError, match="'segnet-9'"):
         build(TrainConfig(model="segnet-9"))
+
+
+def test_multiply_adds_by_hand():
+    """Nine for each pixel, input and output channel, and one for each in a 1x1 convolution."""
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+    assert multiply_adds(net, (1, 2, 10, 6)) == 60 * (9 * 2 * 4 + 4 * 3)

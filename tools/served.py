@@ -34,7 +34,8 @@ def make(out: Path, weights: Path = ensemble.WEIGHTS / "small.safetensors") -> N
     for folder in ("model", "samples"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     source = data.source()
-    caption = CAPTIONS.get(source, "The samples are slices of the folder that this book was built with.")
+    known = "acdc96" if data.is_acdc96(source) else source
+    caption = CAPTIONS.get(known, "The samples are slices of the folder that this book was built with.")
     _write(out / "model" / "about.json", {
         **model(weights, out / "model"), "runtime": (ROOT / "vendor" / "onnxruntime").is_dir(),
         "samples": samples(source, out / "samples"), "caption": caption})
@@ -82,7 +83,7 @@ def verdicts() -> dict:
     found, pages = comparisons.judge(), pages_of_claims()
     claims = [{
         "id": row["id"], "text": row["text"], "said": row["said"], "found": comparisons.in_words(row),
-        "verdict": row["verdict"], "page": pages.get(row["source"].replace("_", "-")),
+        "verdict": row["verdict"], "page": pages.get(row["id"]),
         "about": row["source"].replace("_", " ").capitalize(),
     } for row in found.to_dict("records")]
     return {"cards": cards(), "claims": claims}
@@ -96,13 +97,16 @@ def cards() -> list[dict]:
 
 
 def pages_of_claims() -> dict[str, dict]:
-    """Experiment -> title and address of the page that gives its verdicts."""
-    found = {}
+    """Claim -> title and address of the page that gives its verdict."""
+    found, claims = {}, comparisons.claims()
     for path in sorted((ROOT / "notebooks").rglob("*.py")):
         text = path.read_text()
-        for name in re.findall(r"comparisons\.verdicts\(\"(.+?)\"\)", text):
+        for words in re.findall(r"comparisons\.verdicts\((.+?)\)", text, re.DOTALL):
+            name, *ids = re.findall(r'"(.+?)"', words)
             title = re.search(r"^# # (.+)$", text, re.M)[1]
-            found[name] = {"title": title, "path": str(path.relative_to(ROOT).with_suffix(".html"))}
+            page = {"title": title, "path": str(path.relative_to(ROOT).with_suffix(".html"))}
+            found |= {c["id"]: page for c in claims
+                      if c["id"] in ids or not ids and c.get("experiment", c["source"]) == name}
     return found
 
 
@@ -126,7 +130,7 @@ def _setting(name: str, table: pd.DataFrame, patients: list[int], protocol: str)
     dice = comparisons.by_patient(table).round(4).reindex(patients)
     folds = {split.removeprefix("fold"): [len(group), int(group["collapsed"].sum())]
              for split, group in table.groupby("split")}
-    network = table["record"].iloc[0]["config"]["model"]
+    network = comparisons.network(table)
     return {"name": name, "folds": folds, "network": network, "luck": _luck(protocol, network),
             "dice": [None if np.isnan(d) else float(d) for d in dice]}
 

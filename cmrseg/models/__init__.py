@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from cmrseg.models.alexnet import AlexNet
@@ -31,3 +32,12 @@ def build(config) -> nn.Module:
     if config.model == "final":
         return FinalUNet(config.channels, config.residual, config.strided, config.deep)
     raise ValueError(f"unknown model {config.model!r}: expected unet, segnet, alexnet, ning or final")
+
+
+def multiply_adds(net: nn.Module, shape: tuple[int, ...] = (1, 1, 96, 96)) -> int:
+    """Multiplications with additions that a network's convolutions take for an input of this shape."""
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import, and seldom asked for
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.eval()(torch.zeros(shape))
+    return counter.get_total_flops() // 2  # it counts both

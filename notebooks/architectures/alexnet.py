@@ -248,9 +248,9 @@ ax.set_xlabel("Dice above (below) the AlexNet-style network with Adam");
 # %% tags=["hide-input"]
 figure, (ax, bars) = plt.subplots(1, 2, figsize=(9.5, 3.5), width_ratios=(3, 2))
 for name in ("U-Net", "AlexNet", "AlexNet, SGD", "AlexNet, long"):
-    curves = [results.curve(f) for f in runs.loc[(runs["setting"] == name) & (runs["seed"] == 0), "record"]]
-    if curves:
-        ax.plot(curves[0]["epoch"], np.mean([c["mean"].fillna(0) for c in curves], axis=0), label=name)
+    curve = comparisons.mean_curve(runs[(runs["setting"] == name) & (runs["seed"] == 0)])
+    if len(curve):
+        ax.plot(curve.index, curve, label=name)
 learnt = {name: [results.mean_dice(f["dice_train"]) for f in group["record"] if "dice_train" in f]
           for name, group in groups.items()}
 for y, name in enumerate(groups):

@@ -32,11 +32,9 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from cmrseg import comparisons, data, experiments, plots, results
-from cmrseg.models import build
+from cmrseg.models import build, multiply_adds
 from cmrseg.training import PRESETS, TrainConfig, fit
 
 plots.style()
@@ -92,10 +90,8 @@ for ax, protocol in zip(axes, runs):
 # %%
 def cost(config):
     """Thousands of parameters, and millions of multiply-adds for a slice."""
-    net = build(config).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net(torch.zeros(1, 1, 96, 96))
-    return sum(p.numel() for p in net.parameters()) / 1e3, counter.get_total_flops() / 2e6
+    net = build(config)
+    return sum(p.numel() for p in net.parameters()) / 1e3, multiply_adds(net) / 1e6
 
 
 SIZES = [*NETS, *(f"{net}, matched" for net in experiments.MATCHED), "AlexNet, full width"]
@@ -212,9 +208,7 @@ for name, changes in LIVE.items():
 net = build(plan["SegNet"]).eval()
 for level, block in enumerate(net.encoder):
     size, channels = 96 // 2**level, block[0].in_channels
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        block(torch.zeros(1, channels, size, size))
-    work = counter.get_total_flops() / 2e6
+    work = multiply_adds(block, (1, channels, size, size)) / 1e6
     print(f"level {level}, {size:2} pixels wide: {work:4.1f} million multiply-adds, "
           f"{sum(p.numel() for p in block.parameters()) / 1e3:5.1f} thousand parameters")
 

@@ -162,8 +162,8 @@ for name in (n for n in ("U-Net", "Ning, long", "Ning, matched") if n in groups)
     shown = groups[name][groups[name]["seed"] == 0]
     losses = np.mean([found["history"]["loss"] for found in shown["record"]], axis=0)
     ax.semilogy(np.arange(1, len(losses) + 1), losses, label=name)
-    curves = [results.curve(found) for found in shown["record"]]
-    curve.plot(curves[0]["epoch"], np.mean([c["mean"].fillna(0) for c in curves], axis=0), label=name)
+    mean = comparisons.mean_curve(shown)
+    curve.plot(mean.index, mean, label=name)
 empty = LOSSES["report"](nothing, labels).item()
 ax.axhline(empty, color=plots.GREY, linewidth=1, linestyle=":")
 ax.annotate("an empty mask", (0, empty), (4, 3), textcoords="offset points", fontsize=9.5)

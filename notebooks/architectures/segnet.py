@@ -173,8 +173,8 @@ plots.settings(ax, {name.replace(", ", ",\n"): group["dice"] for name, group in 
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1))
 for name, group in groups.items():
-    curves = [results.curve(found) for found in group.loc[group["seed"] == 0, "record"]]
-    curve.plot(curves[0]["epoch"], np.mean([c["mean"].fillna(0) for c in curves], axis=0), label=name)
+    mean = comparisons.mean_curve(group[group["seed"] == 0])
+    curve.plot(mean.index, mean, label=name)
 curve.set(xlabel="epoch", ylabel="held-out Dice, mean of folds", ylim=(0, 1))
 curve.legend(loc="lower right");
 

@@ -120,10 +120,8 @@ for ax, protocol, prefix, title in ((axes[0], "replica", "with ", "alone in the 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8.5, 3.6))
 for name in ("baseline", *(f"with {repair}" for repair in REPAIRS)):
-    group = replica[(replica["setting"] == name) & (replica["seed"] == 0)]
-    curves = [results.curve(found) for found in group["record"]]
-    mean = np.mean([c["mean"].fillna(0) for c in curves], axis=0)
-    ax.plot(curves[0]["epoch"], mean, color=plots.GREY if name == "baseline" else None,
+    mean = comparisons.mean_curve(replica[(replica["setting"] == name) & (replica["seed"] == 0)])
+    ax.plot(mean.index, mean, color=plots.GREY if name == "baseline" else None,
             label="report" if name == "baseline" else name)
 ax.set(xlabel="epoch", ylabel="Dice, mean of five folds", ylim=(0, 0.95))
 ax.legend(loc="lower right");

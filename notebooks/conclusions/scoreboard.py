@@ -71,12 +71,14 @@ for verdict, count in found["verdict"].value_counts().items():
 
 # %% tags=["hide-input"]
 LINKS = {"architectures": "architectures/architectures", "classes": "architectures/as_published",
-         "where-it-fails": "conclusions/failures", "hidden slices": "architectures/as_published"}
+         "hidden slices": "architectures/as_published"}
 LINKS |= {page: f"experiments/{page.replace('-', '_')}" for page in set(found["page"]) - set(LINKS)}
+del LINKS["where-it-fails"]  # has no page yet
 table = pd.DataFrame({
     "claim": found["text"], "the report": found["said"],
     "we found": [comparisons.in_words(row) for row in found.to_dict("records")], "verdict": found["verdict"],
-    "page": [f'<a href="../{LINKS[page]}.html">{page}</a>' for page in found["page"]]})
+    "page": [f'<a href="../{LINKS[page]}.html">{page}</a>' if page in LINKS else page
+             for page in found["page"]]})
 table.style.hide().map(lambda verdict: f"border-left: 5px solid {COLOURS[verdict]}", subset=["verdict"])
 
 # %% [markdown]

@@ -97,17 +97,11 @@ time.set(ylabel="processor seconds of a training", ylim=(0, None));
 # Twice the steps in an epoch: with a recipe that spends its first half asleep, that alone may show.
 
 # %% tags=["hide-input"]
-def mean_curve(group):
-    """Held-out Dice by epoch, mean over the folds of seed 0."""
-    curves = [results.curve(found) for found in group.loc[group["seed"] == 0, "record"]]
-    return curves[0]["epoch"], np.mean([c["mean"].fillna(0) for c in curves], axis=0)
-
-
 figure, (epochs, steps) = plt.subplots(1, 2, figsize=(9.5, 3.3), sharey=True)
 for name, per_epoch in {"none": 48, "mirrored, doubled": 96}.items():
-    epoch, dice = mean_curve(runs[runs["setting"] == name])
-    epochs.plot(epoch, dice, label=name)
-    steps.plot(epoch * per_epoch, dice)
+    mean = comparisons.mean_curve(runs[(runs["setting"] == name) & (runs["seed"] == 0)])
+    epochs.plot(mean.index, mean, label=name)
+    steps.plot(mean.index * per_epoch, mean)
 epochs.set(xlabel="epoch", ylabel="held-out Dice, mean of five folds")
 steps.set(xlabel="step")
 epochs.legend(loc="lower right");

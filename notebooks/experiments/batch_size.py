@@ -97,10 +97,10 @@ for n, batch in enumerate(BATCHES):
     shade = plt.colormaps["viridis"](0.9 - 0.15 * n)
     for ax, setting in zip(axes, (f"{batch}", f"{batch}, equal updates" if batch > 2 else "2")):
         group = runs[(runs["setting"] == setting) & (runs["seed"] == 0) & runs["split"].isin(["fold0", "fold1"])]
-        if curves := [results.curve(found) for found in group["record"]]:
-            mean = np.mean([curve["mean"].fillna(0) for curve in curves], axis=0)
+        if len(group):
+            mean = comparisons.mean_curve(group)
             scale = 1 if ax is axes[0] else group["steps"].iloc[0]
-            ax.plot(curves[0]["epoch"] * scale, mean, color=shade, label=str(batch))
+            ax.plot(mean.index * scale, mean, color=shade, label=str(batch))
 axes[0].legend(title="batch", loc="upper left")
 axes[0].set(xlabel="epochs", ylabel="Dice, mean of two folds", title="equal epochs")
 axes[1].set(xlabel="updates", title="equal updates");

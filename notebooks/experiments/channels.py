@@ -30,11 +30,9 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from cmrseg import comparisons, data, experiments, plots, results
-from cmrseg.models import build
+from cmrseg.models import build, multiply_adds
 from cmrseg.training import PRESETS, fit
 
 plots.style()
@@ -63,15 +61,8 @@ for (theirs, dice), name in zip(said.items(), NAMES):
 # should grow with the square of the width.
 
 # %%
-def multiply_adds(channels):
-    """Millions of multiply-adds for one slice of 96 x 96."""
-    net = build(replace(PRESETS["replica"], channels=channels)).eval()
-    with FlopCounterMode(display=False) as counter:
-        net(torch.zeros(1, 1, 96, 96))
-    return counter.get_total_flops() / 2e6
-
-
-cost = {name: multiply_adds(changes["channels"]) for name, changes in experiments.FOUR_LEVELS.items()}
+cost = {name: multiply_adds(build(replace(PRESETS["replica"], **changes))) / 1e6
+        for name, changes in experiments.FOUR_LEVELS.items()}
 for name in NAMES:
     seconds = runs.loc[runs["setting"] == name, "seconds"].mean()
     print(f"{name:>13}: {cost[name]:6.1f} million multiply-adds, {seconds:4.0f} processor seconds a training")
@@ -112,10 +103,9 @@ ax.set(xscale="log", xlabel="million multiply-adds for a slice", ylabel="Dice, l
 figure, ax = plt.subplots(figsize=(8.5, 3.6))
 shown = runs[(runs["seed"] == 0) & runs["split"].isin(["fold0", "fold1"])]
 for name in NAMES:
-    curves = [results.curve(found) for found in shown.loc[shown["setting"] == name, "record"]]
-    mean = np.mean([curve["mean"].fillna(0) for curve in curves], axis=0)
+    mean = comparisons.mean_curve(shown[shown["setting"] == name])
     shade = plt.colormaps["viridis"](0.9 - 0.15 * NAMES.index(name))
-    ax.plot(curves[0]["epoch"], mean, color=shade, label=name)
+    ax.plot(mean.index, mean, color=shade, label=name)
 ax.legend(loc="upper left")
 ax.set(xlabel="epoch", ylabel="Dice, mean of two folds");
 

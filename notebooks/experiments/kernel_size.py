@@ -111,9 +111,8 @@ time.set(xlabel="kernel", ylabel="processor seconds of a training", ylim=(0, Non
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8.5, 3.4))
 for name, group in runs[runs["seed"] == 0].groupby("setting"):
-    curves = [results.curve(found) for found in group["record"]]
-    mean = np.mean([c["mean"].fillna(0) for c in curves], axis=0)
-    ax.plot(curves[0]["epoch"], mean, label=f"{name}x{name}")
+    mean = comparisons.mean_curve(group)
+    ax.plot(mean.index, mean, label=f"{name}x{name}")
 ax.set(xlabel="epoch", ylabel="Dice, mean of five folds")
 ax.legend(loc="lower right");
 

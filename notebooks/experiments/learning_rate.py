@@ -155,11 +155,9 @@ comparisons.against("learning-rate-small", "0.001").sort_index().style.format(pr
 small = comparisons.runs("learning-rate-small")
 figure, ax = plt.subplots(figsize=(8.5, 3.4))
 for n, rate in enumerate(("0.0001", "0.0005", "0.001", "0.0025")):
-    group = small[(small["setting"] == rate) & (small["seed"] == 0)]
-    curves = [results.curve(found) for found in group["record"]]
-    if curves:
-        mean = np.mean([curve["mean"].fillna(0) for curve in curves], axis=0)
-        ax.plot(curves[0]["epoch"], mean, color=plt.colormaps["viridis"](0.9 - 0.2 * n), label=rate)
+    mean = comparisons.mean_curve(small[(small["setting"] == rate) & (small["seed"] == 0)])
+    if len(mean):
+        ax.plot(mean.index, mean, color=plt.colormaps["viridis"](0.9 - 0.2 * n), label=rate)
 ax.legend(loc="upper left")
 ax.set(xlabel="epoch", ylabel="Dice, mean of five folds");
 
