@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Optional
 
+import numpy as np
 import typer
 from tqdm import tqdm
 
@@ -192,27 +193,33 @@ def _threads(count: int) -> None:
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Option(help="final (the best), small (one network), or a folder that "
-                                       "train --out made.")],
+    model: Annotated[str, typer.Option(help="final (the best), small (one network), a folder that train "
+                                       "--out made, or a file that export wrote.")],
     images: Annotated[Path, typer.Option(help="Folder of 8-bit grey PNG files cmrN.png.")],
     out: Annotated[Path, typer.Option(help="Folder for the masks cmrN_mask.png, values 0-3.")],
 ) -> None:
     """Segment every image of a folder; each mask is named after its own image."""
     from cmrseg import data as slices
-    from cmrseg import ensemble
+    from cmrseg import runtime
 
-    networks = ensemble.find(model)
-    found = slices.read_images(images)
+    network = runtime.find(model)
+    paths = slices.check_images(images)
     if out.resolve() == images.resolve():
         raise BadInput(out, "is the folder of the images", "Give another folder to --out")
-    _mask_folder(out, found.names)
-    with _hint(lambda: "stopped: no mask was written"), tqdm(
-        total=len(found), desc="predict", unit="slice", disable=None
+    _mask_folder(out, [path.stem for path in paths.values()])
+    numbers = list(paths)
+    with _hint(lambda: f"stopped; the masks in {out} are whole, but not all: predict again"), tqdm(
+        total=len(paths), desc="predict", unit="slice", disable=None
     ) as bar:
-        masks = ensemble.predict(networks, found.images, progress=bar.update)
-    with _hint(lambda: f"stopped; the masks in {out} are whole, but not all: predict again"):
-        _write_masks(dict(zip(found.names, masks)), out)
-    print(f"{len(masks)} masks are in {out}")
+        for start in range(0, len(numbers), AT_ONCE):  # a few at a time: the folder may be large
+            few = slices.read_pngs({n: paths[n] for n in numbers[start : start + AT_ONCE]})
+            masks = network(np.stack(list(few.values())))
+            _write_masks({paths[n].stem: mask for n, mask in zip(few, masks)}, out)
+            bar.update(len(few))
+    print(f"{len(paths)} masks are in {out}")
+
+
+AT_ONCE = 20  # slices that a network is given together
 
 
 @app.command()
@@ -238,7 +245,7 @@ def export(
         raise BadInput(out, "is a folder", "Give a file, such as small.onnx")
     networks = ensemble.find(model)
     write(networks, out)
-    note = "; predict also cleans up its masks, the file does not" if networks.ways.clean else ""
+    note = "; predict also cleans up its masks, its graph does not" if networks.ways.clean else ""
     print(f"{out} holds {model}, {out.stat().st_size / 1e6:.1f} MB{note}")
 
 
@@ -255,7 +262,6 @@ def _mask_folder(out: Path, names) -> None:
 def _write_masks(masks: dict, out: Path) -> None:
     from cmrseg.data import write_png
 
-    _mask_folder(out, masks)
     out.mkdir(parents=True, exist_ok=True)
     for name, mask in masks.items():
         write_png(out / f"{name}_mask.png", mask)
@@ -268,8 +274,6 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Dice of predicted against true masks: each class, their mean, and 95 % intervals."""
-    import numpy as np
-
     from cmrseg import data as slices
     from cmrseg import metrics, statistics
 
@@ -332,6 +336,7 @@ def decode(
     except ValueError:
         raise BadInput(f"--size {size}", "is not a size", "Give width x height, such as 96x96") from None
     masks = rle.read_submission(submission, (height, width))
+    _mask_folder(out, masks)
     _write_masks(masks, out)
     print(f"{len(masks)} masks are in {out}")
 

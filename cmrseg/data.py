@@ -258,6 +258,23 @@ def read_images(folder, report: Report = _raise) -> Slices:
     return _slices({n: paths[n] for n in images}, images, None, report)
 
 
+def check_images(folder) -> dict[int, Path]:
+    """The files ``cmrN.png`` of a folder, each read once and found whole, all of one size; nothing is kept.
+
+    Raises:
+        BadInput: as :func:`read_images`.
+    """
+    paths = list_pngs(Path(folder))
+    shapes: dict[int, tuple] = {}
+    for number, path in paths.items():
+        (pixels,) = read_pngs({number: path}).values()
+        shapes[number] = pixels.shape
+    usual = max(set(shapes.values()), key=list(shapes.values()).count)
+    if others := [number for number, shape in shapes.items() if shape != usual]:
+        raise other_size(paths[others[0]], shapes[others[0]], usual)
+    return paths
+
+
 def read_masks(folder) -> dict[str, np.ndarray]:
     """All masks of one folder: ``{"cmr7": uint8 (H, W), ...}``, ordered by number."""
     paths = list_pngs(Path(folder), mask=True)

@@ -14,18 +14,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from scipy.ndimage import binary_fill_holes, label
 from torch import Tensor, nn
 
 from cmrseg import training
 from cmrseg.augment import normalise
 from cmrseg.data import BadInput
 from cmrseg.models import build
+from cmrseg.runtime import CURE, DELIVERED, WEIGHTS, decide, enlist, verify
 from cmrseg.training import Run, TrainConfig, save_tensors
-
-DELIVERED = ("final", "small")
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
-SUMS = "SHA256SUMS"
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Ways:
     Attributes:
         turns: degrees by which it is turned; each turn is one view.
         mirror: whether each view is also taken mirrored, left to right.
-        clean: whether to keep each class's largest piece and to fill the ring, see :func:`clean`.
+        clean: whether to keep each class's largest piece and to fill the ring, see :func:`cmrseg.runtime.clean`.
     """
 
     turns: tuple[float, ...] = (0.0,)
@@ -103,30 +99,7 @@ def turn(x: Tensor, degrees: float) -> Tensor:
 
 def predict(ensemble: Ensemble, images: np.ndarray, **options) -> np.ndarray:
     """Label maps uint8 (N, H, W) of images uint8 (N, H, W); ``options`` as in :func:`probabilities`."""
-    return decide(probabilities(ensemble, images, **options), ensemble.ways)
-
-
-def decide(probability: np.ndarray, ways: Ways) -> np.ndarray:
-    """The most probable class of each pixel (N, 4, H, W) -> uint8 (N, H, W), cleaned up if ``ways`` say so."""
-    masks = probability.argmax(1).astype(np.uint8)
-    return np.stack([clean(mask) for mask in masks]) if ways.clean else masks
-
-
-def clean(mask: np.ndarray) -> np.ndarray:
-    """A label map (H, W) with one piece of each class, and the cavity nested in the wall.
-
-    Of each class the largest piece stays (4-neighbours), the others become background. Whatever the
-    myocardium and the left ventricle enclose, and is neither, becomes left ventricle.
-    """
-    cleaned = np.zeros_like(mask)
-    for c in (1, 2, 3):
-        pieces, _ = label(mask == c)
-        sizes = np.bincount(pieces.ravel())[1:]
-        if len(sizes):
-            cleaned[pieces == 1 + sizes.argmax()] = c
-    ring = cleaned >= 2
-    cleaned[binary_fill_holes(ring) & ~ring] = 3
-    return cleaned
+    return decide(probabilities(ensemble, images, **options), ensemble.ways.clean)
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -164,8 +137,7 @@ def save(path: Path, runs: Sequence[Run], ways: Ways) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     notes = {"config": asdict(runs[0].config), "ways": asdict(ways), "networks": len(runs)}
     save_tensors(path, tensors, {"notes": json.dumps(notes, sort_keys=True)})
-    sums = _sums(path.parent) | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
-    training.write_text(path.parent / SUMS, "".join(f"{s}  {n}\n" for n, s in sorted(sums.items())))
+    enlist(path)
 
 
 def load(path: Path) -> Ensemble:
@@ -174,12 +146,7 @@ def load(path: Path) -> Ensemble:
     Raises:
         BadInput: no such file, not the bytes that were saved, or not an ensemble.
     """
-    cure = "Restore it: git checkout -- weights, or copy it again"
-    if not path.is_file():
-        raise BadInput(path, "no such file", "Clone the whole repository, or train with the command train")
-    expected = _sums(path.parent).get(path.name)
-    if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-        raise BadInput(path, f"is not the file that {SUMS} lists", cure)
+    verify(path)
     try:
         with safe_open(path, "pt") as file:
             notes = json.loads(file.metadata()["notes"])
@@ -190,14 +157,7 @@ def load(path: Path) -> Ensemble:
                                              if n.startswith(f"{number}.")})
                   for number in range(notes["networks"])]
     except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError, IndexError, OSError):
-        raise BadInput(path, "is damaged, or not an ensemble of networks", cure) from None
+        raise BadInput(path, "is damaged, or not an ensemble of networks", CURE) from None
     if not models or not all(map(training.finite, models)):
-        raise BadInput(path, "holds no network, or weights that are no numbers", cure)
+        raise BadInput(path, "holds no network, or weights that are no numbers", CURE)
     return Ensemble(models, config, ways)
-
-
-def _sums(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256, as sha256sum writes them."""
-    path = folder / SUMS
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}

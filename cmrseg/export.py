@@ -18,8 +18,8 @@ from cmrseg import ensemble
 from cmrseg.augment import rescale
 from cmrseg.data import write_bytes
 from cmrseg.ensemble import Ensemble
+from cmrseg.runtime import CLEAN, INPUT, OUTPUT
 
-INPUT, OUTPUT = "image", "probability"
 
 
 class _Looking(nn.Module):
@@ -37,8 +37,9 @@ def export(networks: Ensemble, out: Path) -> None:
     """Write what :func:`cmrseg.ensemble.probabilities` does as an ONNX file, whole or not at all.
 
     Its input ``image`` is float32 (N, 1, H, W), grey levels 0 to 255 of any number and size; its output
-    ``probability`` is float32 (N, 4, H, W). Cleaning up (``Ways.clean``) is not in the graph. Weights that
-    half precision holds exactly, as those of a file in ``weights/`` are, are stored so.
+    ``probability`` is float32 (N, 4, H, W). Cleaning up (``Ways.clean``) is not in the graph, but noted
+    in the file for :func:`cmrseg.runtime.from_onnx`. Weights that half precision holds exactly, as those of a
+    file in ``weights/`` are, are stored so.
     """
     import onnx
 
@@ -53,6 +54,7 @@ def export(networks: Ensemble, out: Path) -> None:
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # the lines of code it came from, with the paths of this machine
+    model.metadata_props.add(key=CLEAN, value="yes" if networks.ways.clean else "no")
     _halve(model.graph)
     onnx.checker.check_model(model)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ import torch
 from cmrseg import data, ensemble, metrics, trust
 from cmrseg.data import BadInput, Slices
 from cmrseg.ensemble import Ensemble, Ways
+from cmrseg.runtime import decide
 from cmrseg.training import Run, TrainConfig, predict, write_text
 
 VERSION = 1
@@ -90,7 +91,7 @@ def record_of_ways(
     are those of the prediction. It adds what they think of their own masks, see :mod:`cmrseg.trust`."""
     started = time.perf_counter(), time.process_time()
     probability = ensemble.probabilities(looking, held_out.images)
-    pred = ensemble.decide(probability, looking.ways)
+    pred = decide(probability, looking.ways.clean)
     seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
     alone = [predict(model, held_out.images, looking.config.scale) for model in looking.models]
     key = looking.ways.key(looking.config.key(split, fingerprint), seeds, shift)
@@ -196,6 +197,18 @@ def dice_table(found: dict) -> pd.DataFrame:
     table.insert(0, "patient", images["patient"])
     table.insert(0, "name", images["name"])
     return table
+
+
+def class_table(found: dict) -> pd.DataFrame:
+    """All that one record says of each held-out slice and class: columns name, patient, class, dice, hd95,
+    surface_dice_1px, surface_dice_2px (NaN: in neither mask), area_true, area_pred (pixels)."""
+    images, rows = found["images"], []
+    measured = [k for k, value in images.items() if isinstance(value[0], list)]
+    for n, (name, patient) in enumerate(zip(images["name"], images["patient"])):
+        for place, c in enumerate(CLASSES):
+            rows.append({"name": name, "patient": patient, "class": c,
+                         **{k: images[k][n][place] for k in measured}})
+    return pd.DataFrame(rows).astype(dict.fromkeys(measured, float))
 
 
 def curve(found: dict) -> pd.DataFrame:

@@ -39,7 +39,7 @@ import pytest
 from conftest import REPOSITORY, heart
 from PIL import Image
 
-from cmrseg import comparisons, data, ensemble, experiments, metrics, rle, training
+from cmrseg import comparisons, data, ensemble, experiments, metrics, rle, runtime, training
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = os.environ.get("CMRSEG_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -329,7 +329,7 @@ def test_clean_is_that_of_the_package(looking):
         found = looking.evaluate("""async ([mask, height, width]) =>
             [...(await import('/_static/model.js')).clean(Uint8Array.from(mask), width, height)]""",
             [mask.ravel().tolist(), *mask.shape])
-        np.testing.assert_array_equal(np.reshape(found, mask.shape), ensemble.clean(mask))
+        np.testing.assert_array_equal(np.reshape(found, mask.shape), runtime.clean(mask))
 
 
 def test_a_reader_paints_and_gets_the_dice_against_the_network(looking, tmp_path):

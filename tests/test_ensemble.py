@@ -22,10 +22,11 @@ from conftest import files_in, heart
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from cmrseg import data, ensemble, training
+from cmrseg import data, ensemble, runtime, training
 from cmrseg.augment import normalise
-from cmrseg.ensemble import Ensemble, Ways, clean, turn
+from cmrseg.ensemble import Ensemble, Ways, turn
 from cmrseg.models import build
+from cmrseg.runtime import clean, decide
 
 
 class Fixed(nn.Module):
@@ -164,8 +165,8 @@ def test_cleaning_is_done_only_where_it_is_asked_for():
     probability = np.zeros((1, 4, 1, 5), np.float32)
     for x, c in enumerate((1, 1, 0, 1, 0)):
         probability[0, c, 0, x] = 1
-    assert ensemble.decide(probability, Ways()).tolist() == [[[1, 1, 0, 1, 0]]]
-    assert ensemble.decide(probability, Ways(clean=True)).tolist() == [[[1, 1, 0, 0, 0]]]
+    assert decide(probability, False).tolist() == [[[1, 1, 0, 1, 0]]]
+    assert decide(probability, True).tolist() == [[[1, 1, 0, 0, 0]]]
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -258,7 +259,8 @@ def test_predict_takes_a_file_of_networks_and_delivered_names(
     expected = ensemble.predict(ensemble.load(path), data.read_images(root / "test" / "image").images)
     found = data.read_masks(tmp_path / "a")
     np.testing.assert_array_equal(np.stack([found["cmr1"], found["cmr2"]]), expected)
-    monkeypatch.setattr(ensemble, "WEIGHTS", path.parent)
+    for module in (ensemble, runtime):
+        monkeypatch.setattr(module, "WEIGHTS", path.parent)
     mistake("predict", "--model", "final", *options, tmp_path / "b", naming="final.safetensors")
     path.rename(path.with_name("final.safetensors"))
     assert command("predict", "--model", "final", *options, tmp_path / "b").status == 0

@@ -182,6 +182,12 @@ def test_the_table_of_dice_and_the_curve_have_a_row_for_what_was_scored(run, roo
     table = results.dice_table(found)
     assert list(table) == ["name", "patient", "RV", "Myo", "LV"]
     assert table["name"].tolist() == ["cmr3", "cmr4"] and table["patient"].tolist() == [3, 4]
+    classes = results.class_table(found)
+    assert list(zip(classes["name"], classes["class"])) == [(n, c) for n in ("cmr3", "cmr4")
+                                                            for c in results.CLASSES]
+    assert classes["patient"].tolist() == [3] * 3 + [4] * 3
+    for measure in ("dice", "hd95", "surface_dice_1px", "area_true", "area_pred"):
+        np.testing.assert_array_equal(classes[measure], np.array(found["images"][measure], float).ravel())
     curve = results.curve(found)
     assert list(curve) == ["epoch", "loss", "RV", "Myo", "LV", "mean"]
     assert curve["epoch"].tolist() == [2, 4, 5] and curve["loss"].tolist() == [4, 2, 1]

@@ -71,9 +71,8 @@ for verdict, count in found["verdict"].value_counts().items():
 
 # %% tags=["hide-input"]
 LINKS = {"architectures": "architectures/architectures", "classes": "architectures/as_published",
-         "hidden slices": "architectures/as_published"}
+         "hidden slices": "architectures/as_published", "where-it-fails": "conclusions/failures"}
 LINKS |= {page: f"experiments/{page.replace('-', '_')}" for page in set(found["page"]) - set(LINKS)}
-del LINKS["where-it-fails"]  # has no page yet
 table = pd.DataFrame({
     "claim": found["text"], "the report": found["said"],
     "we found": [comparisons.in_words(row) for row in found.to_dict("records")], "verdict": found["verdict"],
