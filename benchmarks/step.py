@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
 from cmrseg.results import _processor
-from cmrseg.training import PRESETS
+from cmrseg.training import PRESETS, as_one_vector
 
 CONFIG = PRESETS["replica"]
 KINDS = {"convolution": ("convolution", "conv_transpose", "mkldnn"), "batch norm": ("batch_norm",),
@@ -27,19 +27,22 @@ KINDS = {"convolution": ("convolution", "conv_transpose", "mkldnn"), "batch norm
          "joining and copying": ("cat", "copy", "contiguous", "clone"), "filling": ("zero", "fill", "empty")}
 
 
-def a_step(channels_last: bool = True, fused: bool | None = None, compiled: bool = False) -> Callable:
+def a_step(
+    channels_last: bool = True, one_vector: bool = True, fused: bool | None = None, compiled: bool = False
+) -> Callable:
     """A function that takes one training step."""
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = build(CONFIG).to(memory_format=layout)
     images = (255 * torch.rand(2, 1, 96, 96)).contiguous(memory_format=layout)
     labels = torch.randint(0, 4, (2, 96, 96))
-    optimiser = torch.optim.Adam(model.parameters(), CONFIG.lr, fused=fused)
+    parameters = [as_one_vector(model)] if one_vector else model.parameters()
+    optimiser = torch.optim.Adam(parameters, CONFIG.lr, fused=fused)
     forward = torch.compile(model) if compiled else model
 
     def step() -> None:
         loss = LOSSES[CONFIG.loss](forward(images), labels)
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad(set_to_none=not one_vector)
         loss.backward()
         optimiser.step()
 
@@ -86,6 +89,7 @@ def main() -> None:
           f" {_processor()}, torch {torch.__version__}, Python {platform.python_version()}.\n")
     print("| variant | milliseconds |\n|---|---|")
     for name, options in {"channels last, as in the sweep": {}, "channels first": {"channels_last": False},
+                          "channels last, Adam layer by layer": {"one_vector": False},
                           "channels last, fused Adam": {"fused": True},
                           "channels last, torch.compile": {"compiled": True}}.items():
         print(f"| {name} | {milliseconds(a_step(**options)):.1f} |")

@@ -181,7 +181,7 @@ def fit(
         average = copy.deepcopy(model) if config.ema else model
         images, labels = pad(images, model.multiple), pad(labels[:, None].float(), model.multiple)
         labels = labels[:, 0].long()
-        optimiser = make_optimiser(config, model)
+        optimiser = make_optimiser(config, [as_one_vector(model)])
         run = Run(average, config, {"epoch": [], "loss": [], "lr": [], "dice": [], "dice_train": []},
                   precision=precision, device=device)
         if out is not None and resume and (Path(out) / CHECKPOINT).exists():
@@ -239,7 +239,7 @@ def _train_epoch(
         with autocast(run.precision, run.device):
             logits = model(x)
         loss = _loss(LOSSES[config.loss], logits, y, model.stride)
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad(set_to_none=False)  # see as_one_vector
         loss.backward()
         optimiser.step()
         if config.ema:
@@ -313,9 +313,9 @@ def schedule(name: str, done: float) -> float:
     raise ValueError(f"schedule={name!r}: expected constant or one-cycle")
 
 
-def make_optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimiser(config: TrainConfig, parameters) -> torch.optim.Optimizer:
     """SGD, Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019) for the parameters."""
-    parameters, decay = list(model.parameters()), config.weight_decay
+    decay = config.weight_decay
     if config.optimiser == "sgd":
         return torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=decay)
     if config.optimiser == "adam":
@@ -323,6 +323,24 @@ def make_optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     if config.optimiser == "adamw":
         return torch.optim.AdamW(parameters, config.lr, weight_decay=decay)
     raise ValueError(f"optimiser={config.optimiser!r}: expected sgd, adam or adamw")
+
+
+def as_one_vector(model: nn.Module) -> nn.Parameter:
+    """One long vector, of which all parameters of a network become views, and its gradient likewise.
+
+    An optimiser treats every number alike, so its step on the vector is the same, bit for bit; but it takes
+    a few long operations instead of many short ones for each layer, a tenth of a training step less. The gradient
+    must stay where it is: set it to zero, not to None.
+    """
+    parameters = list(model.parameters())
+    sizes = [-(-p.numel() // 16) * 16 for p in parameters]  # each begins on a cache line
+    vector = nn.Parameter(parameters[0].new_zeros(sum(sizes)))
+    vector.grad = torch.zeros_like(vector)
+    for p, start in zip(parameters, np.cumsum([0, *sizes])):
+        view = vector.data.as_strided(p.shape, p.stride(), int(start))
+        view.copy_(p.data)
+        p.data, p.grad = view, vector.grad.as_strided(p.shape, p.stride(), int(start))
+    return vector
 
 
 # --- applying ------------------------------------------------------------------------------------
@@ -542,6 +560,9 @@ def _put_back(notes: dict, tensors: dict[str, Tensor], run: Run, model: nn.Modul
         if name.startswith("optimiser."):
             _, index, value = name.split(".", 2)
             state.setdefault(int(index), {})[value] = tensors[name]
+    if any(value.shape != optimiser.param_groups[0]["params"][0].shape
+           for each in state.values() for name, value in each.items() if name != "step"):
+        raise ValueError("a checkpoint of an older version")
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     rng.set_state(tensors["rng.batches"])
     torch.set_rng_state(tensors["rng.global"])

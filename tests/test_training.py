@@ -6,7 +6,7 @@ Each group fails after any of these one-line changes of ``cmrseg/training.py``:
   fingerprint`` -> ``self.seed``; ``weight_decay: float = 0.01`` -> ``0.02``; in _report,
   ``skips="after"`` -> ``"before"``; in from_dict(), ``tuple(v) if ... else v`` -> ``v``
 - schedules and optimisers: in scored_epochs(), ``math.ceil(epochs / 50)`` -> ``epochs // 50``; in
-  schedule(), ``/ 0.7`` -> ``/ 0.9``; in make_optimiser(), ``config.momentum`` -> ``0``
+  schedule(), ``/ 0.7`` -> ``/ 0.9``; in as_one_vector(), ``view.copy_`` dropped, or ``int(start)`` -> ``0``; in make_optimiser(), ``config.momentum`` -> ``0``
 - the loop: in _train_epoch(), drop ``optimiser.step()``, or ``(epoch - 1 + step / len(batches))``
   -> ``(epoch - 1)``, ``not config.drop_last`` -> ``config.drop_last``,
   ``torch.stack(losses).mean()`` -> ``losses[-1]``, ``torch.randperm(...)`` ->
@@ -40,6 +40,8 @@ from torch import nn
 
 from cmrseg import data, training
 from cmrseg.data import BadInput
+from cmrseg.losses import LOSSES
+from cmrseg.models import build
 from cmrseg.training import PRESETS, TrainConfig, fit, predict
 
 MADE_UP = "0123456789ab"  # a fingerprint
@@ -152,12 +154,36 @@ def test_one_cycle_climbs_to_its_peak_and_falls_to_nearly_nothing():
     ("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
 def test_optimisers_get_the_numbers_of_the_configuration(name, kind):
     config = TrainConfig(optimiser=name, lr=0.02, weight_decay=0.3, momentum=0.7)
-    optimiser = training.make_optimiser(config, nn.Linear(2, 2))
+    optimiser = training.make_optimiser(config, nn.Linear(2, 2).parameters())
     (group,) = optimiser.param_groups
     assert type(optimiser) is kind and (group["lr"], group["weight_decay"]) == (0.02, 0.3)
     assert name != "sgd" or group["momentum"] == 0.7
     with pytest.raises(ValueError, match="'lion'"):
-        training.make_optimiser(replace(config, optimiser="lion"), nn.Linear(2, 2))
+        training.make_optimiser(replace(config, optimiser="lion"), nn.Linear(2, 2).parameters())
+
+
+@pytest.mark.parametrize("change", [
+    {"optimiser": "sgd", "momentum": 0.9}, {"optimiser": "adam"}, {"optimiser": "adamw"},
+    {"model": "segnet", "channels": (5, 7)},
+    {"model": "final", "channels": (4, 6, 8), "residual": True, "deep": 1},
+], ids=lambda change: "-".join(map(str, change.values())))
+def test_a_step_on_one_long_vector_is_that_of_the_single_layers(tiny, change):
+    config, ends = replace(tiny, **change), []
+    images, labels = torch.randn(2, 1, 32, 32), torch.randint(0, 4, (2, 32, 32))
+    for as_one in (False, True):
+        torch.manual_seed(3)
+        net = build(config).to(memory_format=torch.channels_last)
+        optimiser = training.make_optimiser(
+            config, [training.as_one_vector(net)] if as_one else net.parameters())
+        begin = [p.detach().clone() for p in net.parameters()]
+        for _ in range(5):
+            optimiser.zero_grad(set_to_none=False)
+            training._loss(LOSSES["ce+dice"], net(images), labels, 1).backward()
+            optimiser.step()
+        ends.append(list(net.parameters()))
+        assert not any(torch.equal(p, q) for p, q in zip(begin, ends[-1]) if p.dim() == 4)
+    for one, other in zip(*ends):
+        assert one.stride() == other.stride() and torch.equal(one, other)
 
 
 # --- the loop ------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def begin(config):
     """A fresh network, its optimiser and its chance, all made from the seed."""
     torch.manual_seed(config.seed)
     net = build(config).to(memory_format=torch.channels_last)
-    return net, make_optimiser(config, net), torch.Generator().manual_seed(config.seed)
+    return net, make_optimiser(config, net.parameters()), torch.Generator().manual_seed(config.seed)
 
 
 net, optimiser, rng = begin(config)

@@ -56,7 +56,7 @@ for rate in (0.001, 0.01, 0.1, 0.6):
     torch.manual_seed(0)
     recipe = replace(PRESETS["replica"], lr=rate)
     net = build(recipe)
-    weight, adam = net.encoder[2][0].weight, make_optimiser(recipe, net)
+    weight, adam = net.encoder[2][0].weight, make_optimiser(recipe, net.parameters())
     before = weight.detach().clone()
     LOSSES["report"](net(x), y).backward()
     adam.step()
