@@ -92,8 +92,8 @@ ax.set(xlabel="epoch", ylabel="Dice on the 20 validation slices", ylim=(0, 0.95)
 ax.legend(loc="lower right");
 
 # %% [markdown]
-# *Both sit at zero for tens of epochs, wake within a few, and level off together, below the dotted line:
-# the best Dice that the report saw in all its trainings.*
+# *Both sit at zero for tens of epochs (ours leaves it earlier and crawls for a while), climb steeply around epoch 60
+# and level off together, below the dotted line: the best Dice that the report saw in all its trainings.*
 
 # %%
 for epoch, dice in again.items():
@@ -101,7 +101,7 @@ for epoch, dice in again.items():
     print(f"epoch {epoch:>3}: its code {dice:.3f}, ours {near['mean']:.3f} (at {near['epoch']:.0f})")
 print(f"last epoch {found['dice_last']:.3f}; best-looking epoch {found['dice_best']:.3f} "
       f"({found['epoch_best']})")
-print(f"{found['seconds'] / 60:.0f} minutes of two cores")
+print(f"{found['seconds'] / 60:.0f} minutes, threads: {found['threads']}")
 
 # %% [markdown]
 # Neither run reaches the report's number, and neither need be wrong. It is the best of many trainings and
@@ -122,7 +122,7 @@ ax.set_ylabel("Dice of a slice");
 
 # %% [markdown]
 # *Boxes and dots: our run, one dot for each of the 20 slices. Crosses: the report's medians. The order is
-# the same, the right ventricle scatters most, and its worst slices are lost altogether.*
+# the same, the right ventricle scatters most, and its worst slices are nearly lost.*
 
 # %%
 for name in results.CLASSES:
@@ -157,7 +157,7 @@ for name in ("report", "replica"):
 #
 # This is the report's network: its size, its long sleep, its waking, its level and the order of its classes
 # come out alike from code written anew. Its best number is a little above what an honest single run gives.
-# So from here on we may put questions to the replica.
+# So from here on we may put questions to it, and to its narrower copy, the [replica](../statistics/protocols).
 #
 # ## Try
 #

@@ -10,7 +10,7 @@
 # # Activation
 #
 # Between two convolutions stands a small function that bends: without it, a stack of convolutions would be
-# one convolution. Which bend is best, which one starts first, and which one ends first?
+# one convolution. Which bend is best, which one starts first, and which one ends highest?
 
 # %% tags=["remove-cell"]
 # In Colab this fetches the book and its package; anywhere else it does nothing.
@@ -131,13 +131,13 @@ for name in ("relu", "sigmoid"):
 # %% [markdown]
 # ## What to conclude
 #
-# Who starts first does not end first. Tanh and HardTanh wake almost at once and then stay below ReLU, as
-# the report said; ReLU sleeps for a quarter of the training and overtakes them. The healthy recipe keeps
-# the order, so it is not the broken start alone.
+# Who starts first does not end highest. Tanh and HardTanh wake almost at once and end a little lower than ReLU; for
+# HardTanh the wide interval just reaches zero. ReLU sleeps for a quarter of the training and overtakes them. With the
+# healthy recipe Tanh ends lower too, though there ReLU also starts first.
 #
-# Sigmoid ends far lower here than in the report. It also wakes last, and the report gave it five times our
-# epochs: our *lower* is in part a *later*. The gap is much smaller with the healthy recipe, where nothing
-# sleeps.
+# Sigmoid ends far lower here than in the report. It also wakes last and is still climbing at the end, and the
+# report gave it five times our epochs: our *lower* is in part a *later*. The gap is much smaller with the healthy
+# recipe.
 #
 # LeakyReLU and ReLU can't be told apart. That is not the same as equal: for this the interval would have to
 # lie inside the margin.

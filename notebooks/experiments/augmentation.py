@@ -107,8 +107,8 @@ steps.set(xlabel="step")
 epochs.legend(loc="lower right");
 
 # %% [markdown]
-# *The same trainings twice: left against epochs, right against steps. What remains of the difference on the
-# right is the mirror's; the rest is more training.*
+# *The same trainings twice: left against epochs, right against steps. Where the curves on the right lie on one
+# another, the difference on the left is only more training.*
 #
 # ## Verdicts
 
@@ -135,7 +135,7 @@ for name, group in modern.groupby("setting", sort=False):
 #
 # ## Live: the same few slices, with and without
 #
-# Sixteen slices only, where it should matter most.
+# Sixteen slices only, and few steps. Variety is no gift to a network that has no time to use it.
 
 # %%
 small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), epochs=2 if SMOKE else 40)
@@ -151,13 +151,13 @@ for kinds in ((), ("affine", "strong-intensity")):
 #
 # Does the doubled set help? By itself the difference above looks like a gain; among all claims of this
 # book, with the wide intervals that many questions ask for, it is not settled. But look at the curves
-# over steps: they lie on one another. What the doubled set brings is, nearly all of it, twice as many
-# steps in the same epochs. Whoever compares at equal epochs compares two amounts of training.
+# over steps: as far as both go, they lie on one another. Whether what comes after is the mirror's or the steps' would
+# take 200 epochs without it, and the same holds for the mirrored row of the healthy recipe. Whoever compares at
+# equal epochs compares two amounts of training.
 #
-# Augmentation that never repeats itself is another matter, once the recipe is healthy. There each kind
-# adds something, intensity on top of affine most of all, and the gap between training and held-out slices
-# closes as it should. In the report's recipe two folds show nothing of the kind: it does not overfit
-# enough to need a remedy, nor train long enough to use one.
+# Augmentation that never repeats itself is another matter, once the recipe is healthy. There affine adds most,
+# intensity a little on top of it, and the gap between training and held-out slices closes as it should. In the
+# report's recipe two folds cannot tell.
 #
 # ## Try
 #
