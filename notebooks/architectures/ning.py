@@ -140,6 +140,10 @@ table = comparisons.against("architectures", "U-Net")
 ours = table[table.index.str.startswith(("U-Net", "Ning"))]
 ours.style.format(precision=3, na_rep="")
 
+# %% [markdown]
+# *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
+# and the paired difference from the U-Net with its 95 % interval, where both ran on the same folds.*
+
 # %% tags=["hide-input"]
 runs = comparisons.runs("architectures")
 groups = {name: runs[runs["setting"] == name] for name in ours.index}
@@ -187,6 +191,8 @@ for name, group in groups.items():
 
 # %% [markdown]
 # ## Verdicts
+#
+# Beside a verdict stand the wider intervals that hold for all claims of the report together.
 
 # %%
 comparisons.verdicts("architectures", "unet-over-ning", "ning-loss-near-zero", "ning-at-most")

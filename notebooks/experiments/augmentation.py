@@ -79,6 +79,10 @@ plots.class_legend(figure);
 # %%
 comparisons.against("augmentation", "none").style.format(precision=3, na_rep="")
 
+# %% [markdown]
+# *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
+# and the paired difference from none with its 95 % interval, where both ran on the same folds.*
+
 # %% tags=["hide-input"]
 runs = comparisons.runs("augmentation")
 figure, (ax, time) = plt.subplots(1, 2, figsize=(10, 3.5))
@@ -111,6 +115,8 @@ epochs.legend(loc="lower right");
 # another, the difference on the left is only more training.*
 #
 # ## Verdicts
+#
+# Beside a verdict stand the wider intervals that hold for all claims of the report together.
 
 # %%
 comparisons.verdicts("augmentation")

@@ -69,6 +69,10 @@ for depth in (2, 3, 4, 5, 6):
 # %%
 comparisons.against("depth", "2").sort_index().style.format(precision=3, na_rep="")
 
+# %% [markdown]
+# *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
+# and the paired difference from two with its 95 % interval, where both ran on the same folds.*
+
 # %% tags=["hide-input"]
 alike = runs[runs["split"].isin(["fold0", "fold1"]) & (runs["seed"] == 0)]
 images = {name: np.concatenate([results.dice_table(found)[results.CLASSES].mean(axis=1)
@@ -106,6 +110,8 @@ print(f"mean difference {found.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3
 # *The difference of every patient, sorted, and their mean (orange). The grey band is the margin.*
 #
 # ## Verdicts
+#
+# Beside a verdict stand the wider intervals that hold for all claims of the report together.
 
 # %%
 comparisons.verdicts("depth")

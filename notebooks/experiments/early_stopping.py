@@ -116,6 +116,8 @@ for n, curve in enumerate(curves):
 
 # %% [markdown]
 # ## Verdicts
+#
+# Beside a verdict stand the wider intervals that hold for all claims of the report together.
 
 # %%
 comparisons.verdicts("early-stopping")

@@ -123,6 +123,8 @@ for name, x in (("96", slices), ("96, continued to 128", pad(slices, 64))):
 # So it is impossible for slices of 96 pixels as they are, and possible once the edges are continued to 128.
 #
 # ## Verdicts
+#
+# Beside a verdict stand the wider intervals that hold for all claims of the report together.
 
 # %%
 comparisons.verdicts("topology")
