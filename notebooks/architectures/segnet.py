@@ -231,9 +231,9 @@ for model in ("unet", "segnet"):
 # ## What to conclude
 #
 # Here the U-Net is ahead, and it is not the learning rate: at the report's 0.001, at each one's own rate and with the
-# healthy recipe the gap over five folds is about the same, and about the report's. So is it with as many parameters
-# as the U-Net has. The single trainings on one fold scatter from below zero to twice the gap: whoever had tried two
-# rates once each could have told any story.
+# healthy recipe the gap over five folds is about the same, and a little more than the report's. So is it with as many
+# parameters as the U-Net has. The single trainings on one fold scatter from below zero to well above it: whoever had
+# tried two rates once each could have told any story.
 #
 # "Hardly overfitted" is contradicted. SegNet knows its training slices nearly as well as the U-Net does and the
 # held-out ones much worse. Twice the epochs widen that gap: the training slices still get better, the others do not.
