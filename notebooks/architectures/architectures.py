@@ -181,7 +181,7 @@ LIVE = {"U-Net": {"channels": (4, 8, 16, 32)}, "SegNet": {"model": "segnet", "ch
 for name, changes in LIVE.items():
     recipe = replace(PRESETS["modern"], augment=(), schedule="constant", **changes)
     once = fit(replace(recipe, epochs=1), train[:48], precision="fp32").seconds
-    epochs = 2 if SMOKE else max(2, min(40, round(6 / once)))
+    epochs = 2 if SMOKE else max(2, min(40, round(4 / once)))
     run = fit(replace(recipe, epochs=epochs), train[:48], held_out, precision="fp32")
     dice = results.mean_dice(run.history["dice"][-1])
     print(f"{name:8} {epochs:2} epochs in {run.seconds:4.1f} s: Dice {dice:.3f}")

@@ -163,7 +163,7 @@ for name in ("RV", "LV"):
 # %%
 size = pd.cut(healthy["area_true"], [0, 150, 300, 600, 3000]).rename("true area")
 healthy.pivot_table(index=size, columns="class", values="dice", aggfunc=["median", "count"],
-                    observed=True).style.format(precision=2)
+                    observed=True).style.format(precision=2, na_rep="")
 
 # %% [markdown]
 # Being small explains some of it, and not all: at the same size the right ventricle is still harder than the left.
