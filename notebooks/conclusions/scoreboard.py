@@ -56,8 +56,8 @@ met = [verdict for verdict in COLOURS if verdict in set(found["verdict"])]
 ax.legend([plt.Rectangle((0, 0), 1, 1, color=COLOURS[verdict]) for verdict in met], met, loc="upper right");
 
 # %% [markdown]
-# *A tile for each claim, over the page that tries it. The report was right about much; where a question
-# mark stands, even sixty patients and five folds could not tell.*
+# *A tile for each claim, over the page that tries it. Where a question mark stands, even sixty patients and five
+# folds could not tell.*
 
 # %%
 for verdict, count in found["verdict"].value_counts().items():
@@ -73,11 +73,20 @@ for verdict, count in found["verdict"].value_counts().items():
 LINKS = {"architectures": "architectures/architectures", "classes": "architectures/as_published",
          "hidden slices": "architectures/as_published", "where-it-fails": "conclusions/failures"}
 LINKS |= {page: f"experiments/{page.replace('-', '_')}" for page in set(found["page"]) - set(LINKS)}
+LINKS |= {net: f"architectures/{net}" for net in ("segnet", "ning", "alexnet")}
+
+
+def network_page(claim):
+    """The page of the network that a claim about the architectures names."""
+    return next((net for net in ("segnet", "ning", "alexnet") if net in claim), "architectures")
+
+
 table = pd.DataFrame({
     "claim": found["text"], "the report": found["said"],
     "we found": [comparisons.in_words(row) for row in found.to_dict("records")], "verdict": found["verdict"],
     "page": [f'<a href="../{LINKS[page]}.html">{page}</a>' if page in LINKS else page
-             for page in found["page"]]})
+             for page in found["page"].where(found["experiment"] != "architectures",
+                                             found["id"].map(network_page))]})
 table.style.hide().map(lambda verdict: f"border-left: 5px solid {COLOURS[verdict]}", subset=["verdict"])
 
 # %% [markdown]

@@ -78,8 +78,8 @@ axes[0].legend(loc="lower right")
 axes[0].set_ylabel("Dice");
 
 # %% [markdown]
-# *Five folds each. Between the curves of a fold lies the gap. With the report's recipe it opens and stays;
-# look how little the lower curve minds.*
+# *Five folds each. Between the curves of a fold lies the gap. Look when it opens, and what the lower curve
+# does from there on.*
 #
 # ## Where does the gap open?
 #

@@ -103,7 +103,7 @@ ax.set(xscale="log", xlabel="learning rate", ylabel="Dice, last epoch", ylim=(-0
 
 # %% [markdown]
 # *A dot for each training; the line joins those of fold 0. Orange: what the report's figure shows, as
-# crosses and bands. The plateau ends in a cliff, and on the cliff some trainings stand and others have
+# crosses and bands. Look for the cliff, and whether on it some trainings stand where others have
 # fallen.*
 #
 # Near the cliff a mean says little: it lies where no training is. So count those that fell, with a Dice
@@ -162,8 +162,8 @@ ax.legend(loc="upper left")
 ax.set(xlabel="epoch", ylabel="Dice, mean of five folds");
 
 # %% [markdown]
-# *The same trainings over time. A small rate does not end lower because it found something worse; it has not
-# arrived.*
+# *The same trainings over time. Look at the smallest rate: has it found something worse, or has it not
+# arrived?*
 
 # %%
 comparisons.verdicts("learning-rate-small")
