@@ -45,7 +45,7 @@ SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts 
 train, val = data.split(data.source(), "val")
 
 # %% [markdown]
-# Here is a small one at work. It was trained while this page was made, for a few seconds, and now
+# Here is a small one at work. It was trained while this page was made, and now
 # looks at a slice it has never seen.
 
 # %% tags=["hide-input"]
@@ -91,6 +91,9 @@ net.encoder[0]
 # Between two blocks of the way down, max pooling keeps the largest of each 2x2 square. A quarter of
 # the pixels, twice the channels on either side of a convolution: so every level costs about the same,
 # and each of its numbers stands for a larger piece of the heart.
+#
+# On the way up a *transposed convolution* doubles the sides: each number is spread over a square of 2x2, with
+# weights that are learned.
 #
 # ## Shapes at every level
 #
@@ -187,7 +190,7 @@ print(shape, "from a slice that was padded and cropped again")
 
 # %% [markdown]
 # The sizes must halve twice without a remainder. With 97 pixels the copy and the enlarged features
-# differ by one pixel and `torch.cat` refuses; {func}`cmrseg.training.predict` pads the slice first.
+# differ by one pixel and `torch.cat` refuses; {func}`cmrseg.training.predict` pads the slice first. The smallest is 4x4.
 #
 # ```{solution-end}
 # ```

@@ -339,7 +339,7 @@ print("exit status", told.returncode)
 
 # %% [markdown]
 # In a terminal that is `python -m cmrseg doctor FOLDER`. Errors stop a training, warnings are worth a look.
-# `python -m cmrseg train` asks the same questions before its first step.
+# `python -m cmrseg train`, given a folder of your own, looks for the errors before its first step.
 #
 # ## What to conclude
 #

@@ -46,7 +46,7 @@ SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts 
 train, val = data.split(data.source(), "val")
 
 # %% [markdown]
-# A small network was trained while this page was made, for a few seconds. It then labelled the
+# A small network was trained while this page was made. It then labelled the
 # validation slices, and we sorted them by their mean Dice.
 
 # %% tags=["hide-input"]
@@ -303,7 +303,7 @@ folder.cleanup()
 # training that was about to wake up is spoilt.</p></details>
 # <details class="answer"><summary>Look at the probabilities and at a mask.</summary><p>Yes. The network may
 # already rank the pixels well while the argmax still says background.</p></details>
-# <details class="answer"><summary>Stop: it has collapsed.</summary><p>No. This recipe is known to stay at 0
+# <details class="answer"><summary>Stop: it has collapsed.</summary><p>No. Under the report's recipe the loss falls, and Dice stays at 0
 # for long. Look before you stop.</p></details>
 #
 # **2.** A U-Net takes its skips after the pooling. What does the decoder miss?

@@ -119,7 +119,7 @@ for name, level in levels.items():
 # $$L_\text{report} = -\frac{1}{4N} \sum_\text{pixels} \sum_k
 # \big[\, y_k \ln (p_k + c) + (1 - y_k) \ln (1 - p_k + c) \,\big]$$
 #
-# *Soft Dice* {cite}`milletari2016` is Dice with probabilities in the place of counts, averaged over
+# *Soft Dice* (after {cite}`milletari2016`, who square the probabilities below the line) is Dice with probabilities in the place of counts, averaged over
 # the three classes that are not background. The sums run over all pixels of the batch; one pixel is
 # added above and below, so that a class that is not there does no harm:
 #
@@ -351,8 +351,8 @@ ax.legend(loc="upper left");
 #
 # A suspect is not a culprit. These were single short runs; the textbook's network differs in two things
 # at once, the place of the skips and the last layer; and three times the learning rate is not the
-# report's. The page *Repairs* in part V changes one thing at a time, over all patients and several
-# seeds, for a verdict.
+# report's. The page *Repairs* in part V changes one thing at a time, over all patients, with an
+# interval, for a verdict.
 #
 # ## A loss that counts to two
 #
