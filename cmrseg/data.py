@@ -18,6 +18,7 @@ import os
 import re
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -237,11 +238,18 @@ def read_pngs(paths: dict[int, Path], mask: bool = False, report: Report = _rais
             arrays[number] = pixels
         except BadInput as problem:
             report(problem)
-    shapes = [array.shape for array in arrays.values()]
-    usual = max(shapes, key=shapes.count, default=None)
-    for number in [n for n, array in arrays.items() if array.shape != usual]:
-        report(other_size(paths[number], arrays.pop(number).shape, usual))
+    for number in _odd_sizes(paths, {n: array.shape for n, array in arrays.items()}, report):
+        del arrays[number]
     return arrays
+
+
+def _odd_sizes(paths: dict[int, Path], shapes: dict[int, tuple], report: Report) -> list[int]:
+    """Report the files that are not of the usual size; returns their numbers."""
+    usual = max(Counter(shapes.values()).items(), key=lambda item: item[1], default=(None, 0))[0]
+    odd = [number for number, shape in shapes.items() if shape != usual]
+    for number in odd:
+        report(other_size(paths[number], shapes[number], usual))
+    return odd
 
 
 def other_size(path: Path, shape, usual) -> BadInput:
@@ -265,13 +273,8 @@ def check_images(folder) -> dict[int, Path]:
         BadInput: as :func:`read_images`.
     """
     paths = list_pngs(Path(folder))
-    shapes: dict[int, tuple] = {}
-    for number, path in paths.items():
-        (pixels,) = read_pngs({number: path}).values()
-        shapes[number] = pixels.shape
-    usual = max(set(shapes.values()), key=list(shapes.values()).count)
-    if others := [number for number, shape in shapes.items() if shape != usual]:
-        raise other_size(paths[others[0]], shapes[others[0]], usual)
+    shapes = {number: read_pngs({number: path})[number].shape for number, path in paths.items()}
+    _odd_sizes(paths, shapes, _raise)
     return paths
 
 

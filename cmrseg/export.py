@@ -21,7 +21,6 @@ from cmrseg.ensemble import Ensemble
 from cmrseg.runtime import CLEAN, INPUT, OUTPUT
 
 
-
 class _Looking(nn.Module):
     """Grey levels 0 to 255, float32 (N, 1, H, W) -> probabilities (N, 4, H, W)."""
 

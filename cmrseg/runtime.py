@@ -1,4 +1,4 @@
-"""Predicting from an ONNX file, without PyTorch: it starts in a blink, and needs a tenth of the memory.
+"""Predicting from an ONNX file, without PyTorch, whose import alone takes seconds and memory.
 
 :func:`find` is what the command line asks for a network. Where it names an ONNX file, or one lies in
 ``weights/`` beside the network it names, onnxruntime does the work; otherwise PyTorch does.
@@ -45,8 +45,8 @@ def find(model: str) -> Predictor:
     return lambda images: ensemble.predict(networks, images)
 
 
-def from_onnx(path: Path, threads: int | None = None) -> Predictor:
-    """The network of a file that ``export`` wrote, run by onnxruntime on all cores or so many threads.
+def from_onnx(path: Path) -> Predictor:
+    """The network of a file that ``export`` wrote, run by onnxruntime on all cores.
 
     Raises:
         BadInput: no such file, not the bytes that were saved, or not such a network.
@@ -55,7 +55,7 @@ def from_onnx(path: Path, threads: int | None = None) -> Predictor:
 
     verify(path)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = os.cpu_count() or 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other programs need the cores
     options.log_severity_level = 4
     try:
@@ -66,9 +66,9 @@ def from_onnx(path: Path, threads: int | None = None) -> Predictor:
             return session.run([OUTPUT], {INPUT: images[:, None].astype(np.float32)})[0]
 
         tried = probabilities(np.zeros((1, 32, 48), np.uint8))
-    except Exception as problem:  # onnxruntime's errors share no class of their own
-        if isinstance(problem, MemoryError):
-            raise
+    except MemoryError:
+        raise
+    except Exception:  # onnxruntime's errors share no class of their own
         raise BadInput(path, "is damaged, or not a network that export wrote", "Export it again") from None
     if tried.shape != (1, 4, 32, 48) or not np.isfinite(tried).all():
         raise BadInput(path, "gives no probabilities of four classes", "Export it again")

@@ -78,12 +78,17 @@ def shuffle_positions(slices: Slices, most: int = 16, margin: int = 4, seed: int
     return replace(slices, images=images, masks=masks)
 
 
+def around(mask: np.ndarray, reach: int = 8) -> np.ndarray:
+    """The background within ``reach`` pixels of the right ventricle of a label map: bool (H, W)."""
+    return ndimage.binary_dilation(mask == 1, iterations=reach) & (mask == 0)
+
+
 def equalise_grey(slices: Slices, reach: int = 8) -> Slices:
     """Give the right ventricle the mean grey level of the background within ``reach`` pixels of it."""
     images = slices.images.astype(float)
     for image, mask in zip(images, slices.masks):
         ventricle = mask == 1
-        near = ndimage.binary_dilation(ventricle, iterations=reach) & (mask == 0)
+        near = around(mask, reach)
         if ventricle.any() and near.any():
             image[ventricle] += image[near].mean() - image[ventricle].mean()
     return replace(slices, images=_uint8(images))

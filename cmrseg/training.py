@@ -328,9 +328,9 @@ def make_optimiser(config: TrainConfig, parameters) -> torch.optim.Optimizer:
 def as_one_vector(model: nn.Module) -> nn.Parameter:
     """One long vector, of which all parameters of a network become views, and its gradient likewise.
 
-    An optimiser treats every number alike, so its step on the vector is the same, bit for bit; but it takes
-    a few long operations instead of many short ones for each layer, a tenth of a training step less. The gradient
-    must stay where it is: set it to zero, not to None.
+    An optimiser treats every number alike, so its step on the vector is the same, bit for bit; but it takes a
+    few long operations instead of many short ones for each layer. The gradient must stay where it is: set it
+    to zero, not to None.
     """
     parameters = list(model.parameters())
     sizes = [-(-p.numel() // 16) * 16 for p in parameters]  # each begins on a cache line

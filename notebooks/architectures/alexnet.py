@@ -276,7 +276,6 @@ for name in groups:
           f"held out {groups[name]['dice'].mean():.3f}")
 
 # %% [markdown]
-#
 # ## Verdicts
 #
 # Beside a verdict stand the wider intervals that hold for all claims of the report together.

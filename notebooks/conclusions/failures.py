@@ -28,7 +28,6 @@ if importlib.util.find_spec("cmrseg") is None:
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 
 from cmrseg import comparisons, data, plots, results, shifts, statistics
 
@@ -133,15 +132,20 @@ ax.set(xlabel="Dice at end-systole minus Dice at end-diastole");
 # about $d / r$ of Dice: the smaller the disc, the dearer the same doubt.
 
 # %% tags=["hide-input"]
+def too_large(area, off):
+    """Dice of a disc of this area whose boundary is so many pixels too far out."""
+    radius = np.sqrt(area / np.pi)
+    return 2 * radius**2 / (radius**2 + (radius + off) ** 2)
+
+
 figure, ax = plt.subplots(figsize=(8.5, 4))
 for name, colour in plots.CLASS_COLOURS.items():
     part = healthy.query("`class` == @name and area_true > 0")
     ax.plot(part["area_true"], part["dice"], "o", color=colour, markersize=4, alpha=0.6, label=name)
-radius = np.sqrt(np.geomspace(15, 1800) / np.pi)
+areas = np.geomspace(15, 1800)
 for off in (0.5, 1.0):
-    grown = 2 * radius**2 / (radius**2 + (radius + off) ** 2)
-    plots.learning_curve(ax, np.pi * radius**2, grown, color=plots.GREY, linewidth=1.2)
-    ax.annotate(f"a disc {off:g} px too large", (np.pi * radius[0] ** 2, grown[0]), xytext=(0, -13),
+    ax.plot(areas, too_large(areas, off), color=plots.GREY, linewidth=1.2)
+    ax.annotate(f"a disc {off:g} px too large", (areas[0], too_large(areas[0], off)), xytext=(0, -13),
                 textcoords="offset points", color=plots.GREY, fontsize=9)
 ax.set(xscale="log", xlabel="true area, pixels", ylabel="Dice of the slice", ylim=(-0.02, 1.02))
 ax.legend(loc="lower right");
@@ -153,8 +157,7 @@ ax.legend(loc="lower right");
 # %%
 for name in ("RV", "LV"):
     part = healthy.query("`class` == @name and area_true > 0")
-    radius = np.sqrt(part["area_true"] / np.pi)
-    better = part["dice"] > 2 * radius**2 / (radius**2 + (radius + 1) ** 2)
+    better = part["dice"] > too_large(part["area_true"], 1)
     print(f"{name}: {better.mean():.0%} of the slices lie above the lower curve, off by less than a pixel")
 
 # %% [markdown]
@@ -231,10 +234,9 @@ pd.DataFrame.from_dict(shown, orient="index").style.format(precision=3, na_rep="
 # of the right ventricle is than what lies around it.
 
 # %% tags=["hide-input"]
-def contrast(image, mask, reach=8):
+def contrast(image, mask):
     """How much brighter the right ventricle is than the background near it, in standard deviations."""
-    near = ndimage.binary_dilation(mask == 1, iterations=reach) & (mask == 0)
-    return (image[mask == 1].mean() - image[near].mean()) / image.std()
+    return (image[mask == 1].mean() - image[shifts.around(mask)].mean()) / image.std()
 
 
 if data.is_acdc96(data.source()):

@@ -110,9 +110,8 @@ for count in COUNTS:
     plain, first = complete(f"{count}"), complete(f"{count}, phantoms first")
     if plain is not None and first is not None:
         found = comparisons.compare(first, plain, "modern").difference
-        rows[f"{count} patients"] = (found.mean, *found.interval())
-        print(f"{count:2} patients: {found.mean:+.3f} ({rows[f'{count} patients'][1]:+.3f} to "
-              f"{rows[f'{count} patients'][2]:+.3f})")
+        rows[f"{count} patients"] = row = (found.mean, *found.interval())
+        print(f"{count:2} patients: " + "{:+.3f} ({:+.3f} to {:+.3f})".format(*row))
 figure, ax = plt.subplots(figsize=(8.5, 2.6))
 if rows:
     plots.differences(ax, rows)

@@ -84,7 +84,7 @@ def network_page(claim):
 table = pd.DataFrame({
     "claim": found["text"], "the report": found["said"],
     "we found": [comparisons.in_words(row) for row in found.to_dict("records")], "verdict": found["verdict"],
-    "page": [f'<a href="../{LINKS[page]}.html">{page}</a>' if page in LINKS else page
+    "page": [f'<a href="../{LINKS[page]}.html">{page}</a>'
              for page in found["page"].where(found["experiment"] != "architectures",
                                              found["id"].map(network_page))]})
 table.style.hide().map(lambda verdict: f"border-left: 5px solid {COLOURS[verdict]}", subset=["verdict"])
