@@ -141,9 +141,10 @@ for c, name in enumerate(data.CLASSES):
 
 # %% [markdown]
 # The page on the loss shows what hides behind it: the network may know quite well where the heart is, and
-# background wins by a little everywhere. *Cure:* wait first, for some networks wake late; look at the
-# probabilities, not the labels; add soft Dice to the loss; and try a textbook network, to see whether it is
-# yours that sleeps.
+# background wins by a little everywhere. *Cure:* look at the probabilities, not the labels; try a textbook network,
+# with skips taken before the pooling, to see whether it is yours that sleeps ([Repairs](../conclusions/repairs): of
+# the report's network it was this that ended the sleep); add soft Dice to the loss; and if nothing else can be changed, wait, for
+# some networks wake late.
 #
 # ### Averages that lag
 #
@@ -350,7 +351,7 @@ print("exit status", told.returncode)
 # |---|---|---|---|
 # | does not start | broken file, wrong format | `doctor` | the line says it |
 # | does not start, or learns nothing in a loop without checks | masks 0, 85, 170, 255 | `np.unique(mask)` | divide by 85 |
-# | Dice 0, loss falls | background wins | share of predicted classes | wait, Dice in the loss |
+# | Dice 0, loss falls | background wins | share of predicted classes | textbook skips, Dice in the loss, patience |
 # | Dice 0 in evaluation only | averages lag | Dice in both modes | more steps, smaller last steps |
 # | Dice changes from call to call | `eval()` forgotten | predict twice | `net.eval()` |
 # | loss lies flat above zero | softmax twice | overfit two slices | return logits |

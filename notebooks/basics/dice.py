@@ -279,7 +279,9 @@ for order, name in orders.items():
     print(f"mean of {name:>15}: {metrics.mean(table, order):.4f}")
 
 # %% [markdown]
-# That is all the difference there is, and it shows in the decimals that tables print. This book takes the classes last: a class that is often absent then counts as much as the others.
+# That is all the difference there is, and it shows in the decimals that tables print. This book takes the classes last: a class that
+# is often absent then counts as much as the others. Where patients are compared, each patient's mean is taken first, in the same way: of a
+# class over the two slices, then over the classes.
 #
 # ## The trap of one number
 #

@@ -70,7 +70,7 @@ levels = {"one answer for all pixels": blind(share),
 
 figure, (above, below) = plt.subplots(2, figsize=(7.5, 5.4), sharex=True)
 for runs, name, colour in ((replicas, "narrow, three seeds", plots.ACCENT),
-                           (published, "as published", "#FE6100")):
+                           (published, "full size, our code", "#FE6100")):
     for k, curve in enumerate(map(results.curve, runs)):
         look = {"color": colour, "linewidth": 1.6, "label": "" if k else name}
         above.plot(curve["epoch"], curve["loss"], **look)

@@ -51,7 +51,8 @@ for k, both in enumerate([*pair.values()][:6]):
 # ## How alike is a pair?
 #
 # We compare every slice with every other, twice over. The pictures by the correlation of their grey
-# levels. The masks by Dice: how well would the one do as an answer for the other?
+# levels. The masks by Dice, which is 1 when they are equal and 0 when they do not meet (the next page takes it
+# apart): how well would the one do as an answer for the other?
 
 # %% tags=["hide-input"]
 n = len(slices)
@@ -93,7 +94,8 @@ for name, values in (("pictures, correlation", alike), ("masks, Dice", copied)):
 #
 # ## What a random split does
 #
-# Here are two ways to hold out a fifth. One draws slices; one draws patients, and their slices come along.
+# Here are two ways to hold out a fifth. One draws slices; one draws patients, and their slices come along. A fifth
+# of the patients is called a *fold*: with five of them, everyone is held out once.
 
 # %% tags=["hide-input"]
 def held_out_names(split):
@@ -180,7 +182,8 @@ strip.spines["left"].set_visible(False)
 
 # %% [markdown]
 # *Left: a dot is a slice; above the dotted line, the random split gave it the higher score. Right: the
-# same differences as means of the patients, sorted, and below them the mean of all.*
+# same differences as means of the patients, sorted, and below them the mean of all with its 95 % interval: a range
+# made by a rule that catches the true mean in 95 of 100 such studies.*
 
 # %%
 print(f"mean Dice of {len(gain)} patients: at random {random['dice'].mean():.3f}, "
@@ -195,7 +198,8 @@ for group, name in ((trained, "in training"), (~trained, "held out too")):
 # %% [markdown]
 # Read these lines with care. Each side is five trainings, one for each fifth, and the interval knows
 # only how patients differ; that the same training comes out differently each time is not in it. Part III
-# puts that in, and learns to say *inconclusive*. The two ways also differ in a second thing: at random,
+# puts that in, and learns to say *inconclusive*. The last two lines ask where a difference comes from: if it came from
+# siblings, the slices whose sibling was in training would gain, and the others would not. The two ways also differ in a second thing: at random,
 # nearly every patient has some slice in training, so the network sees more different people.
 #
 # But whatever the size of the difference, the two numbers answer different questions. By patient: how

@@ -90,8 +90,7 @@ plots.class_legend(figure)
 
 # %% [markdown]
 # *One slice, drawn again and again: colour is what the network says, lines are the truth. At first it
-# says much the same everywhere. Then it finds the place of the heart, then the parts, and the rest of its
-# time goes to the rims.*
+# says much the same everywhere. Then it goes by brightness, then by place, and the rest of its time goes to the rims.*
 #
 # ## What was asked for
 #

@@ -66,7 +66,7 @@ left.head(3).style.format(precision=2)
 
 # %% tags=["hide-input"]
 def agree(ax, found, title):
-    """A Bland-Altman plot of the FAC, in per cent."""
+    """A Bland-Altman plot of the FAC, in percentage points."""
     middle = 50 * (found["true FAC"] + found["seen FAC"])
     off = 100 * (found["seen FAC"] - found["true FAC"])
     ax.plot(middle, off, "o", color=plots.ACCENT, alpha=0.6)
@@ -78,11 +78,11 @@ def agree(ax, found, title):
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
 agree(axes[0], left, "left ventricle")
 agree(axes[1], comparisons.beats(MODERN, "RV"), "right ventricle")
-axes[0].set_ylabel("predicted minus true, %");
+axes[0].set_ylabel("predicted minus true, points");
 
 # %% [markdown]
-# *Each dot is a patient whom the network had not seen. Full line: bias; dashed: limits of agreement. A
-# healthy left ventricle changes by half or more, so being ten per cent off is not little.*
+# *Each dot is a patient whom the network had not seen. Full line: bias; dashed: limits of agreement. A difference of two
+# percentages is given in points. A healthy left ventricle changes by half or more, so being ten points off is not little.*
 #
 # For the left ventricle the bias is small: over many patients the errors cancel, and a study of groups could live with
 # them. The right ventricle's lean to one side, further down. For one patient they cancel in neither. That is the use
@@ -92,15 +92,15 @@ axes[0].set_ylabel("predicted minus true, %");
 for name, found in (("left", left), ("right", comparisons.beats(MODERN, "RV"))):
     off = 100 * (found["seen FAC"] - found["true FAC"])
     rest, (low, high) = off.drop(off.abs().idxmax()), statistics.mean_interval(off.to_numpy())
-    print(f"{name} ventricle: bias {off.mean():+.1f} % ({low:+.1f} to {high:+.1f}), limits give or take "
-          f"{1.96 * off.std():.0f} %, without patient {off.abs().idxmax()} {1.96 * rest.std():.0f} %")
+    print(f"{name} ventricle: bias {off.mean():+.1f} points ({low:+.1f} to {high:+.1f}), limits give or "
+          f"take {1.96 * off.std():.0f}, without patient {off.abs().idxmax()} {1.96 * rest.std():.0f}")
 
 # %% [markdown]
 # ## Where does it go wrong?
 
 # %%
 right = comparisons.beats(MODERN, "RV")
-off = (100 * (right["seen FAC"] - right["true FAC"])).rename("off by, %")
+off = (100 * (right["seen FAC"] - right["true FAC"])).rename("off by, points")
 worst = right.join(off).loc[off.abs().nlargest(5).index]
 worst.style.format(precision=2)
 
@@ -137,7 +137,7 @@ figure, ax = plt.subplots(figsize=(8.5, 3.6))
 ax.plot(devices["dice"], devices["off"], "o", color=plots.ACCENT, alpha=0.6)
 ends = np.array([devices["dice"].min(), devices["dice"].max()])
 ax.plot(ends, height + slope * ends, color=plots.GREY)
-ax.set(xlabel="Dice of the setting, mean of 60 patients", ylabel="FAC of the LV: off by, %");
+ax.set(xlabel="Dice of the setting, mean of 60 patients", ylabel="FAC of the LV: off by, points");
 
 # %% [markdown]
 # *Each dot is a setting of this book's experiments, five networks and 60 patients: by how much the predicted
@@ -145,8 +145,8 @@ ax.set(xlabel="Dice of the setting, mean of 60 patients", ylabel="FAC of the LV:
 
 # %%
 spread = (devices["off"] - height - slope * devices["dice"]).std()
-print(f"{len(devices)} settings; 0.02 Dice more goes with {-0.02 * slope:.1f} % less error on average,")
-print(f"but settings of one Dice differ by {spread:.1f} % (standard deviation round the line)")
+print(f"{len(devices)} settings; 0.02 Dice more goes with {-0.02 * slope:.1f} points less error on average,")
+print(f"but settings of one Dice differ by {spread:.1f} points (standard deviation round the line)")
 
 # %% [markdown]
 # ## Would the doctor say something else?

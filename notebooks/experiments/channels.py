@@ -81,7 +81,8 @@ comparisons.against("channels", "4-8-16-32").reindex(NAMES).style.format(precisi
 
 # %% [markdown]
 # *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from the narrowest with its 95 % interval, where both ran on the same folds.*
+# and the paired difference from the narrowest with its 95 % interval, where both ran on the same folds.
+# Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8.5, 4))

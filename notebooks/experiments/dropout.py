@@ -85,7 +85,8 @@ table.sort_index().style.format(precision=3, na_rep="")
 
 # %% [markdown]
 # *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from none with its 95 % interval, where both ran on the same folds.*
+# and the paired difference from none with its 95 % interval, where both ran on the same folds.
+# Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
 # %% tags=["hide-input"]
 runs = comparisons.runs("dropout").sort_values("setting")

@@ -64,6 +64,10 @@ counts = runs.groupby("setting").agg(runs=("dice", "size"), dice=("dice", "mean"
                                      collapsed=("collapsed", "sum"))
 counts.style.format(precision=3)
 
+# %% [markdown]
+# *All trainings of each network; the last column counts those that collapsed (Dice below 0.1). Some networks ran on five folds and
+# some on two, that is on other patients, so these means are not to be compared. The figure compares the two folds that all ran on.*
+
 # %% tags=["hide-input"]
 # Every cell from the same two trainings: folds 0 and 1, seed 0.
 alike = runs[runs["split"].isin(["fold0", "fold1"]) & (runs["seed"] == 0)]

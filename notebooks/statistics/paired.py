@@ -109,15 +109,20 @@ for name, count in rejects.items():
     print(f"{name:18} a difference is seen in {count / games:.1%} of the games; there is none")
 
 # %% [markdown]
-# So the error has two parts. For setting A against B, with $n$ patients, five folds and $S$ seeds per fold
-# for each:
+# So the error has two parts. Let there be $n$ patients and five folds, with $S_A$ trainings of setting A on each fold and
+# $S_B$ of setting B. With $s^2_\text{patient}$, the variance of the patients' differences, and $s^2_\text{run}$, the
+# variance of a fold's mean Dice from seed to seed:
 #
 # $$\mathrm{SE}^2 = \frac{s^2_\text{patient}}{n} + \frac{s^2_\text{run}}{5\,S_A} + \frac{s^2_\text{run}}{5\,S_B}$$
 #
 # The first part shrinks with patients, the others with trainings. With one seed in each fold we cannot see
 # the second part in the comparison itself, so it is measured elsewhere, on settings that were trained with
 # several seeds, and *pooled* over the settings of one network: each network has a luck of its own, and a
-# rival that scatters widely must not widen the intervals of the others. The degrees of freedom follow Welch and Satterthwaite. All this is
+# rival that scatters widely must not widen the intervals of the others.
+#
+# An interval is the mean give or take some two standard errors; how many exactly depends on how well the variances are
+# known. That is counted in *degrees of freedom*: values round a mean of their own have one fewer than they are many, and the
+# fewer, the wider the interval. Those of the sum follow Welch and Satterthwaite. All this is
 # {func}`cmrseg.statistics.paired_difference`, twenty lines.
 
 # %%

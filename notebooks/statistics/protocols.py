@@ -62,8 +62,8 @@ table[table.nunique(axis=1) > 1]
 # ## Is the replica a fair copy?
 #
 # Scaling down can change the answer, so the copy has to show the report's *symptoms*. The published code sits
-# at Dice 0 for some fifty epochs, our rewriting of it for a shorter time, and it ends between 0.83 and 0.86. Here is the published code, run again
-# unchanged, beside our two.
+# at Dice 0 for some fifty epochs and ends between 0.83 and 0.86. Here it is, run again unchanged, beside our rewriting of it at
+# full size and our narrower copy.
 
 # %% tags=["hide-input"]
 again = results.report()["rerun"]["dice_by_epoch"]
@@ -155,16 +155,16 @@ print(f"{len(found)} trainings, {hours:.1f} hours; "
 # **2.** A difference has the interval from -0.010 to +0.015; the margin is 0.02. The word?
 #
 # <details class="answer"><summary>Inconclusive: zero is in it.</summary><p>No. Zero within it says that no
-# difference was shown, but there is more: how large can it be?</p></details>
+# difference was shown. But the interval also says how large one can be: less than the margin.</p></details>
 # <details class="answer"><summary>Equivalent.</summary><p>Yes. Whatever the difference is, it is smaller
 # than what we agreed to care about.</p></details>
-# <details class="answer"><summary>Contradicted.</summary><p>It depends on the claim. Of the claim that A is
-# better by the margin, yes; of "no effect", no.</p></details>
+# <details class="answer"><summary>Contradicted.</summary><p>No. That A is better would be contradicted by an interval
+# below zero, and "no effect" by one outside the margin. This one is neither.</p></details>
 #
 # **3.** Why were the claims committed before the first record?
 #
-# <details class="answer"><summary>So that no record is lost.</summary><p>No. Records are kept whatever the
-# claims say.</p></details>
+# <details class="answer"><summary>So that the sweep could be planned.</summary><p>That, too: the claims say which settings need
+# all five folds. But a plan could be mended later, and a claim could not.</p></details>
 # <details class="answer"><summary>So that no claim could be bent to its answer.</summary><p>Yes. With the
 # answers known, a direction, a margin or an endpoint that fits is always found.</p></details>
 # <details class="answer"><summary>Because it makes the tests stronger.</summary><p>No. The numbers are the
