@@ -199,8 +199,8 @@ def fit(
                                          ) from None
             scored = epoch in scored_epochs(config.epochs)
             _append(run.history, epoch=epoch, loss=loss, lr=optimiser.param_groups[0]["lr"],
-                    dice=_score(run, held_out) if scored and held_out is not None else None,
-                    dice_train=_score(run, train) if scored and score_train else None)
+                    dice=score(run, held_out) if scored and held_out is not None else None,
+                    dice_train=score(run, train) if scored and score_train else None)
             run.seconds = before[0] + time.perf_counter() - started[0]
             run.cpu_seconds = before[1] + time.process_time() - started[1]
             if out is not None:
@@ -292,7 +292,8 @@ def _shrink(labels: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(counts, stride).argmax(1)
 
 
-def _score(run: Run, slices: Slices) -> list[float | None]:
+def score(run: Run, slices: Slices) -> list[float | None]:
+    """Mean Dice of RV, Myo and LV over slices; None for a class that none of them shows."""
     pred = predict(run.model, slices.images, run.config.scale, precision=run.precision)
     means = metrics.per_class(metrics.dice(pred, slices.masks))
     return [None if np.isnan(m) else float(m) for m in means]

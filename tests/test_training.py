@@ -10,9 +10,9 @@ Each group fails after any of these one-line changes of ``cmrseg/training.py``:
 - the loop: in _train_epoch(), drop ``optimiser.step()``, or ``(epoch - 1 + step / len(batches))``
   -> ``(epoch - 1)``, ``not config.drop_last`` -> ``config.drop_last``,
   ``torch.stack(losses).mean()`` -> ``losses[-1]``, ``torch.randperm(...)`` ->
-  ``torch.arange(len(images))``, ``if not math.isfinite(mean_loss)`` -> ``if False``; in _score(),
+  ``torch.arange(len(images))``, ``if not math.isfinite(mean_loss)`` -> ``if False``; in score(),
   ``slices.masks`` -> ``slices.masks[::-1]``; in fit(), ``labels.flip(-1)`` -> ``labels``,
-  ``_score(run, train)`` -> ``_score(run, held_out)``, ``manual_seed`` -> ``seed()``, or train
+  ``score(run, train)`` -> ``score(run, held_out)``, ``manual_seed`` -> ``seed()``, or train
   on the held-out images, ``fork_rng(devices=[])`` -> ``nullcontext()``,
   ``set_flush_denormal(True)`` -> ``False``; in pad(), ``if any(beyond)`` -> ``if False``
 - resuming: in _restore(), drop ``optimiser.load_state_dict``, ``rng.set_state`` or

@@ -37,7 +37,7 @@ from cmrseg import comparisons, data, experiments, metrics, plots, results
 from cmrseg.augment import normalise
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
-from cmrseg.training import PRESETS, fit, predict
+from cmrseg.training import PRESETS, fit, predict, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
@@ -305,10 +305,10 @@ for name, group in healthy[healthy["setting"].isin(["U-Net", "AlexNet"])].groupb
 # %%
 short_recipe = replace(recipe, epochs=2 if SMOKE else 12)
 for name, changes in (("SGD, 0.01", {"optimiser": "sgd", "lr": 0.01}), ("Adam, 0.001", {})):
-    run = fit(replace(short_recipe, **changes), train[:48], held_out, precision="fp32")
+    run = fit(replace(short_recipe, **changes), train[:48], precision="fp32")
     masks = predict(run.model, held_out.images, "raw")
     print(f"{name}: {len(np.unique(masks, axis=0))} different masks for {len(masks)} slices, "
-          f"Dice {results.mean_dice(run.history['dice'][-1]):.3f}, loss {run.history['loss'][-1]:.3f}")
+          f"Dice {results.mean_dice(score(run, held_out)):.3f}, loss {run.history['loss'][-1]:.3f}")
 
 # %% [markdown]
 # ## What to conclude

@@ -406,7 +406,7 @@ table.style.hide(axis="index")
 small = replace(PRESETS["modern"], channels=(8, 16, 32), augment=(), lr=0.01, epochs=1 if SMOKE else 7)
 gains = (1, 0.75, 0.5, 0.25)
 for scale in ("raw", "zscore"):
-    run = fit(replace(small, scale=scale), train[:8 if SMOKE else 48], val, precision="fp32")
+    run = fit(replace(small, scale=scale), train[:8 if SMOKE else 48], precision="fp32")
     dimmed = [predict(run.model, (gain * val.images).astype(np.uint8), scale) for gain in gains]
     marks = [metrics.mean(metrics.dice(pred, val.masks)) for pred in dimmed]
     print(f"{scale:>6}: Dice", ", ".join(f"{mark:.3f} at {gain:.0%}" for mark, gain in zip(marks, gains)))

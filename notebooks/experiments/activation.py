@@ -34,7 +34,7 @@ import torch
 
 from cmrseg import comparisons, data, plots, results
 from cmrseg.models.unet import ACTIVATIONS
-from cmrseg.training import PRESETS, fit
+from cmrseg.training import PRESETS, fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
@@ -131,8 +131,8 @@ comparisons.against("activation", "relu", "modern").style.format(precision=3, na
 train, held_out = data.split(data.source(), "val")
 small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 12)
 for name in ("relu", "sigmoid"):
-    run = fit(replace(small, activation=name), train[:48], held_out, precision="fp32")
-    print(f"{name:8} Dice {results.mean_dice(run.history['dice'][-1]):.3f}")
+    run = fit(replace(small, activation=name), train[:48], precision="fp32")
+    print(f"{name:8} Dice {results.mean_dice(score(run, held_out)):.3f}")
 
 # %% [markdown]
 # ## What to conclude

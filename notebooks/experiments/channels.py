@@ -33,7 +33,7 @@ import numpy as np
 
 from cmrseg import comparisons, data, experiments, plots, results
 from cmrseg.models import build, multiply_adds
-from cmrseg.training import PRESETS, fit
+from cmrseg.training import PRESETS, fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
@@ -147,8 +147,8 @@ comparisons.against("channels", "4-8-16-32", "modern").reindex(experiments.CHANN
 train, held_out = data.split(data.source(), "val")
 for channels in ((2, 4, 8, 16), (8, 16, 32, 64)):
     small = replace(PRESETS["modern"], channels=channels, augment=(), epochs=2 if SMOKE else 10)
-    run = fit(small, train[:48], held_out, precision="fp32")
-    print(f"{channels}: Dice {results.mean_dice(run.history['dice'][-1]):.3f} in {run.seconds:.1f} s")
+    run = fit(small, train[:48], precision="fp32")
+    print(f"{channels}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s")
 
 
 # %% [markdown]

@@ -33,7 +33,7 @@ import numpy as np
 
 from cmrseg import comparisons, data, plots, results
 from cmrseg.models import build
-from cmrseg.training import PRESETS, fit
+from cmrseg.training import PRESETS, fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
@@ -130,8 +130,8 @@ comparisons.against("depth", "2", "modern").style.format(precision=3, na_rep="")
 train, held_out = data.split(data.source(), "val")
 small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 10)
 for depth in (2, 4):
-    run = fit(replace(small, convolutions=depth), train[:48], held_out, precision="fp32")
-    print(f"{depth}: Dice {results.mean_dice(run.history['dice'][-1]):.3f} in {run.seconds:.1f} s")
+    run = fit(replace(small, convolutions=depth), train[:48], precision="fp32")
+    print(f"{depth}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s")
 
 # %% [markdown]
 # ## What to conclude

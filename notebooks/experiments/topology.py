@@ -34,7 +34,7 @@ import torch
 
 from cmrseg import comparisons, data, plots, results
 from cmrseg.models.unet import UNet
-from cmrseg.training import PRESETS, fit, pad
+from cmrseg.training import PRESETS, fit, pad, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
@@ -146,8 +146,8 @@ comparisons.against("topology", "5 x 2", "modern").style.format(precision=3, na_
 train, held_out = data.split(data.source(), "val")
 for channels in ((6, 12), (6, 12, 24, 48)):
     recipe = replace(PRESETS["modern"], channels=channels, augment=(), epochs=2 if SMOKE else 10)
-    run = fit(recipe, train[:48], held_out, precision="fp32")
-    print(f"{len(channels)} blocks: Dice {results.mean_dice(run.history['dice'][-1]):.3f}")
+    run = fit(recipe, train[:48], precision="fp32")
+    print(f"{len(channels)} blocks: Dice {results.mean_dice(score(run, held_out)):.3f}")
 
 # %% [markdown]
 # ## What to conclude
