@@ -478,8 +478,10 @@ def _measure(planned: Planned, source: str, store: Path, precision: str) -> dict
     train, held_out = data.split(source, planned.split)
     if planned.ways is not None:
         trained = replace(planned, ways=None, shift=None, keep=True)
-        runs = [kept(replace(trained, config=replace(planned.config, seed=s)), source, store, precision)
-                for s in planned.seeds]
+        # All five networks of the folds within the training patients look at the validation slices.
+        splits = TRAIN_FOLDS if planned.split == "val" else (planned.split,)
+        runs = [kept(replace(trained, split=split, config=replace(planned.config, seed=s)), source, store,
+                     precision) for split in splits for s in planned.seeds]
         if planned.shift is not None:
             change, level = LEVELS[planned.shift[0]][0], planned.shift[1]
             held_out = change(held_out, level)

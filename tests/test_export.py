@@ -86,8 +86,9 @@ def test_it_is_one_file_and_names_no_path(file):
     ({"model": "alexnet", "channels": (4, 8, 8, 8, 8, 16)}, Ways()),
     ({"model": "ning", "channels": (4, 8, 8)}, Ways()),
     ({"model": "final", "residual": True, "deep": 1}, Ways()),
+    ({"model": "sprint"}, Ways()),
     ({}, Ways((0.0, 10.0, -10.0), mirror=True)),
-], ids=["report's U-Net", "SegNet", "AlexNet", "Ning", "final", "turned"])
+], ids=["report's U-Net", "SegNet", "AlexNet", "Ning", "final", "sprint", "turned"])
 def test_every_network_and_every_way_to_look_can_be_exported(change, ways, tmp_path):
     config = TrainConfig(**({"channels": (4, 8)} | change))
     networks = Ensemble([Run(build(config).eval(), config).model], config, ways)

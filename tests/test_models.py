@@ -12,6 +12,8 @@ Each group fails after any of these one-line changes of ``cmrseg/models/unet.py`
   ``nn.Dropout(dropout)`` -> ``nn.Identity()``
 - multiply-adds, in ``models/__init__.py``: ``// 2`` dropped; ``torch.zeros(shape)`` -> ``torch.zeros(1, 1, 8, 8)``
 - refused: ``raise ValueError(f"skips=...`` -> ``print(...``
+- squares, in ``models/sprint.py``: ``pixel_shuffle(`` -> ``F.interpolate(`` of every fourth channel, or without
+  ``square *`` in ``multiple``
 """
 
 from dataclasses import replace
@@ -21,6 +23,7 @@ import torch
 from torch import nn
 
 from cmrseg.models import build, multiply_adds, unet
+from cmrseg.models.sprint import SprintUNet
 from cmrseg.models.unet import UNet
 from cmrseg.training import PRESETS, TrainConfig
 
@@ -161,3 +164,27 @@ def test_multiply_adds_by_hand():
     """Nine for each pixel, input and output channel, and one for each in a 1x1 convolution."""
     net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 1))
     assert multiply_adds(net, (1, 2, 10, 6)) == 60 * (9 * 2 * 4 + 4 * 3)
+
+
+# --- squares of pixels as channels ----------------------------------------------------------------
+
+
+class Copies(nn.Module):
+    """Gives each class the channels that came in."""
+
+    def forward(self, x):
+        return x.repeat(1, 4, 1, 1)
+
+
+@pytest.mark.parametrize("square", [2, 4])
+def test_a_pixel_that_goes_in_with_its_square_comes_out_at_its_place(square):
+    net, x = SprintUNet((2, 4), square=square), torch.randn(2, 1, 16, 24)
+    assert net(x).shape == (2, 4, 16, 24) and net.multiple == 2 * square
+    net.net = Copies()
+    assert torch.equal(net(x), x.expand(2, 4, 16, 24))
+
+
+def test_squares_cost_a_quarter():
+    plain, squares = UNet((8, 16, 32), 1), SprintUNet((8, 16, 32), 1)
+    assert multiply_adds(squares) < 0.3 * multiply_adds(plain)
+    assert isinstance(build(TrainConfig(model="sprint", channels=(2, 4))), SprintUNet)

@@ -129,7 +129,7 @@ def test_a_kept_network_goes_on_where_it_was_stopped(keeping, root, tmp_path, mo
 
 def test_looking_in_another_way_is_a_record_of_its_own(keeping, root, tmp_path, monkeypatch):
     store, ways = tmp_path / "store", Ways((-10.0, 10.0), clean=True)
-    keeping = replace(keeping, config=replace(keeping.config, epochs=12))
+    keeping = replace(keeping, config=replace(keeping.config, epochs=12), split="fold0")
     looks = [replace(keeping, setting="two", keep=False, ways=ways, seeds=(0, 1)),
              replace(keeping, setting="one", keep=False, ways=ways, seeds=(1,)),
              replace(keeping, setting="once", keep=False, ways=Ways(), seeds=(1,)),
@@ -138,7 +138,7 @@ def test_looking_in_another_way_is_a_record_of_its_own(keeping, root, tmp_path, 
     assert len({found["key"] for found in records}) == 4
     runs = [experiments.kept(replace(keeping, config=replace(keeping.config, seed=s)), str(root), store)
             for s in (0, 1)]
-    held_out = data.split(str(root), "val")[1]
+    held_out = data.split(str(root), "fold0")[1]
     pred = ensemble.predict(Ensemble([run.model for run in runs], keeping.config, ways), held_out.images)
     assert records[0]["images"] == json.loads(json.dumps(results.image_table(pred, held_out)))
     assert records[0]["ways"] == {"turns": [-10.0, 10.0], "mirror": False, "clean": True, "seeds": [0, 1],
@@ -153,6 +153,19 @@ def test_looking_in_another_way_is_a_record_of_its_own(keeping, root, tmp_path, 
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"ladder": looks})
     table = comparisons.runs("ladder", "final", store)
     assert table["setting"].tolist() == ["two", "one", "once", "dark"] and table["loss"].isna().all()
+
+
+def test_the_networks_of_all_folds_look_at_the_validation_slices(keeping, root, tmp_path, monkeypatch):
+    store, folds = tmp_path / "store", ("train-fold0", "train-fold1")
+    monkeypatch.setattr(experiments, "TRAIN_FOLDS", folds)
+    looking = replace(keeping, keep=False, ways=Ways(mirror=True), seeds=(0, 1))
+    found = results.read(experiments.run_one(looking, str(root), store))
+    models = [experiments.kept(replace(keeping, split=fold, config=replace(keeping.config, seed=seed)),
+                               str(root), store).model for fold in folds for seed in (0, 1)]
+    held_out = data.split(str(root), "val")[1]
+    pred = ensemble.predict(Ensemble(models, keeping.config, looking.ways), held_out.images)
+    assert found["images"] == json.loads(json.dumps(results.image_table(pred, held_out)))
+    assert found["split"] == "val" and len(files_in(tmp_path / "runs" / "networks")) >= 8
 
 
 def test_a_fold_begins_with_phantoms_of_its_own(tiny, root, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from cmrseg.models.alexnet import AlexNet
 from cmrseg.models.final import FinalUNet
 from cmrseg.models.ning import Ning
 from cmrseg.models.segnet import SegNet
+from cmrseg.models.sprint import SprintUNet
 from cmrseg.models.unet import UNet
 
 
@@ -31,7 +32,9 @@ def build(config) -> nn.Module:
         return Ning(config.channels)
     if config.model == "final":
         return FinalUNet(config.channels, config.residual, config.strided, config.deep)
-    raise ValueError(f"unknown model {config.model!r}: expected unet, segnet, alexnet, ning or final")
+    if config.model == "sprint":
+        return SprintUNet(config.channels, config.convolutions)
+    raise ValueError(f"unknown model {config.model!r}: expected unet, segnet, alexnet, ning, final or sprint")
 
 
 def multiply_adds(net: nn.Module, shape: tuple[int, ...] = (1, 1, 96, 96)) -> int:

@@ -50,6 +50,7 @@ class UNet(nn.Module):
         activation: a key of ``ACTIVATIONS``.
         dropout: probability of zeroing a value after each activation.
         skips: ``"before"`` or ``"after"`` pooling, see above.
+        inputs: channels of an image.
     """
 
     stride = 1
@@ -63,6 +64,7 @@ class UNet(nn.Module):
         activation: str = "relu",
         dropout: float = 0.0,
         skips: str = "before",
+        inputs: int = 1,
         classes: int = 4,
     ):
         super().__init__()
@@ -74,7 +76,7 @@ class UNet(nn.Module):
         finer, coarser = channels[-2::-1], channels[:0:-1]  # (128, 64, 32, 16), (256, 128, 64, 32)
         self.encoder = nn.ModuleList(
             block(i, o, first_kernel or kernel if level == 0 else kernel)
-            for level, (i, o) in enumerate(zip((1, *channels), channels))
+            for level, (i, o) in enumerate(zip((inputs, *channels), channels))
         )
         if skips == "before":
             self.multiple = 2 ** (len(channels) - 1)

@@ -1,0 +1,262 @@
+"""How long until a network knows these slices? Ours, MONAI's, nnU-Net's and the report's, in one run.
+
+    python benchmarks/time_to_dice.py [--data DIR] [--threads 2] [--full]
+
+Every training has a process of its own with the same threads, in fp32, learns from the 100 training slices and
+is scored on the 20 validation slices after every epoch. Two clocks run: one begins with the process, the other
+when everything is imported and before the first slice is read.
+
+- `sprint` and `book` are presets of this package. `sprint` ends at a fixed epoch, and its time is that of its
+  end; ten seeds, all of them shown.
+- MONAI: its residual U-Net (16 to 256 channels), its Dice and cross-entropy, Adam, its transforms.
+- nnU-Net: its PlainConvUNet with deep supervision, Dice and cross-entropy, SGD with Nesterov momentum 0.99, and
+  the kinds of augmentation it is known for, made by MONAI's transforms.
+  Both take four slices at a time. Their time is when they *first* pass the target, which flatters them. With
+  --full each runs at three learning rates, constant and one-cycle; otherwise at the best of these.
+- The report's recipe, in our code: five epochs are timed, and scaled to the epoch at which its published code,
+  run again, first passed the target: an estimate. With --full it runs to its end.
+
+It writes time_to_dice.json beside this file (time_to_dice_full.json with --full), which the page "Ten seconds"
+reads, and prints a table. It needs: pip install -r requirements-bench.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+SEEDS = 10
+RATES = {"MONAI": (0.001, 0.003, 0.01), "nnU-Net": (0.003, 0.01, 0.03)}
+EPOCHS = {"constant": 60, "one-cycle": 25}
+BEST = {"MONAI": (0.003, "one-cycle"), "nnU-Net": (0.01, "one-cycle")}  # of time_to_dice_full.json
+BATCH = 4
+
+
+# --- one training, in a process of its own -----------------------------------------------------------
+
+
+class Clock:
+    """Notes the validation Dice after each epoch, and when."""
+
+    def __init__(self):
+        self.begun, self.seconds, self.dice = 0.0, [], []
+
+    def begin(self) -> None:
+        """To be called when everything is imported."""
+        self.begun = time.time()
+
+    def note(self, dice: float) -> None:
+        self.seconds.append(round(time.time() - self.begun, 3))
+        self.dice.append(round(dice, 5))
+
+
+def ours(asked: dict, source: str, clock: Clock) -> None:
+    """A preset of this package, for the asked number of epochs or to its end."""
+    from cmrseg import data, results
+    from cmrseg.training import PRESETS, fit
+
+    clock.begin()
+    config, last = replace(PRESETS[asked["preset"]], seed=asked["seed"]), asked.get("epochs")
+
+    def note(history: dict) -> None:
+        if history["dice"][-1] is not None:
+            clock.note(results.mean_dice(history["dice"][-1]))
+        if len(history["epoch"]) == last:
+            raise StopIteration
+
+    try:
+        fit(config, *data.split(source, "val"), precision="fp32", device="cpu", progress=note)
+    except StopIteration:
+        pass
+
+
+def rival(asked: dict, source: str, clock: Clock) -> None:
+    """MONAI's or nnU-Net's network, as its makers train it."""
+    import torch
+    from monai.losses import DiceCELoss
+    from monai.utils import set_determinism
+
+    from cmrseg import data, metrics
+    from cmrseg.augment import normalise
+
+    made = {"MONAI": monai, "nnU-Net": nnunet}[asked["rival"]](asked["rate"])
+    clock.begin()
+    set_determinism(asked["seed"])
+    net, optimiser, transform = made()
+    train, held_out = data.split(source, "val")
+    images, labels = normalise(train.images), torch.from_numpy(train.masks)[:, None].float()
+    loss, epochs = DiceCELoss(softmax=True, to_onehot_y=True), EPOCHS[asked["schedule"]]
+    cycle = None
+    if asked["schedule"] == "one-cycle":
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimiser, asked["rate"], total_steps=epochs * -(-len(train) // BATCH), cycle_momentum=False)
+    for _ in range(epochs):
+        net.train()
+        for chosen in torch.randperm(len(train)).split(BATCH):
+            pairs = [transform({"image": images[i], "label": labels[i]}) for i in chosen]
+            x, y = (torch.stack([torch.as_tensor(pair[key]) for pair in pairs]) for key in ("image", "label"))
+            found = net(x)
+            levels = found if isinstance(found, list) else [found]
+            parts = [loss(level, y[..., :: 2**n, :: 2**n]) / 2**n for n, level in enumerate(levels)]
+            optimiser.zero_grad()
+            (sum(parts) / sum(0.5**n for n in range(len(levels)))).backward()
+            optimiser.step()
+            if cycle is not None:
+                cycle.step()
+        net.eval()
+        with torch.inference_mode():
+            found = net(normalise(held_out.images))
+        masks = (found[0] if isinstance(found, list) else found).argmax(1).numpy()
+        clock.note(metrics.mean(metrics.dice(masks, held_out.masks)))
+
+
+def monai(rate: float):
+    """A function that makes MONAI's network, optimiser and transforms."""
+    import torch
+    from monai import transforms as t
+    from monai.networks.nets import UNet
+
+    def make():
+        net = UNet(spatial_dims=2, in_channels=1, out_channels=4, channels=(16, 32, 64, 128, 256),
+                   strides=(2, 2, 2, 2), num_res_units=2)
+        return net, torch.optim.Adam(net.parameters(), rate), t.Compose([
+            t.RandAffined(("image", "label"), prob=0.8, rotate_range=0.5, scale_range=0.2, translate_range=8,
+                          mode=("bilinear", "nearest"), padding_mode=("border", "zeros")),
+            t.RandScaleIntensityd(("image",), 0.2, prob=0.5), t.RandShiftIntensityd(("image",), 0.2, prob=0.5),
+            t.RandGaussianNoised(("image",), prob=0.2, std=0.1)])
+
+    return make
+
+
+def nnunet(rate: float):
+    """A function that makes nnU-Net's plain network, optimiser and kinds of augmentation."""
+    import torch
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+    from monai import transforms as t
+
+    both, image = ("image", "label"), ("image",)
+
+    def make():
+        net = PlainConvUNet(
+            1, 5, [32, 64, 128, 256, 512], torch.nn.Conv2d, 3, [1, 2, 2, 2, 2], 2, 4, 2, conv_bias=True,
+            norm_op=torch.nn.InstanceNorm2d, norm_op_kwargs={"eps": 1e-5, "affine": True},
+            nonlin=torch.nn.LeakyReLU, nonlin_kwargs={"inplace": True}, deep_supervision=True)
+        optimiser = torch.optim.SGD(net.parameters(), rate, momentum=0.99, nesterov=True, weight_decay=3e-5)
+        return net, optimiser, t.Compose([
+            t.RandAffined(both, prob=0.2, rotate_range=3.14, mode=("bilinear", "nearest"), padding_mode="zeros"),
+            t.RandZoomd(both, prob=0.2, min_zoom=0.7, max_zoom=1.4, mode=("bilinear", "nearest")),
+            t.RandGaussianNoised(image, prob=0.1, std=0.1),
+            t.RandGaussianSmoothd(image, (0.5, 1.0), (0.5, 1.0), prob=0.2),
+            t.RandScaleIntensityd(image, 0.25, prob=0.15),
+            t.RandAdjustContrastd(image, prob=0.3, gamma=(0.7, 1.5)),
+            t.RandFlipd(both, prob=0.5, spatial_axis=0), t.RandFlipd(both, prob=0.5, spatial_axis=1)])
+
+    return make
+
+
+# --- all of them -------------------------------------------------------------------------------------
+
+
+def plan(full: bool) -> list[dict]:
+    """What is trained, in order; ``name`` is what the table says."""
+    tried = [{"name": f"{name}, {schedule}, {rate:g}", "rival": name, "rate": rate, "schedule": schedule, "seed": 0}
+             for name in RATES
+             for rate, schedule in (product(RATES[name], EPOCHS) if full else [BEST[name]])]
+    return [*({"name": "sprint", "preset": "sprint", "seed": seed} for seed in range(SEEDS)),
+            {"name": "book", "preset": "book", "seed": 0}, *tried,
+            {"name": "the report's recipe", "preset": "report", "seed": 0} | ({} if full else {"epochs": 5})]
+
+
+def train(asked: dict, options: argparse.Namespace) -> dict:
+    """One training in a process of its own, and what its clocks said."""
+    threads = str(options.threads)
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    words = [sys.executable, __file__, "--data", options.data, "--threads", threads, "--one", json.dumps(asked)]
+    born = time.time()
+    done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found = json.loads(done.stdout.splitlines()[-1])
+    return asked | {"imports": round(found.pop("begun") - born, 3)} | found
+
+
+def one(asked: dict, source: str) -> None:
+    """The training that a process of its own was started for."""
+    clock = Clock()
+    (rival if "rival" in asked else ours)(asked, source, clock)
+    print(json.dumps(vars(clock)))
+
+
+def target() -> tuple[float, int]:
+    """Where the report's published code, run again, ended, and the first scored epoch at which it stood there."""
+    from cmrseg import results
+
+    again = {int(epoch): dice for epoch, dice in results.report()["rerun"]["dice_by_epoch"].items()}
+    end = again[max(again)]
+    return end, min(epoch for epoch, dice in again.items() if dice >= end)
+
+
+def reached(run: dict, dice: float, epoch: int) -> float | None:
+    """Seconds after the imports at which a training passed ``dice``: of `sprint` its end, and of the report's
+    recipe, if it was not run to its end, an estimate: ``epoch`` times what one took."""
+    if run["name"] == "sprint":
+        return run["seconds"][-1]
+    if run.get("epochs"):
+        first, last = run["seconds"][0], run["seconds"][-1]
+        return first + (last - first) / (len(run["seconds"]) - 1) * (epoch - 1)
+    return next((s for s, d in zip(run["seconds"], run["dice"]) if d >= dice), None)
+
+
+def table(runs: list[dict], dice: float, epoch: int) -> str:
+    """A line for each training, the ten of `sprint` in one, times `sprint` with and without imports."""
+    sprints = [run for run in runs if run["name"] == "sprint"]
+    mean = sum(run["seconds"][-1] for run in sprints) / len(sprints)
+    whole = mean + sum(run["imports"] for run in sprints) / len(sprints)
+    ends = sorted(run["dice"][-1] for run in sprints)
+    shown = f"{sum(ends) / len(ends):.4f} at the end, from {ends[0]:.3f} to {ends[-1]:.3f}"
+    rows = [("training", "seconds", "with imports", "x sprint", "x with imports", "validation Dice"),
+            (f"sprint, {len(sprints)} seeds", f"{mean:.1f}", f"{whole:.1f}", "1", "1", shown)]
+    for run in runs:
+        if run["name"] == "sprint":
+            continue
+        estimated, seconds = " (estimated)" if run.get("epochs") else "", reached(run, dice, epoch)
+        times = ("not reached", "", "", "") if seconds is None else (
+            f"{seconds:.1f}", f"{seconds + run['imports']:.1f}", f"{seconds / mean:.1f}",
+            f"{(seconds + run['imports']) / whole:.1f}")
+        rows.append((run["name"] + estimated, *times, f"{run['dice'][-1]:.3f} at the end, {max(run['dice']):.3f} at most"))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="acdc96", help="acdc96, phantom or a data root (default: acdc96)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every training (default: all cores)")
+    parser.add_argument("--full", action="store_true", help="all rates and schedules, and the report to its end: hours")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        return one(json.loads(options.one), options.data)
+    from tqdm import tqdm
+
+    from cmrseg import results
+    from cmrseg.data import write_bytes
+
+    runs = [train(asked, options) for asked in tqdm(plan(options.full), unit="training")]
+    dice, epoch = target()
+    about = {"machine": results._processor(), "threads": options.threads, "target": dice,
+             "report_epoch": epoch, "runs": runs}
+    out = Path(__file__).with_name("time_to_dice_full.json" if options.full else "time_to_dice.json")
+    write_bytes(out, (json.dumps(about, indent=1) + "\n").encode())
+    print(table(runs, dice, epoch))
+
+
+if __name__ == "__main__":
+    main()
