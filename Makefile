@@ -10,7 +10,7 @@ export CMRSEG_DATA
 export OMP_WAIT_POLICY ?= PASSIVE
 BIN := .venv/bin
 
-.PHONY: help book test test-all test-colab data results pairs address clean
+.PHONY: help book test test-all test-colab bench data results pairs address clean
 help:
 	@sed -n '1,2s/^# //p' Makefile
 
@@ -35,6 +35,11 @@ test-all: .venv/ready
 
 test-colab: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_colab.py
+
+# On the real slices: CMRSEG_DATA, or acdc96 after make data. Nothing else should run meanwhile.
+bench: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt
+	$(BIN)/python benchmarks/time_to_dice.py --data $(or $(CMRSEG_DATA),acdc96)
 
 data: .venv/ready
 	$(BIN)/python -m cmrseg data --source acdc96

@@ -32,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
-Preset = Enum("Preset", {name: name for name in ("report", "replica", "modern", "book")}, type=str)
+Preset = Enum("Preset", {name: name for name in ("report", "replica", "modern", "book", "sprint")}, type=str)
 Precision = Enum("Precision", {name: name for name in ("auto", "fp32", "bf16")}, type=str)
 Engine = Enum("Engine", {name: name for name in ("local", "ray")}, type=str)
 Source = Enum("Source", {name: name for name in ("acdc96", "phantom")}, type=str)
@@ -85,8 +85,8 @@ def convert(
 def train(
     out: Annotated[Path, typer.Option(help="Folder for the trained network, new or unfinished.")],
     preset: Annotated[Preset, typer.Option(help="The recipe: book (the one to start with), modern "
-                                           "(the same, narrower), report (the 2020 report's, slow), "
-                                           "replica (the report's, narrower).")] = Preset.book,
+                                           "(the same, narrower), report (the 2020 report's, slow), replica "
+                                           "(the report's, narrower), sprint (seconds).")] = Preset.book,
     data: Annotated[Optional[str], typer.Option(help="phantom, acdc96 or a data root. "
                                                 "[default: CMRSEG_DATA, else phantom]")] = None,
     epochs: Annotated[Optional[int], typer.Option(min=1, help="Epochs, if not the preset's.")] = None,

@@ -98,6 +98,12 @@ def opens(found, ahead=0.05):
 for protocol, runs in LONG.items():
     for ahead in (0.03, 0.05, 0.1):
         print(f"{protocol}, ahead by {ahead}: epochs {[opens(found, ahead) for found in runs['record']]}")
+there = []
+for found in LONG["replica"]["record"]:
+    epochs, _, held = both(found)
+    there.append((held[epochs == opens(found)][0], held[-1]))
+print("replica, mean held-out Dice where the gap of 0.05 opens {:.3f}, after the last epoch {:.3f}".format(
+    *np.mean(there, 0)))
 
 # %% [markdown]
 # ## What the best epoch hides
@@ -151,10 +157,21 @@ for epoch in np.unique(np.linspace(1, recipe.epochs, 5).astype(int)):
 # %% [markdown]
 # ## What to conclude
 #
-# ```{note}
-# Trainings of this page are still being computed. A verdict that waits for them says so; the conclusion is
-# written when they are there.
-# ```
+# The report's picture comes out again, on every fold: the training slices climb to near perfection, the held-out ones
+# stay behind, and the gap between them is confirmed.
+#
+# What to read from it is another matter. A gap is no harm by itself: while it opens, the held-out slices still get
+# better, and whoever stops where the curves part gives away what is still to come. Nor do they get worse afterwards. From
+# epoch 140 to 700 they gain next to nothing and lose next to nothing, on each fold. That is what the report says; that the
+# verdict is *inconclusive* comes from asking so many claims at once of five trainings. On its own this one would
+# have been confirmed.
+#
+# So on these slices stopping early saves time, not Dice, and it is the held-out curve alone that says when. The epoch
+# has to be chosen on other patients than those whose Dice is reported: picked on the same, the best epoch gives
+# a present of about a hundredth.
+#
+# With the healthy recipe the gap stays below a tenth through all 240 epochs, for no slice is shown twice alike; and
+# four times the epochs bring about a hundredth more. There the question is not when to stop, but how long one is ready to wait.
 #
 # ## Try
 #

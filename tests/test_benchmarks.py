@@ -1,0 +1,59 @@
+"""The clock against the libraries: what its table says of the trainings it was given.
+
+Each group fails after any of these one-line changes of ``benchmarks/time_to_dice.py``:
+
+- reached: ``if d >= dice`` -> ``if d > 0``; ``(epoch - 1)`` -> ``epoch``; for `sprint` its end -> its first passing
+- table: ``+ run["imports"]`` dropped; ``sum(ends) / len(ends)`` -> ``max(ends)``
+- plan: ``range(SEEDS)`` -> ``range(1)``; a rate of BEST that is not among RATES
+"""
+
+import runpy
+
+import pytest
+from conftest import REPOSITORY
+
+from cmrseg.training import PRESETS
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return runpy.run_path(str(REPOSITORY / "benchmarks" / "time_to_dice.py"))
+
+
+def run(name, seconds, dice, **more):
+    return {"name": name, "seconds": seconds, "dice": dice, "imports": 2.0} | more
+
+
+RUNS = [run("sprint", [1.0, 4.0], [0.9, 0.84]), run("sprint", [1.0, 6.0], [0.5, 0.85]),
+        run("MONAI", [10.0, 20.0, 30.0], [0.5, 0.84, 0.7]), run("slow", [10.0], [0.2]),
+        run("the report's recipe", [11.0, 21.0, 31.0, 41.0, 51.0], [0.0] * 5, epochs=5)]
+
+
+def test_the_target_is_where_the_published_code_ended(bench):
+    assert bench["target"]() == (0.836, 110)
+
+
+def test_a_time_is_that_of_the_first_passing_and_of_sprint_that_of_its_end(bench):
+    times = [bench["reached"](found, 0.836, 110) for found in RUNS]
+    assert times == [4.0, 6.0, 20.0, None, 11.0 + 109 * 10.0]
+
+
+def test_the_table_says_all_of_it(bench):
+    lines = [line.split("  ") for line in bench["table"](RUNS, 0.836, 110).splitlines()]
+    rows = {cells[0]: [cell.strip() for cell in cells[1:] if cell.strip()] for cells in lines}
+    assert rows["sprint, 2 seeds"] == ["5.0", "7.0", "1", "1", "0.8450 at the end, from 0.840 to 0.850"]
+    assert rows["MONAI"] == ["20.0", "22.0", "4.0", "3.1", "0.700 at the end, 0.840 at most"]
+    assert rows["slow"][0] == "not reached"
+    assert rows["the report's recipe (estimated)"][0] == "1101.0"
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_is_trained(bench, full):
+    plan = bench["plan"](full)
+    assert sorted(asked["seed"] for asked in plan if asked["name"] == "sprint") == list(range(10))
+    assert {asked["preset"] for asked in plan if "preset" in asked} == {"sprint", "book", "report"} <= {*PRESETS}
+    rivals = [asked for asked in plan if "rival" in asked]
+    assert {asked["rival"] for asked in rivals} == {"MONAI", "nnU-Net"}
+    assert len(rivals) == (18 if full else 2) == len({asked["name"] for asked in rivals})
+    everything = [asked["name"] for asked in bench["plan"](True)]
+    assert all(asked["name"] in everything for asked in rivals)
