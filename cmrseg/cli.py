@@ -381,6 +381,11 @@ def sweep(
     store, source = store or results.STORE, data or slices.source()
     plan = [p for n in _named(name) for p in experiments.EXPERIMENTS[n]
             if protocol is None or p.protocol == protocol.value]
+    if not plan:
+        has = ", ".join(dict.fromkeys(p.protocol for n in _named(name) for p in experiments.EXPERIMENTS[n]))
+        raise BadInput(f"--protocol {protocol.value}", f"{name} has no run of this recipe", f"It has: {has}")
+    if limit_minutes is not None and not limit_minutes >= 0:
+        raise BadInput(f"--limit-minutes {limit_minutes:g}", "is no time", "Give a number of minutes, 0 or more")
     if engine is Engine.ray and not find_spec("ray"):
         raise BadInput("--engine ray", "Ray is not installed", "pip install 'cmrseg[cluster]'")
     bar, started, known = tqdm(desc=name, unit="run", disable=None), time.monotonic(), -1

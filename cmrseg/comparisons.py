@@ -200,15 +200,17 @@ def against(
     """Every setting of an experiment beside its baseline.
 
     Returns:
-        A row for each setting: runs, folds, dice (mean over patients), collapsed (fraction of the runs),
-        and for settings on the baseline's folds the paired difference with its 95 % interval
-        (difference, low, high).
+        A row for each setting: runs, folds, dice (mean over patients) with its 95 % interval (dice_low,
+        dice_high), collapsed (fraction of the runs), and for settings on the baseline's folds the paired
+        difference with its own (difference, low, high).
     """
     table = runs(name, protocol, store)
     reference, rows = table[table["setting"] == baseline], []
     for setting, group in table.groupby("setting", sort=False):
+        dice_low, dice_high = compare(group, 0.0, protocol, what, store).difference.interval()
         row = {"setting": setting, "runs": len(group), "folds": group["split"].nunique(),
-               "dice": by_patient(group, what).mean(), "collapsed": group["collapsed"].mean()}
+               "dice": by_patient(group, what).mean(), "dice_low": dice_low, "dice_high": dice_high,
+               "collapsed": group["collapsed"].mean()}
         if setting != baseline and set(group["split"]) == set(reference["split"]):
             difference = compare(group, reference, protocol, what, store).difference
             row |= dict(zip(("difference", "low", "high"), (difference.mean, *difference.interval())))

@@ -250,7 +250,8 @@ OTHER_IDEAS = {
 
 # What the report did and the sweep does not repeat, with the reason.
 NOT_REPEATED = {
-    "epochs": "The report trained 200 to 500 epochs, the replica 100: \"Early stopping\" asks for more.",
+    "epochs": "The report trained 100 to 500 epochs (Ning et al. 1000), the replica 100 (Ning et al. also 500): "
+              "\"Early stopping\" asks for more.",
     "widths": "Every width is a quarter of the report's, so that hundreds of trainings fit on two cores.",
     "learning_rate_narrow": "Seven runs of a rate on one split; here one run on each of five folds.",
     "learning_rate_wide": "Rates that no claim names run once, on one fold: they are drawn as points.",
@@ -468,7 +469,8 @@ def run_one(
 ) -> Path | None:
     """Train one planned run and file its record, unless it is there or being made elsewhere.
 
-    A run that fails leaves a note with the reason in the place of its record.
+    A run that fails leaves a note with the reason in the place of its record, and is not tried again as long
+    as the note lies there.
 
     Returns:
         The path of the record or note, or None where another process holds the run.
@@ -479,8 +481,8 @@ def run_one(
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            if path.is_file():
-                return path
+            if path.is_file() or note.is_file():
+                return path if path.is_file() else note
             try:
                 found = _measure(planned, source, store, precision)
             except data.BadInput:  # nothing that trying again would show
@@ -491,7 +493,6 @@ def run_one(
                 write_text(note, json.dumps(reason) + "\n")
                 return note
             results.write(found, store)
-            note.unlink(missing_ok=True)
     except Timeout:
         return None
     return path
@@ -580,6 +581,8 @@ def run_missing(
     todo = missing(plan, fingerprint, store, retry)
     if not todo:
         return 0
+    for planned in todo:  # with ``retry``: what failed before is missing from now on
+        failure(planned, fingerprint, store).unlink(missing_ok=True)
 
     def show() -> None:
         if progress is not None:

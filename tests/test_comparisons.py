@@ -161,6 +161,9 @@ def test_where_some_runs_collapsed_folds_are_compared(trial):
     assert low < 0 < high  # one collapse of five proves nothing
     table = comparisons.against("trial", "b", store=store)
     assert table.loc["a", "collapsed"] == 0.2 and np.isnan(table.loc["b", "difference"])
+    alone = comparisons.compare(b, 0.0, store=store).difference
+    assert tuple(table.loc["b", ["dice_low", "dice_high"]]) == alone.interval()
+    assert table.loc["b", "dice"] == pytest.approx(alone.mean)
 
 
 def test_the_ruler_does_not_lie_when_it_counts_the_luck_of_runs(trial):

@@ -71,6 +71,23 @@ def test_a_sweep_fills_gaps_keeps_failures_and_then_has_nothing_to_do(plan, comm
     assert note.stat().st_mtime_ns > times[note]
 
 
+def test_what_failed_in_a_sweep_is_not_tried_again_in_it(plan, root, tmp_path, monkeypatch):
+    tried = []
+    monkeypatch.setattr(experiments, "fit", lambda config, *_, **__: (
+        tried.append(config.seed), (_ for _ in ()).throw(ValueError("no")))[1])
+    for _ in range(2):  # as two workers with one list would
+        assert experiments.run_one(plan[0], str(root), tmp_path).name.endswith(".failed.json")
+    assert tried == [0]
+
+
+def test_a_recipe_without_runs_and_a_time_that_is_none_are_one_line(plan, mistake, root, tmp_path):
+    line = mistake("sweep", "tiny", "--protocol", "report", "--data", root, "--store", tmp_path)
+    assert "has no run" in line and "modern" in line
+    for minutes in ("nan", "-3"):
+        mistake("sweep", "tiny", "--data", root, "--store", tmp_path, "--limit-minutes", minutes,
+                naming="--limit-minutes")
+
+
 def test_at_the_time_limit_a_sweep_says_what_remains(plan, command, root, tmp_path):
     answer = sweep(command, root, tmp_path / "store", "--limit-minutes", 0)
     assert answer.status == 0 and "3 runs are still missing" in answer.out

@@ -219,7 +219,7 @@ ours = table[table.index.str.startswith(("U-Net", "AlexNet"))]
 ours.style.format(precision=3, na_rep="")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
+# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
 # and the paired difference from the U-Net with its 95 % interval, where both ran on the same folds.*
 
 # %% tags=["hide-input"]
@@ -321,7 +321,7 @@ for name, changes in (("SGD, 0.01", {"optimiser": "sgd", "lr": 0.01}), ("Adam, 0
 # "Over-fitted" is right: it knows the slices it was trained on well and others badly, and with SGD its mask
 # is not far above one that never looks. Three times the epochs widen that gap, more dropout narrows it a
 # little. Whether either changes the held-out Dice by more than the margin is *inconclusive*; nothing we
-# tried brings it near the U-Net, nor do more parameters or AlexNet's full width.
+# tried brings it near the U-Net, nor do more parameters or the full width of AlexNet's convolutions.
 #
 # The grid itself would allow far better masks than the network finds. The healthy recipe all but closes the gap
 # between slices seen and unseen and raises the held-out Dice; but then it draws the slices it has seen worse than

@@ -189,9 +189,9 @@ for name, changes in LIVE.items():
 # %% [markdown]
 # ## What to conclude
 #
-# The report's order stands: the U-Net is ahead of SegNet, and far ahead of the other two, whose first layers throw
-# away place. The healthy recipe lifts all four and most of all Ning et al., and leaves the order as it is; between
-# AlexNet-style and Ning et al. it leaves nothing to tell.
+# The upper part of the report's order stands: the U-Net is ahead of SegNet, and far ahead of the other two, whose first
+# layers throw away place. Of these two the report had Ning et al. in front, and we have AlexNet-style; with the healthy
+# recipe, which lifts all four and most of all Ning et al., there is nothing to tell between them.
 #
 # It is not a matter of size. With as many parameters as the U-Net, or at its full width, AlexNet-style draws no
 # better; SegNet as narrow as the U-Net is as good as SegNet. Only Ning et al. gains from width, at nine times the

@@ -74,7 +74,7 @@ table = comparisons.against("activation", "relu")
 table.style.format(precision=3, na_rep="")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
+# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
 # and the paired difference from ReLU with its 95 % interval, where both ran on the same folds.*
 
 # %% tags=["hide-input"]

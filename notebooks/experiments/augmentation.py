@@ -80,7 +80,7 @@ plots.class_legend(figure);
 comparisons.against("augmentation", "none").style.format(precision=3, na_rep="")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
+# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
 # and the paired difference from none with its 95 % interval, where both ran on the same folds.
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 

@@ -94,7 +94,7 @@ for batch in BATCHES:
 comparisons.against("batch-size", "2").style.format(precision=3, na_rep="")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
+# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
 # and the paired difference from batches of 2 with its 95 % interval, where both ran on the same folds.
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 

@@ -80,8 +80,8 @@ for name in NAMES:
 comparisons.against("channels", "4-8-16-32").reindex(NAMES).style.format(precision=3, na_rep="")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from the narrowest with its 95 % interval, where both ran on the same folds.
+# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
+# and the paired difference from 4-8-16-32 with its 95 % interval, where both ran on the same folds.
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
 # %% tags=["hide-input"]
@@ -100,7 +100,7 @@ ax.set(xscale="log", xlabel="million multiply-adds for a slice", ylabel="Dice, l
 
 # %% [markdown]
 # *Every training as a dot, over what one slice costs; the line joins their means, of five folds or, for
-# 8-16-32-64 and 64-128-256-512, of two. It still rises at the end, where the report's crosses are flat; and the
+# 8-16-32-64 and 32-64-128-256, of two. It still rises at the end, where the report's crosses are flat; and the
 # narrowest network, which the report's cross puts at zero, learns.*
 #
 # ## Asleep, or unable?
@@ -160,15 +160,15 @@ for channels in ((2, 4, 8, 16), (8, 16, 32, 64)):
 #
 # Nor is the rest flat. From the second width to the fourth Dice rises by more than the margin, and on two
 # folds the widest lies higher still. A caution: we compare in proportion, and our widest is the report's
-# third. What we can say is that on the stretch that both have, from 16-32-64-128 to 32-64-128-256, the
-# report saw no difference between two single trainings, and ours differ.
+# third. On the stretch that both have, from 16-32-64-128 to 32-64-128-256, the report saw no difference between two
+# single trainings; on the two folds that both of ours ran on, the wider one is higher, which is no proof either.
 #
 # With the healthy recipe the gain from width is smaller but there, except at the narrow end, where things
 # turn round: the smallest network does far worse than with the report's recipe. It learns the left ventricle and
 # nothing else. Why, we did not test. A recipe is healthy for a network of some size.
 #
-# The choice of a wide network was right, and so was its reason: it learns fastest and ends a little better. Only
-# "little difference" was not. And one caution more: narrow networks wake later, so after 100 epochs some of our
+# The choice of a wide network was right, for it ends better. That it learns fastest holds here for the very widest only, which
+# is narrower than the one the report took. "Little difference" does not hold. And one caution more: narrow networks wake later, so after 100 epochs some of our
 # *lower* may be a *later*.
 #
 # ## Try

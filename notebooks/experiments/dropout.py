@@ -84,7 +84,7 @@ table = comparisons.against("dropout", "0")
 table.sort_index().style.format(precision=3, na_rep="")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
+# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
 # and the paired difference from none with its 95 % interval, where both ran on the same folds.
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
@@ -162,8 +162,8 @@ for rate in (0.0, 0.4):
 #
 # Dropout is a remedy against learning by heart. The gap between training and held-out slices does shrink
 # here, but look how: the training slices get worse, and the held-out ones never get better. A network that wakes
-# late and learns slowly does not need to be held back. With the healthy recipe, where nothing sleeps, a tenth does
-# little and a half still ruins.
+# late and learns slowly does not need to be held back. With the healthy recipe, where nothing sleeps, a half still
+# ruins, and of a tenth it is inconclusive whether it harms; it does not help by more than a hair.
 #
 # ## Try
 #

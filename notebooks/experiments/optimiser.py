@@ -91,8 +91,8 @@ for name, dice in said["dice"].items():
     print(f"{name:5}: Dice {dice:.3f}, training loss {said['training_loss'][name]:.4f}")
 
 # %% [markdown]
-# All at 0.001, one run each. Its text prefers Adam for a lower loss in one sentence and gives AdamW the
-# lower one in the next; its figure sides with Adam {cite}`report2020`.
+# All at 0.001, one run each. Its text calls AdamW's loss the better one and takes Adam for it, in one sentence; its
+# figure sides with Adam {cite}`report2020`.
 #
 # ## A fair trial
 #
@@ -128,7 +128,7 @@ ax.set_xlabel("learning rate");
 comparisons.against("optimiser", "Adam").style.format(precision=3, na_rep="")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients, share of trainings that collapsed (Dice below 0.1),
+# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
 # and the paired difference from Adam with its 95 % interval, where both ran on the same folds.*
 
 # %% tags=["hide-input"]
