@@ -258,12 +258,13 @@ def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
     the errors of patients, runs and folds that the comparisons share).
 
     Returns:
-        A row for each claim: its id, text, source, said; where it could be tested also estimate, low,
+        A row for each claim: its id, text, source, said, note; where it could be tested also estimate, low,
         high (simultaneous), low_alone, high_alone (its own interval), against (what equality would be: 0,
         or the claim's level); and verdict, ``"not run yet"`` where records are missing.
     """
     rows = [dict(id=c["id"], text=c["text"], source=c["source"], said=c["said"],
-                 experiment=c.get("experiment"), endpoint=c.get("endpoint")) for c in claims(store)]
+                 experiment=c.get("experiment"), endpoint=c.get("endpoint"), note=c.get("note", ""))
+            for c in claims(store)]
     asked = {c["id"]: _answer(c, store) for c in claims(store)}
     contrasts = {name: a for name, a in asked.items() if isinstance(a, (Comparison, Share))}
     wide = family_level(list(contrasts.values()), level) if contrasts else level

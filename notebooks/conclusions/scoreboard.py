@@ -67,7 +67,8 @@ for verdict, count in found["verdict"].value_counts().items():
 # ## Claim by claim
 #
 # Intervals are the wide ones: with probability 95 %, all of them hold together. Dice unless another
-# quantity is named on the claim's page.
+# quantity is named on the claim's page. Small print says where a predicate asks something else than the words of
+# the claim; it was added when the answers were known, and no predicate was changed for it.
 
 # %% tags=["hide-input"]
 LINKS = {"architectures": "architectures/architectures", "classes": "architectures/as_published",
@@ -82,7 +83,8 @@ def network_page(claim):
 
 
 table = pd.DataFrame({
-    "claim": found["text"], "the report": found["said"],
+    "claim": found["text"] + ("<br><small>" + found["note"] + "</small>").where(found["note"] != "", ""),
+    "the report": found["said"],
     "we found": [comparisons.in_words(row) for row in found.to_dict("records")], "verdict": found["verdict"],
     "page": [f'<a href="../{LINKS[page]}.html">{page}</a>'
              for page in found["page"].where(found["experiment"] != "architectures",
@@ -136,6 +138,20 @@ kinds = {claim["id"]: "no difference" if claim["claim"] == "equal" else "a diffe
          for claim in comparisons.claims() if claim["claim"] in ("equal", "greater", "less")}
 asked = found[found["id"].isin(kinds)]
 pd.crosstab(asked["id"].map(kinds).rename("claimed"), asked["verdict"])
+
+# %% [markdown]
+# Not a fair race: an equality can be confirmed only by an interval that fits inside the margin, wherever it lies. How
+# many are narrow enough for that?
+
+# %%
+equal = asked[asked["id"].map(kinds).eq("no difference") & asked["endpoint"].eq("dice")].dropna(subset="low")
+half = (equal["high"] - equal["low"]) / 2
+print(f"{len(half)} claims of no difference in Dice: half-widths from {half.min():.3f} to {half.max():.3f}; "
+      f"{(half < statistics.MARGIN).sum()} below the margin of {statistics.MARGIN}")
+
+# %% [markdown]
+# Where an interval is wider than the margin, a question mark speaks of the size of this trial (one training of a setting
+# on each fold, and many claims at once), not of the claim. [Verdicts](../statistics/verdicts) shows how many seeds it would take.
 
 # %% [markdown]
 # ## What to conclude
