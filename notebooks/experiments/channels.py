@@ -167,8 +167,8 @@ for channels in ((2, 4, 8, 16), (8, 16, 32, 64)):
 # turn round: the smallest network does far worse than with the report's recipe. It learns the left ventricle and
 # nothing else. Why, we did not test. A recipe is healthy for a network of some size.
 #
-# The choice of a wide network was right, for it ends better. That it learns fastest holds here for the very widest only, which
-# is narrower than the one the report took. "Little difference" does not hold. And one caution more: narrow networks wake later, so after 100 epochs some of our
+# The choice of a wide network was right, for it ends better; that it learns fastest we see of the widest only. "Little
+# difference" does not hold. And one caution more: narrow networks wake later, so after 100 epochs some of our
 # *lower* may be a *later*.
 #
 # ## Try
