@@ -367,7 +367,8 @@ def sweep(
     protocol: Annotated[Optional[Preset], typer.Option(help="Only the runs of this recipe.")] = None,
     data: Annotated[Optional[str], typer.Option(help="phantom, acdc96 or a data root. "
                                                 "[default: CMRSEG_DATA, else phantom]")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, one thread each.")] = 1,
+    workers: Annotated[Optional[int], typer.Option(min=1, help="Processes, one thread each. [default: one for "
+                                                   "each core]")] = None,
     engine: Annotated[Engine, typer.Option(help="Processes here, or tasks of a Ray cluster (RAY_ADDRESS).")
                       ] = Engine.local,
     limit_minutes: Annotated[Optional[float], typer.Option(help="Begin no run after so long.")] = None,
@@ -400,7 +401,8 @@ def sweep(
         known = done
 
     with _hint(lambda: "stopped; finished runs are kept: the same command goes on"), bar:
-        left = experiments.run_missing(plan, source, store, workers, limit_minutes, retry, show, engine.value)
+        left = experiments.run_missing(plan, source, store, workers or os.cpu_count() or 1, limit_minutes, retry,
+                                       show, engine.value)
     print(f"{name}: nothing is missing" if not left else f"{name}: {left} runs are still missing; "
           "the same command goes on")
 

@@ -118,7 +118,11 @@ for name, count in rejects.items():
 # The first part shrinks with patients, the others with trainings. With one seed in each fold we cannot see
 # the second part in the comparison itself, so it is measured elsewhere, on settings that were trained with
 # several seeds, and *pooled* over the settings of one network: each network has a luck of its own, and a
-# rival that scatters widely must not widen the intervals of the others.
+# rival that scatters widely must not widen the intervals of the others. (That we pool by network and not over all was decided
+# when the first rivals had been trained and had scattered widely.) What is assumed is that all settings of one network have
+# the same luck. It is not always true: the narrowest U-Net of [Channels](../experiments/channels), which
+# has seeds of its own to ask, scatters more, and networks that are still climbing at their last epoch may. Read their
+# intervals as too narrow.
 #
 # An interval is the mean give or take some two standard errors; how many exactly depends on how well the variances are
 # known. That is counted in *degrees of freedom*: values round a mean of their own have one fewer than they are many, and the
