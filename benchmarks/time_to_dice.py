@@ -3,7 +3,8 @@
     python benchmarks/time_to_dice.py [--data DIR] [--threads 2] [--full]
 
 Every training has a process of its own with the same threads, in fp32, learns from the 100 training slices and
-is scored on the 20 validation slices after every epoch. Two clocks run: one begins with the process, the other
+is scored on the 20 validation slices after every epoch (`book` and the report's recipe, which are longer, at
+most 50 times). Two clocks run: one begins with the process, the other
 when everything is imported and before the first slice is read.
 
 - `sprint` and `book` are presets of this package. `sprint` ends at a fixed epoch, and its time is that of its
@@ -44,26 +45,22 @@ TIMED = 5  # epochs of the report's recipe
 
 
 class Clock:
-    """Notes the validation Dice after each epoch, and when."""
+    """Notes the validation Dice after each epoch, and when; made when everything is imported."""
 
     def __init__(self):
-        self.begun, self.seconds, self.dice = 0.0, [], []
-
-    def begin(self) -> None:
-        """To be called when everything is imported."""
-        self.begun = time.time()
+        self.begun, self.seconds, self.dice = time.time(), [], []
 
     def note(self, dice: float) -> None:
         self.seconds.append(round(time.time() - self.begun, 3))
         self.dice.append(round(dice, 5))
 
 
-def ours(asked: dict, source: str, clock: Clock) -> None:
+def ours(asked: dict, source: str) -> Clock:
     """A preset of this package, for the asked number of epochs or to its end."""
     from cmrseg import data, results
     from cmrseg.training import PRESETS, fit
 
-    clock.begin()
+    clock = Clock()
     config, last = replace(PRESETS[asked["preset"]], seed=asked["seed"]), asked.get("epochs")
 
     def note(history: dict) -> None:
@@ -76,9 +73,10 @@ def ours(asked: dict, source: str, clock: Clock) -> None:
         fit(config, *data.split(source, "val"), precision="fp32", device="cpu", progress=note)
     except StopIteration:
         pass
+    return clock
 
 
-def rival(asked: dict, source: str, clock: Clock) -> None:
+def rival(asked: dict, source: str) -> Clock:
     """MONAI's or nnU-Net's network, as its makers train it."""
     import torch
     from monai.losses import DiceCELoss
@@ -88,9 +86,15 @@ def rival(asked: dict, source: str, clock: Clock) -> None:
     from cmrseg.augment import normalise
 
     made = {"MONAI": monai, "nnU-Net": nnunet}[asked["rival"]](asked["rate"])
-    clock.begin()
+    clock = Clock()
     set_determinism(asked["seed"])
     net, optimiser, transform = made()
+
+    def levels(x) -> list:
+        """Logits, fine to coarse: one level, or more with deep supervision."""
+        found = net(x)
+        return found if isinstance(found, list) else [found]
+
     train, held_out = data.split(source, "val")
     images, labels = normalise(train.images), torch.from_numpy(train.masks)[:, None].float()
     loss, epochs = DiceCELoss(softmax=True, to_onehot_y=True), asked["epochs"]
@@ -103,19 +107,17 @@ def rival(asked: dict, source: str, clock: Clock) -> None:
         for chosen in torch.randperm(len(train)).split(BATCH):
             pairs = [transform({"image": images[i], "label": labels[i]}) for i in chosen]
             x, y = (torch.stack([torch.as_tensor(pair[key]) for pair in pairs]) for key in ("image", "label"))
-            found = net(x)
-            levels = found if isinstance(found, list) else [found]
-            parts = [loss(level, y[..., :: 2**n, :: 2**n]) / 2**n for n, level in enumerate(levels)]
+            parts = [loss(level, y[..., :: 2**n, :: 2**n]) / 2**n for n, level in enumerate(levels(x))]
             optimiser.zero_grad()
-            (sum(parts) / sum(0.5**n for n in range(len(levels)))).backward()
+            (sum(parts) / sum(0.5**n for n in range(len(parts)))).backward()
             optimiser.step()
             if cycle is not None:
                 cycle.step()
         net.eval()
         with torch.inference_mode():
-            found = net(normalise(held_out.images))
-        masks = (found[0] if isinstance(found, list) else found).argmax(1).numpy()
+            masks = levels(normalise(held_out.images))[0].argmax(1).numpy()
         clock.note(metrics.mean(metrics.dice(masks, held_out.masks)))
+    return clock
 
 
 def monai(rate: float):
@@ -192,9 +194,7 @@ def train(asked: dict, options: argparse.Namespace) -> dict:
 
 def one(asked: dict, source: str) -> None:
     """The training that a process of its own was started for."""
-    clock = Clock()
-    (rival if "rival" in asked else ours)(asked, source, clock)
-    print(json.dumps(vars(clock)))
+    print(json.dumps(vars((rival if "rival" in asked else ours)(asked, source))))
 
 
 def target() -> tuple[float, int]:

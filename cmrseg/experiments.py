@@ -581,7 +581,7 @@ def run_missing(
     todo = missing(plan, fingerprint, store, retry)
     if not todo:
         return 0
-    for planned in todo:  # with ``retry``: what failed before is missing from now on
+    for planned in todo if retry else ():  # what failed before is missing from now on
         failure(planned, fingerprint, store).unlink(missing_ok=True)
 
     def show() -> None:

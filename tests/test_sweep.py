@@ -73,8 +73,12 @@ def test_a_sweep_fills_gaps_keeps_failures_and_then_has_nothing_to_do(plan, comm
 
 def test_what_failed_in_a_sweep_is_not_tried_again_in_it(plan, root, tmp_path, monkeypatch):
     tried = []
-    monkeypatch.setattr(experiments, "fit", lambda config, *_, **__: (
-        tried.append(config.seed), (_ for _ in ()).throw(ValueError("no")))[1])
+
+    def fails(config, *_, **__):
+        tried.append(config.seed)
+        raise ValueError("no")
+
+    monkeypatch.setattr(experiments, "fit", fails)
     for _ in range(2):  # as two workers with one list would
         assert experiments.run_one(plan[0], str(root), tmp_path).name.endswith(".failed.json")
     assert tried == [0]

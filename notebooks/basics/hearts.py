@@ -143,14 +143,14 @@ def blood(stack):
     return [image[inside].mean() for image, inside in zip(stack[::2], cavity)]
 
 
+greys = {"as stored": blood(train.images), "after normalising": blood(images[:, 0].numpy())}
 figure, axes = plt.subplots(1, 2, figsize=(8.5, 2.4), sharey=True)
-axes[0].hist(blood(train.images), bins=20, range=(0, 255), color=plots.CLASS_COLOURS["LV"])
-axes[1].hist(blood(images[:, 0].numpy()), bins=20, range=(-1, 4), color=plots.CLASS_COLOURS["LV"])
+for ax, grey, limits in zip(axes, greys.values(), ((0, 255), (-1, 4))):
+    ax.hist(grey, bins=20, range=limits, color=plots.CLASS_COLOURS["LV"])
 axes[0].set(title="blood in the LV, grey level as stored", ylabel="patients")
 axes[1].set_title("the same, after normalising")
-for name, stack in (("as stored", train.images), ("after normalising", images[:, 0].numpy())):
-    grey = np.array(blood(stack))
-    print(f"{name}: standard deviation {grey.std():.2f}, {grey.std() / grey.mean():.2f} of the mean")
+for name, grey in greys.items():
+    print(f"{name}: standard deviation {np.std(grey):.2f}, {np.std(grey) / np.mean(grey):.2f} of the mean")
 
 # %% [markdown]
 # *The same blood in every heart, yet its grey level varies from patient to patient, for reasons of coil,

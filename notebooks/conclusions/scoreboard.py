@@ -174,7 +174,6 @@ print(f"{len(half)} claims of no difference in Dice: half-widths from {half.min(
 # ```
 
 # %%
-equal = found[found["id"].map(kinds).eq("no difference") & (found["endpoint"] == "dice")].dropna(subset="low")
 for margin in (0.01, 0.02, 0.05):
     verdicts = [statistics.verdict((row.low, row.high), "equal", margin) for row in equal.itertuples()]
     print(f"margin {margin}: " + ", ".join(f"{verdicts.count(v)} {v}" for v in np.unique(verdicts)))
