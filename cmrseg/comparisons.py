@@ -255,19 +255,23 @@ def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
 
     The claims are one family: intervals are widened together so that with probability ``level`` all of
     them hold at once (the single-step max-T procedure of Hothorn, Bretz and Westfall 2008, by drawing
-    the errors of patients, runs and folds that the comparisons share).
+    the errors of patients, runs and folds that the comparisons share). Late claims, written down when the
+    records were there, are a family of their own.
 
     Returns:
-        A row for each claim: its id, text, source, said, note; where it could be tested also estimate, low,
+        A row for each claim: its id, text, source, said, note, late; where it could be tested also estimate, low,
         high (simultaneous), low_alone, high_alone (its own interval), against (what equality would be: 0,
         or the claim's level); and verdict, ``"not run yet"`` where records are missing.
     """
     rows = [dict(id=c["id"], text=c["text"], source=c["source"], said=c["said"],
-                 experiment=c.get("experiment"), endpoint=c.get("endpoint"), note=c.get("note", ""))
-            for c in claims(store)]
+                 experiment=c.get("experiment"), endpoint=c.get("endpoint"), note=c.get("note", ""),
+                 late=c.get("late", False)) for c in claims(store)]
     asked = {c["id"]: _answer(c, store) for c in claims(store)}
-    contrasts = {name: a for name, a in asked.items() if isinstance(a, (Comparison, Share))}
-    wide = family_level(list(contrasts.values()), level) if contrasts else level
+    wides = {}
+    for late in (False, True):
+        family = [asked[row["id"]] for row in rows if row["late"] == late]
+        family = [answer for answer in family if not isinstance(answer, str)]
+        wides[late] = family_level(family, level) if family else level
     for row, claim in zip(rows, claims(store)):
         answer = asked[claim["id"]]
         if isinstance(answer, str):
@@ -276,7 +280,7 @@ def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
         found = answer.difference if isinstance(answer, Comparison) else answer
         margin = claim.get("margin", statistics.MARGIN)
         row["estimate"], row["against"] = found.mean, claim.get("level", 0.0)
-        row["low"], row["high"] = found.interval(wide)
+        row["low"], row["high"] = found.interval(wides[row["late"]])
         row["low_alone"], row["high_alone"] = found.interval(level)
         row["verdict"] = statistics.verdict((row["low"], row["high"]), claim["claim"], margin)
         row["alone"] = statistics.verdict((row["low_alone"], row["high_alone"]), claim["claim"], margin)
@@ -287,13 +291,14 @@ def verdicts(name: str, *ids: str, store: Path = results.STORE) -> pd.DataFrame:
     """The claims about one experiment (with ``ids``: only those), in words: claim -> what was said, what we
     found, verdict.
 
-    Intervals are the wide ones that hold together for all claims.
+    Intervals are the wide ones that hold together for all claims, or for all late ones; a late claim says so.
     """
     found = judge(store)
     found = found[(found["experiment"] == name) & (found["id"].isin(ids) if ids else True)]
     shown = [in_words(row) for row in found.to_dict("records")]
+    words = found["verdict"].where(~found["late"], found["verdict"] + " (asked late)")
     return pd.DataFrame({"the report said": found["said"].tolist(), "we found": shown,
-                         "verdict": found["verdict"].tolist()}, index=found["text"].tolist())
+                         "verdict": words.tolist()}, index=found["text"].tolist())
 
 
 def in_words(row) -> str:
@@ -388,6 +393,7 @@ def of_run(found: dict, endpoint: str) -> float:
     return float({
         "seconds": lambda: np.log(found["cpu_seconds"]),
         "loss": lambda: found["history"]["loss"][-1],
+        "falls": lambda: float(-curve["mean"].fillna(0).diff().clip(upper=0).sum()),
         "train-gap": lambda: results.mean_dice(found["dice_train"]) - found["dice_last"],
         "static": lambda: found["distinct_masks"] == 1,
         "collapsed": lambda: found["dice_last"] < COLLAPSED,

@@ -12,9 +12,12 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
 - shared fate: in compare(), ``0 < t["collapsed"].mean() < 1`` -> ``False``
 - A/A: in same_against_same(), ``replace=False`` -> ``replace=True``, or take ``fold[:2]`` each time
 - the family: in family_level(), ``largest = np.abs(errors).max(1)`` -> ``np.abs(errors)[:, 0]``
-- judged: in _answer(), ``sides[1]`` -> ``sides[0]``; in judge(), ``interval(wide)`` -> ``interval(level)``
+- judged: in _answer(), ``sides[1]`` -> ``sides[0]``; in judge(), ``interval(wides[row["late"]])`` ->
+  ``interval(level)``
+- late: in judge(), ``row["late"] == late`` -> ``True``
 - chosen: in verdicts(), ``if ids else True`` -> ``if not ids else True``
-- endpoints: in of_run(), ``> float(number)`` -> ``< float(number)``; ``found["dice_last"] - at`` -> ``at``
+- endpoints: in of_run(), ``> float(number)`` -> ``< float(number)``; ``found["dice_last"] - at`` -> ``at``;
+  ``clip(upper=0)`` -> ``clip(lower=0)``, or drop ``.fillna(0)``
 """
 
 from __future__ import annotations
@@ -272,6 +275,7 @@ def test_claims_are_judged_from_records(trial):
     store = trial({"a": 0.1, "b": 0.0, "c": 0.0}, collapses=[("c", f) for f in FOLDS])
     (store / "claims.toml").write_text(CLAIMS)
     found = comparisons.judge(store).set_index("id")
+    assert not found["late"].any()
     assert found["verdict"].to_dict() == {
         "better": "confirmed", "slower": "confirmed", "dead": "confirmed", "classes": "equivalent",
         "later": "not run yet", "hidden": "not testable here"}
@@ -283,6 +287,23 @@ def test_claims_are_judged_from_records(trial):
     assert (tested["high"] - tested["low"])["better"] > (tested["high_alone"] - tested["low_alone"])["better"]
     experiments.EXPERIMENTS["trial"][10].path(store=store).unlink()
     assert comparisons.judge(store).set_index("id").loc["dead", "verdict"] == "not run yet"
+
+
+def test_late_claims_are_a_family_of_their_own(trial):
+    store = trial({"a": 0.1, "b": 0.0})
+    first = CLAIMS.split("[[claim]]")[1]
+    (store / "claims.toml").write_text(CLAIMS)
+    alone = comparisons.judge(store).set_index("id")
+    late = f'[[claim]]{first}late = true\n'.replace('"better"', '"afterthought"')
+    (store / "claims.toml").write_text(CLAIMS + late)
+    found = comparisons.judge(store).set_index("id")
+    assert found.index[found["late"]].tolist() == ["afterthought"]
+    columns = ["estimate", "low", "high", "low_alone", "high_alone"]
+    assert found.loc[alone.index, columns].equals(alone[columns])  # the first family does not know of it
+    row = found.loc["afterthought"]
+    assert row["low_alone"] == pytest.approx(row["low"], abs=0.002) and row["low"] > found.loc["better", "low"]
+    shown = comparisons.verdicts("trial", "better", "afterthought", store=store)["verdict"]
+    assert shown.tolist() == ["confirmed", "confirmed (asked late)"]
 
 
 def test_verdicts_are_those_of_one_experiment_or_of_some_claims(trial):
@@ -307,6 +328,15 @@ def test_endpoints_that_compare_within_a_run(trial):
     found = a.iloc[0]["record"]
     assert comparisons.of_run(found, "gain@40") == pytest.approx(found["dice_last"] - 0.3)
     assert comparisons.of_run(found, "train-gap") == pytest.approx(0.95 - found["dice_last"])
+
+
+def test_falls_are_added_up_and_rises_are_not(trial):
+    (a,) = settings(trial({"a": 0.0}), "a")
+    found = a.iloc[0]["record"]
+    assert comparisons.of_run(found, "falls") == 0
+    scores = [0.2, 0.5, 0.4, None, float("nan"), 0.3]  # not scored; and nothing drawn, which counts as 0
+    history = {"epoch": list(range(6)), "loss": [0.1] * 6, "dice": [x and [x] * 3 for x in scores]}
+    assert comparisons.of_run(found | {"history": history}, "falls") == pytest.approx(0.1 + 0.4)
 
 
 def test_a_sixth_block_does_not_fit_the_slices():
