@@ -83,7 +83,7 @@ def verdicts() -> dict:
     found, pages = comparisons.judge(), pages_of_claims()
     claims = [{
         "id": row["id"], "text": row["text"], "said": row["said"], "found": comparisons.in_words(row),
-        "verdict": row["verdict"], "page": pages.get(row["id"]),
+        "verdict": row["verdict"], "late": row["late"], "page": pages.get(row["id"]),
         "about": row["source"].replace("_", " ").capitalize(),
     } for row in found.to_dict("records")]
     return {"cards": cards(), "claims": claims}

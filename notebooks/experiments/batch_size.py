@@ -141,7 +141,8 @@ for name in ("32 of 100", "32 of 100, drop last"):
 # %% [markdown]
 # ## Verdicts
 #
-# Beside a verdict stand the wider intervals that hold for all claims of the report together.
+# Beside a verdict stand the wider intervals that hold for all claims of the report together. Those *asked late*
+# were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 
 # %%
 comparisons.verdicts("batch-size")

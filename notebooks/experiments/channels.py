@@ -128,7 +128,8 @@ for name in NAMES:
 # %% [markdown]
 # ## Verdicts
 #
-# Beside a verdict stand the wider intervals that hold for all claims of the report together.
+# Beside a verdict stand the wider intervals that hold for all claims of the report together. Those *asked late*
+# were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 
 # %%
 comparisons.verdicts("channels")

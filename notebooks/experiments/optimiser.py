@@ -146,7 +146,8 @@ ax.set_ylabel("Dice, last epoch");
 #
 # ## Verdicts
 #
-# Beside a verdict stand the wider intervals that hold for all claims of the report together.
+# Beside a verdict stand the wider intervals that hold for all claims of the report together. Those *asked late*
+# were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 
 # %%
 comparisons.verdicts("optimiser")
@@ -181,7 +182,8 @@ for rate in (0.003, 0.3):
 # the same again: Adam and AdamW agree within the margin, and SGD at their rate is lost.
 #
 # Under the report's recipe AdamW and Adam stay *inconclusive*: nothing speaks against their being equal,
-# but the interval is wider than the margin.
+# but the interval is wider than the margin. So do their losses: the report's text and its figure disagree
+# about which is smaller, and here it can't be told.
 #
 # ## Try
 #
