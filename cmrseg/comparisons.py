@@ -8,6 +8,7 @@ claimed; :func:`judge` answers each claim, and all of them together as one famil
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -69,6 +70,11 @@ def by_patient(table: pd.DataFrame, what: str = "dice") -> pd.Series:
         return each.mean(axis=1)
     first, _, second = what.partition("-")
     return each[first] - each[second] if second else each[first]
+
+
+def patients_of(settings: Iterable[tuple[str, pd.DataFrame]]) -> dict[str, pd.Series]:
+    """Dice of each held-out patient, for every setting: a table of runs grouped by ``"setting"``, or the like."""
+    return {name: by_patient(table) for name, table in settings}
 
 
 def mean_curve(table: pd.DataFrame) -> pd.Series:

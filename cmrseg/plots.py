@@ -122,10 +122,16 @@ def differences(
     return intervals(ax, rows, colour)
 
 
-def settings(ax: Axes, values: dict[str, Sequence[float]], said: dict[str, float] | None = None) -> Axes:
-    """Draw every run's value of each setting as a dot, their mean as a dash, and a cross for what was
-    reported (``said``)."""
+def settings(
+    ax: Axes, values: dict[str, Sequence[float]], said: dict[str, float] | None = None,
+    patients: dict[str, Sequence[float]] | None = None,
+) -> Axes:
+    """Draw every run's value of each setting as a dot, their mean as a dash, a cross for what was reported
+    (``said``), and a small grey dot for each of its ``patients``."""
     for x, (name, runs) in enumerate(values.items()):
+        if patients:
+            ax.plot(np.full(len(patients[name]), x - 0.33), patients[name], ".", color=GREY, markersize=4,
+                    alpha=0.45, markeredgewidth=0)
         ax.plot(np.full(len(runs), x), runs, "o", color=ACCENT, markersize=5, alpha=0.5, markeredgewidth=0)
         ax.plot([x - 0.25, x + 0.25], [np.mean(runs)] * 2, color=ACCENT, solid_capstyle="round")
         if said and name in said:
@@ -138,9 +144,10 @@ def settings(ax: Axes, values: dict[str, Sequence[float]], said: dict[str, float
 def settings_legend(ax: Axes) -> None:
     """Name the marks of :func:`settings` above the axes."""
     marks = [("one run", {"marker": "o", "alpha": 0.5, "linestyle": ""}), ("their mean", {}),
-             ("the report", {"marker": "x", "color": SAID, "linestyle": "", "markeredgewidth": 2})]
+             ("the report", {"marker": "x", "color": SAID, "linestyle": "", "markeredgewidth": 2}),
+             ("one patient", {"marker": ".", "color": GREY, "linestyle": ""})]
     handles = [Line2D([], [], label=name, **{"color": ACCENT} | look) for name, look in marks]
-    ax.legend(handles=handles, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    ax.legend(handles=handles, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
 
 def boxes(ax: Axes, columns: dict[str, np.ndarray]) -> Axes:

@@ -226,14 +226,15 @@ ours.style.format(precision=3, na_rep="")
 runs = comparisons.runs("architectures")
 short = {name: name.replace("AlexNet, ", "AlexNet,\n") for name in ours.index}
 figure, ax = plt.subplots(figsize=(9.5, 3.6))
-groups = {name: runs[runs["setting"] == name] for name in ours.index}
-plots.settings(ax, {short[name]: group["dice"] for name, group in groups.items()},
-               {"U-Net": results.report()["final"]["validation_dice"], "AlexNet": alexnet["validation"]})
+groups = {short[name]: runs[runs["setting"] == name] for name in ours.index}
+plots.settings(ax, {name: group["dice"] for name, group in groups.items()},
+               {"U-Net": results.report()["final"]["validation_dice"], "AlexNet": alexnet["validation"]},
+               comparisons.patients_of(groups.items()))
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
 
 # %% [markdown]
-# *Every training as a dot; crosses are the report's numbers, from another split and wider networks.*
+# *Every training as a dot, each patient in grey; crosses are the report's numbers, from another split and wider networks.*
 #
 # Within the family, each against the network with Adam, paired by patient:
 
@@ -272,7 +273,7 @@ ax.legend(loc="lower right");
 
 # %%
 for name in groups:
-    print(f"{name:22} Dice of the slices trained on {np.mean(learnt[name]):.3f}, "
+    print(f"{' '.join(name.split()):22} Dice of the slices trained on {np.mean(learnt[name]):.3f}, "
           f"held out {groups[name]['dice'].mean():.3f}")
 
 # %% [markdown]

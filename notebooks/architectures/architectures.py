@@ -77,7 +77,8 @@ for ax, protocol in zip(axes, runs):
     ax.set(xlabel="learning rate", title=protocol, ylim=(len(grid), 0))
 
 # %% [markdown]
-# *Dice after the last epoch, one training for each rate tried. Bold: what is used below. Neither epochs nor
+# *Dice after the last epoch, one training for each rate tried. Bold: what is used below. Ning et al. still has its
+# best rate at the edge of the healthy recipe's grid, though hardly above the two beside it. Neither epochs nor
 # batch nor anything else was tuned for any of them, so each network may have more in it than we show; the
 # recipe was the U-Net's to begin with.*
 #

@@ -149,12 +149,13 @@ runs = comparisons.runs("architectures")
 groups = {name: runs[runs["setting"] == name] for name in ours.index}
 figure, ax = plt.subplots(figsize=(8, 3.5))
 reported = {"U-Net": results.report()["final"]["validation_dice"], "Ning, long": said["validation_at_most"]}
-plots.settings(ax, {name: group["dice"] for name, group in groups.items()}, reported)
+plots.settings(ax, {name: group["dice"] for name, group in groups.items()}, reported,
+               comparisons.patients_of(groups.items()))
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
 
 # %% [markdown]
-# *Every training as a dot; crosses are the report's numbers: for Ning et al. the highest it ever saw.*
+# *Every training as a dot, each patient in grey; crosses are the report's numbers: for Ning et al. the highest it ever saw.*
 #
 # ## Near zero?
 

@@ -174,7 +174,8 @@ ours.style.format(precision=3, na_rep="")
 groups = {name: runs["replica"][runs["replica"]["setting"] == name] for name in ours.index}
 figure, (ax, curve) = plt.subplots(1, 2, figsize=(9.5, 3.5))
 plots.settings(ax, {name.replace(", ", ",\n"): group["dice"] for name, group in groups.items()},
-               {"U-Net": REPORT["final"]["validation_dice"], "SegNet": said["validation"]})
+               {"U-Net": REPORT["final"]["validation_dice"], "SegNet": said["validation"]},
+               comparisons.patients_of((name.replace(", ", ",\n"), group) for name, group in groups.items()))
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1))
 for name, group in groups.items():
@@ -184,7 +185,7 @@ curve.set(xlabel="epoch", ylabel="held-out Dice, mean of folds", ylim=(0, 1))
 curve.legend(loc="lower right");
 
 # %% [markdown]
-# *Left: every training as a dot, with the report's numbers as crosses. Right: the mean curves of seed 0.*
+# *Left: every training as a dot, each patient in grey, the report's numbers as crosses. Right: the mean curves of seed 0.*
 #
 # ## Hardly overfitted?
 

@@ -80,7 +80,8 @@ table.style.format(precision=3, na_rep="")
 # %% tags=["hide-input"]
 runs = comparisons.runs("activation")
 figure, (ax, diff) = plt.subplots(1, 2, figsize=(9.5, 3.4), width_ratios=(1.3, 1))
-plots.settings(ax, {name: g["dice"] for name, g in runs.groupby("setting", sort=False)}, said)
+groups = runs.groupby("setting", sort=False)
+plots.settings(ax, {name: g["dice"] for name, g in groups}, said, comparisons.patients_of(groups))
 plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch")
 rows = table.dropna(subset=["difference"])[["difference", "low", "high"]]
@@ -88,8 +89,9 @@ plots.differences(diff, {name: row for name, *row in rows.itertuples()})
 diff.set_xlabel("Dice minus that of ReLU, 95 % interval");
 
 # %% [markdown]
-# *Left: every training as a dot, one for each fold and seed; the crosses are the report's numbers, from
-# another split and a wider network, so compare their order and not their height. Right: the paired
+# *Left: every training as a dot, one for each fold and seed, and in grey the patients behind them; the crosses are
+# the report's numbers, from another split and a wider network, so compare their order and not their height. Patients
+# differ far more than most settings do, which is why the comparison is made patient by patient. Right: the paired
 # differences from ReLU; in the grey band they would not matter.*
 #
 # ## Who starts first?

@@ -89,13 +89,14 @@ runs = comparisons.runs("augmentation")
 figure, (ax, time) = plt.subplots(1, 2, figsize=(10, 3.5))
 named = {name: name.replace(", ", "\n").replace(" + ", "\n+ ") for name in runs["setting"].unique()}
 groups = {named[name]: group for name, group in runs.groupby("setting", sort=False)}
-plots.settings(ax, {name: group["dice"] for name, group in groups.items()})
+plots.settings(ax, {name: group["dice"] for name, group in groups.items()},
+               patients=comparisons.patients_of(groups.items()))
 plots.settings(time, {name: group["seconds"].dropna() for name, group in groups.items()})
 ax.set_ylabel("Dice, last epoch")
 time.set(ylabel="processor seconds of a training", ylim=(0, None));
 
 # %% [markdown]
-# *Left: every training as a dot, a dash for their mean. Right: what the same trainings cost.*
+# *Left: every training as a dot, a dash for their mean, each patient in grey. Right: what the same trainings cost.*
 #
 # ## Who wakes when
 #

@@ -99,6 +99,20 @@ comparisons.against("batch-size", "2").style.format(precision=3, na_rep="")
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
 # %% tags=["hide-input"]
+figure, ax = plt.subplots(figsize=(9.5, 3.2))
+order = [str(batch) for batch in BATCHES] + [f"{batch}, equal updates" for batch in BATCHES[1:]]
+groups = {name.replace(", equal", ",\nequal"): runs[runs["setting"] == name]
+          for name in order if name in set(runs["setting"])}
+plots.settings(ax, {name: group["dice"] for name, group in groups.items()}, said["dice"],
+               comparisons.patients_of(groups.items()))
+plots.settings_legend(ax)
+ax.set_ylabel("Dice, last epoch");
+
+# %% [markdown]
+# *Every training as a dot, each patient in grey; crosses are the report's numbers. Look at 32 before and after it gets
+# its share of updates.*
+
+# %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
 for n, batch in enumerate(BATCHES):
     shade = plt.colormaps["viridis"](0.9 - 0.15 * n)

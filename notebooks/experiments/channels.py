@@ -88,6 +88,9 @@ comparisons.against("channels", "4-8-16-32").reindex(NAMES).style.format(precisi
 figure, ax = plt.subplots(figsize=(8.5, 4))
 for name, theirs in zip(NAMES, said.values()):
     group = runs[runs["setting"] == name]
+    patients = comparisons.by_patient(group)
+    ax.plot([cost[name] * 0.83] * len(patients), patients, ".", color=plots.GREY, alpha=0.45, markersize=4,
+            markeredgewidth=0)
     ax.plot([cost[name]] * len(group), group["dice"], "o", color=plots.ACCENT, alpha=0.5, markersize=6,
             markeredgewidth=0)
     ax.plot(cost[name] * 1.2, theirs, "x", color=plots.SAID, markersize=8, markeredgewidth=2)
@@ -99,7 +102,7 @@ plots.settings_legend(ax)
 ax.set(xscale="log", xlabel="million multiply-adds for a slice", ylabel="Dice, last epoch", ylim=(-0.04, 1));
 
 # %% [markdown]
-# *Every training as a dot, over what one slice costs; the line joins their means, of five folds or, for
+# *Every training as a dot, over what one slice costs, and in grey its patients; the line joins their means, of five folds or, for
 # 8-16-32-64 and 32-64-128-256, of two. It still rises at the end, where the report's crosses are flat; and the
 # narrowest network, which the report's cross puts at zero, learns.*
 #

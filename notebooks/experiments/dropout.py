@@ -91,15 +91,16 @@ table.sort_index().style.format(precision=3, na_rep="")
 # %% tags=["hide-input"]
 runs = comparisons.runs("dropout").sort_values("setting")
 figure, (ax, time) = plt.subplots(1, 2, figsize=(9.5, 3.5))
-plots.settings(ax, {name: group["dice"] for name, group in runs.groupby("setting")}, said)
+groups = runs.groupby("setting")
+plots.settings(ax, {name: group["dice"] for name, group in groups}, said, comparisons.patients_of(groups))
 plots.settings_legend(ax)
-plots.settings(time, {name: group["seconds"].dropna() for name, group in runs.groupby("setting")})
+plots.settings(time, {name: group["seconds"].dropna() for name, group in groups})
 ax.set(xlabel="dropout", ylabel="Dice, last epoch")
 time.set(xlabel="dropout", ylabel="processor seconds of a training", ylim=(0, None));
 
 # %% [markdown]
-# *Left: every training as a dot, with the report's numbers as crosses. Right: what the same trainings
-# cost.*
+# *Left: every training as a dot, each patient in grey, the report's numbers as crosses. Right: what the same
+# trainings cost.*
 #
 # ## Later, or lower?
 

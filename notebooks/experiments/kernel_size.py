@@ -98,14 +98,15 @@ table.style.format(precision=3, na_rep="")
 # %% tags=["hide-input"]
 runs = comparisons.runs("kernel-size")
 figure, (ax, time) = plt.subplots(1, 2, figsize=(9.5, 3.4))
-plots.settings(ax, {name: group["dice"] for name, group in runs.groupby("setting")}, said)
+groups = runs.groupby("setting")
+plots.settings(ax, {name: group["dice"] for name, group in groups}, said, comparisons.patients_of(groups))
 plots.settings_legend(ax)
-plots.settings(time, {name: group["seconds"].dropna() for name, group in runs.groupby("setting")})
+plots.settings(time, {name: group["seconds"].dropna() for name, group in groups})
 ax.set(xlabel="kernel", ylabel="Dice, last epoch")
 time.set(xlabel="kernel", ylabel="processor seconds of a training", ylim=(0, None));
 
 # %% [markdown]
-# *Left: every training as a dot; crosses are the report's numbers, from another split and a wider network.
+# *Left: every training as a dot, each patient in grey; crosses are the report's numbers, from another split and a wider network.
 # Right: what the same trainings cost.*
 #
 # ## Slower, or never?

@@ -131,11 +131,11 @@ comparisons.verdicts("learning-rate-wide")
 
 # %% tags=["hide-input"]
 def beside(name, said):
-    """Every training of a grid as a dot over its rate, with the report's numbers."""
+    """Every training of a grid as a dot over its rate, its patients in grey, with the report's numbers."""
     runs = comparisons.runs(name)
     figure, ax = plt.subplots(figsize=(8.5, 3.4))
-    order = sorted(runs["setting"].unique(), key=float)
-    plots.settings(ax, {rate: runs.loc[runs["setting"] == rate, "dice"] for rate in order}, said)
+    groups = sorted(runs.groupby("setting"), key=lambda named: float(named[0]))
+    plots.settings(ax, {rate: group["dice"] for rate, group in groups}, said, comparisons.patients_of(groups))
     plots.settings_legend(ax)
     ax.set(xlabel="learning rate", ylabel="Dice, last epoch")
 

@@ -136,12 +136,14 @@ runs = comparisons.runs("optimiser")
 short = {n: n.replace(", own rate", "\nown rate").replace(" with ", "\nwith ") for n in runs["setting"]}
 figure, ax = plt.subplots(figsize=(9, 3.5))
 reported = {"SGD": said["dice"]["sgd"], "Adam": said["dice"]["adam"], "AdamW": said["dice"]["adamw"]}
-plots.settings(ax, {short[n]: group["dice"] for n, group in runs.groupby("setting", sort=False)}, reported)
+groups = {short[name]: group for name, group in runs.groupby("setting", sort=False)}
+plots.settings(ax, {name: group["dice"] for name, group in groups.items()}, reported,
+               comparisons.patients_of(groups.items()))
 plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch");
 
 # %% [markdown]
-# *Every training as a dot; crosses are the report's numbers. The first three settings share one rate, the
+# *Every training as a dot, each patient in grey; crosses are the report's numbers. The first three settings share one rate, the
 # others each have their own.*
 #
 # ## Verdicts

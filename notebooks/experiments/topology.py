@@ -65,7 +65,7 @@ comparisons.against("topology", "5 x 2").style.format(precision=3, na_rep="")
 # %% [markdown]
 # *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
 # and the paired difference from `5 x 2` with its 95 % interval, where both ran on the same folds.
-# Means over different folds are means of different patients; the figure compares the two folds that all ran on.*
+# Means over different folds are means of different patients; the figures compare the two folds that all ran on.*
 
 # %% tags=["hide-input"]
 # Every cell from the same two trainings: folds 0 and 1, seed 0.
@@ -84,7 +84,19 @@ for ax, table, title in zip(axes, (said, ours), ("the report, one training each"
 
 # %% [markdown]
 # *Dice of the twelve networks, the report's on its 20 slices, ours on the 24 patients of two folds. Colours
-# run from the lowest to the highest of each table. Before you see a pattern, read the next lines.*
+# run from the lowest to the highest of each table. Before you see a pattern, look at the patients behind it.*
+
+# %% tags=["hide-input"]
+figure, ax = plt.subplots(figsize=(9.5, 2.8))
+groups = sorted(alike.groupby("setting"))
+theirs = {f"{blocks} x {depth}": said[y][x] for y, blocks in enumerate(BLOCKS) for x, depth in enumerate(DEPTHS)}
+plots.settings(ax, {name: group["dice"] for name, group in groups}, theirs, comparisons.patients_of(groups))
+plots.settings_legend(ax)
+ax.set_ylabel("Dice, last epoch");
+
+# %% [markdown]
+# *The same two trainings of each network as dots, and each of their 24 patients in grey. Hardly any of what
+# you see here is the network's.*
 
 # %%
 noise = comparisons.run_variance("replica")[0] ** 0.5
