@@ -1,8 +1,8 @@
 """Where the time of a training step goes: `python benchmarks/step.py > benchmarks/step.md`.
 
 One step of the `replica` recipe (two slices, one thread, fp32), as the sweep takes it, in variants that
-might be cheaper; then its parts by kind; then how far its multiply-adds are from a matrix product.
-Every time is the median of many steps in this process.
+might be cheaper; then its parts by kind; then how far its multiply-adds are from a matrix product; then what a
+whole training of a fold is made of. Every time is the median of many steps in this process.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from cmrseg import metrics, phantom
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
 from cmrseg.results import _processor
-from cmrseg.training import PRESETS, as_one_vector
+from cmrseg.training import PRESETS, as_one_vector, predict, scored_epochs
 
 CONFIG = PRESETS["replica"]
 KINDS = {"convolution": ("convolution", "conv_transpose", "mkldnn"), "batch norm": ("batch_norm",),
@@ -43,6 +44,41 @@ def a_step(
     def step() -> None:
         loss = LOSSES[CONFIG.loss](forward(images), labels)
         optimiser.zero_grad(set_to_none=not one_vector)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+def folds_side_by_side(folds: int = 5, channels_last: bool = True) -> Callable:
+    """A step of several networks in one, each convolution in as many groups, on a batch of each.
+
+    For its time only: where two levels are joined, the channels of the networks are not sorted by network.
+    """
+    torch.manual_seed(0)
+    model = build(CONFIG)
+    for name, layer in list(model.named_modules()):
+        parent, _, last = name.rpartition(".")
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+            transposed = isinstance(layer, torch.nn.ConvTranspose2d)
+            wide = type(layer)(layer.in_channels * folds, layer.out_channels * folds, layer.kernel_size,
+                               layer.stride, layer.padding, groups=folds, bias=layer.bias is not None,
+                               **({"output_padding": layer.output_padding} if transposed else {}))
+        elif isinstance(layer, torch.nn.BatchNorm2d):
+            wide = torch.nn.BatchNorm2d(layer.num_features * folds)
+        else:
+            continue
+        setattr(model.get_submodule(parent), last, wide)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(memory_format=layout)
+    images = (255 * torch.rand(2, folds, 96, 96)).contiguous(memory_format=layout)
+    labels = torch.randint(0, 4, (2 * folds, 96, 96))
+    optimiser = torch.optim.Adam([as_one_vector(model)], CONFIG.lr)
+
+    def step() -> None:
+        logits = model(images)
+        loss = LOSSES[CONFIG.loss](logits.reshape(2 * folds, 4, 96, 96), labels)
+        optimiser.zero_grad(set_to_none=False)
         loss.backward()
         optimiser.step()
 
@@ -93,6 +129,10 @@ def main() -> None:
                           "channels last, fused Adam": {"fused": True},
                           "channels last, torch.compile": {"compiled": True}}.items():
         print(f"| {name} | {milliseconds(a_step(**options)):.1f} |")
+    for layout in ("channels last", "channels first"):
+        step = folds_side_by_side(channels_last=layout == "channels last")
+        print(f"| {layout}, five folds as one network of grouped convolutions, for each | "
+              f"{milliseconds(step, 20) / 5:.1f} |")
 
     step = a_step()
     step()
@@ -112,6 +152,16 @@ def main() -> None:
     of_step = 3 * multiply_adds() / milliseconds(step) / 1e6  # backwards costs twice what forwards does
     print(f"\nThe step makes {of_step:.1f} billion multiply-adds a second, a matrix product of 1024 x 1024 "
           f"{product:.1f} on the same thread: {of_step / product:.0%}.")
+
+    (images, masks), model = phantom.make(patients=12), build(CONFIG).eval()
+    steps, scored = 48 * CONFIG.epochs, len(scored_epochs(CONFIG.epochs))
+
+    def scoring() -> None:
+        metrics.dice(predict(model, images, CONFIG.scale), masks)
+
+    training, looking = steps * milliseconds(step) / 1000, scored * milliseconds(scoring, 10) / 1000
+    print(f"\nA training on a fold is {steps} steps, {training:.0f} s, and {scored} scorings of its 24 held-out "
+          f"slices, {looking:.0f} s.")
 
 
 if __name__ == "__main__":
