@@ -90,6 +90,7 @@ def test_what_a_claim_names_runs_on_all_folds():
 # The report's name for a setting -> ours, where they differ.
 CHANNELS = {"4-8-16-32": "1-2-4-8", "16-32-64-128": "4-8-16-32", "32-64-128-256": "8-16-32-64",
             "64-128-256-512": "16-32-64-128", "128-256-512-1024": "32-64-128-256"}
+NETS = {"segnet": "SegNet", "ning": "Ning", "alexnet": "AlexNet"}
 OPTIMISERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
 
 
@@ -104,12 +105,14 @@ def reported():
                          for depth in range(2, 2 + len(row))}
     found["depth"] = set(report["depth"]["median_dice"])
     found["optimiser"] = {OPTIMISERS[o] for o in found["optimiser"]}
+    found["augmentation"] = {"none", "mirrored, doubled"}
+    found["architectures"] = {"U-Net", "AlexNet, SGD"} | {NETS[n] for n in report["architectures"] if n in NETS}
     return found
 
 
 @pytest.mark.parametrize("name", [
     "learning-rate-wide", "learning-rate-narrow", "learning-rate-small", "batch-size", "activation",
-    "channels", "kernel-size", "topology", "depth", "optimiser", "dropout"])
+    "channels", "kernel-size", "topology", "depth", "optimiser", "dropout", "augmentation", "architectures"])
 def test_every_setting_of_the_report_is_tried_again(name):
     assert reported()[name] <= {p.setting for p in EXPERIMENTS[name] if p.protocol == "replica"}
 
@@ -118,6 +121,8 @@ def test_what_is_not_repeated_has_a_reason():
     report = tomllib.loads((results.STORE / "report-2020.toml").read_text())
     for what, reason in experiments.NOT_REPEATED.items():
         assert what in {"epochs", "widths"} | set(report) and len(reason) > 40
+    assert {p.config.optimiser for p in EXPERIMENTS["architectures"] if p.setting == "AlexNet, SGD"} == {"sgd"}
+    assert {p.config.mirrored_set for p in EXPERIMENTS["augmentation"] if "doubled" in p.setting} == {True}
     longest = max(p.config.epochs for p in EXPERIMENTS["early-stopping"])
     assert str(longest) in experiments.NOT_REPEATED["early_stopping"]
     assert longest < report["early_stopping"]["epochs"]
