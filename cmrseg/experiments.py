@@ -40,8 +40,8 @@ class Planned:
     protocol: str
     score_train: bool = False
     keep: bool = False  # the network, in runs/networks, for those that look with it
-    ways: Ways | None = None  # look with kept networks, of these seeds, instead of training one
-    seeds: tuple[int, ...] = ()
+    ways: Ways | None = None  # look with kept networks instead of training one:
+    seeds: tuple[int, ...] = ()  # of these seeds (on "val" those of all folds), or else with its own alone
     shift: tuple[str, float] | None = None  # how the slices looked at are changed, see cmrseg.shifts
 
     @property
@@ -219,9 +219,34 @@ def _climb(rungs: dict) -> dict:
             for n, name in enumerate(names)}
 
 
+LADDER = _climb(RUNGS) | {
+    "300 epochs, not mirrored": _climb(RUNGS)["+ more greys"] | {"epochs": 300},
+    "120 epochs, at half the resolution": _climb(RUNGS)["+ more greys"] | {"strided": True},
+}
+
+
 def _kept(runs: list[Planned]) -> list[Planned]:
     """Runs towards the best model, whose networks are kept."""
     return [replace(planned, protocol="final", keep=True) for planned in runs]
+
+
+def _look(setting: str, rung: str, ways: Ways, splits=TRAIN_FOLDS, **how) -> list[Planned]:
+    """The kept networks of a rung, looking in these ways."""
+    config = replace(PRESETS["book"], **LADDER[rung])
+    return [Planned(setting, config, split, "final", ways=ways, **how) for split in splits]
+
+
+# The rung and the ways with the highest mean Dice on the folds within the training patients.
+FINAL = "+ 300 epochs"
+TURNS = (-10.0, 0.0, 10.0)
+WAYS = {
+    "as it is": Ways(),
+    "mirrored": Ways(mirror=True),
+    "turned": Ways(TURNS),
+    "mirrored, turned": Ways(TURNS, mirror=True),
+    "mirrored, turned, cleaned": Ways(TURNS, mirror=True, clean=True),
+}
+FINAL_WAYS = SMALL_WAYS = WAYS["mirrored, turned, cleaned"]
 
 
 # How fast can it go? From the book's recipe, cut to the epochs of the sprint, each idea kept; then other ideas,
@@ -405,10 +430,15 @@ EXPERIMENTS: dict[str, list[Planned]] = {
             *_runs(protocol, [f"{fold}+equalised" for fold in FOLDS],
                    settings={"RV, grey levels equalised": {}}))]
     ),
-    "final-ladder": _kept(_runs("book", TRAIN_FOLDS, settings=_climb(RUNGS) | {
-        "300 epochs, not mirrored": _climb(RUNGS)["+ more greys"] | {"epochs": 300},
-        "120 epochs, at half the resolution": _climb(RUNGS)["+ more greys"] | {"strided": True},
-    })),
+    "final-ladder": _kept(_runs("book", TRAIN_FOLDS, settings=LADDER)),
+    "final-seeds": _kept(_runs("book", TRAIN_FOLDS, (1, 2), {FINAL: LADDER[FINAL]})),
+    "final-ways": [run for name, ways in WAYS.items() for run in (
+        *_look(name, FINAL, ways, seeds=(0,)), *_look(f"three networks, {name}", FINAL, ways, seeds=(0, 1, 2)))],
+    "final-shifts": [run for rung in ("book", FINAL) for change, (_, levels) in LEVELS.items() for level in levels
+                     for run in _look(f"{rung}, {change} {level:g}", rung, Ways(), seeds=(0,),
+                                      shift=(change, float(level)))],
+    # The validation slices, once: five networks, one of each fold; and one, trained on all training slices.
+    "final": _look("final", FINAL, FINAL_WAYS, ["val"], seeds=(0,)) + _look("small", FINAL, SMALL_WAYS, ["val"]),
     "sprint-ideas": _runs("sprint", TRAIN_FOLDS, settings=_climb(IDEAS) | OTHER_IDEAS),
     # As long as forty minutes of two cores allow: seven times the recipe's epochs.
     "early-stopping": _runs("replica", FOLDS, settings={"long": {"epochs": 700}}, score_train=True)
@@ -504,10 +534,9 @@ def _measure(planned: Planned, source: str, store: Path, precision: str) -> dict
     train, held_out = data.split(source, planned.split)
     if planned.ways is not None:
         trained = replace(planned, ways=None, shift=None, keep=True)
-        # All five networks of the folds within the training patients look at the validation slices.
-        splits = TRAIN_FOLDS if planned.split == "val" else (planned.split,)
-        runs = [kept(replace(trained, split=split, config=replace(planned.config, seed=s)), source, store,
-                     precision) for split in splits for s in planned.seeds]
+        splits = TRAIN_FOLDS if planned.split == "val" and planned.seeds else (planned.split,)
+        runs = [kept(replace(trained, split=split, config=replace(planned.config, seed=seed)), source, store,
+                     precision) for split in splits for seed in planned.seeds or (planned.config.seed,)]
         if planned.shift is not None:
             change, level = LEVELS[planned.shift[0]][0], planned.shift[1]
             held_out = change(held_out, level)

@@ -166,6 +166,27 @@ def test_the_rates_used_are_the_best_that_were_tried():
     assert best_rates("optimiser-tuning", "replica") == used
 
 
+def highest(name):
+    """The setting with the highest mean Dice, from the committed records; skips while one is missing."""
+    plan = EXPERIMENTS[name]
+    if not all(p.path().is_file() for p in plan):
+        pytest.skip(f"{name} is not complete yet")
+    dice = {}
+    for planned in plan:
+        dice.setdefault(planned.setting, []).append(results.read(planned.path())["dice_last"])
+    return max(dice, key=lambda setting: sum(dice[setting]) / len(dice[setting]))
+
+
+def test_the_final_recipe_is_the_highest_rung():
+    assert highest("final-ladder") == experiments.FINAL
+
+
+def test_the_final_ways_are_the_best_of_one_network_on_the_folds(monkeypatch):
+    alone = [p for p in EXPERIMENTS["final-ways"] if p.seeds == (0,)]
+    monkeypatch.setitem(EXPERIMENTS, "alone", alone)
+    assert experiments.WAYS[highest("alone")] == experiments.FINAL_WAYS
+
+
 def test_what_is_tuned_is_told_by_name():
     for name in ("architectures-tuning", "optimiser-tuning"):
         for planned in EXPERIMENTS[name]:

@@ -189,6 +189,16 @@ def test_the_networks_of_all_folds_look_at_the_validation_slices(keeping, root, 
     assert found["split"] == "val" and len(files_in(tmp_path / "runs" / "networks")) >= 8
 
 
+def test_a_network_of_all_training_slices_looks_alone(keeping, root, tmp_path):
+    looking = replace(keeping, keep=False, ways=Ways(mirror=True))
+    found = results.read(experiments.run_one(looking, str(root), tmp_path / "store"))
+    model = experiments.kept(keeping, str(root), tmp_path / "store").model
+    held_out = data.split(str(root), "val")[1]
+    pred = ensemble.predict(Ensemble([model], keeping.config, looking.ways), held_out.images)
+    assert found["images"] == json.loads(json.dumps(results.image_table(pred, held_out)))
+    assert found["ways"]["seeds"] == [] and found["agreement"] is None
+
+
 def test_a_fold_begins_with_phantoms_of_its_own(tiny, root, tmp_path, monkeypatch):
     first = Planned("phantoms only", replace(tiny, epochs=1), "val", "modern", keep=True)
     monkeypatch.setattr(experiments, "ON_PHANTOMS", first)
