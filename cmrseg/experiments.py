@@ -430,8 +430,8 @@ EXPERIMENTS: dict[str, list[Planned]] = {
             *_runs(protocol, [f"{fold}+equalised" for fold in FOLDS],
                    settings={"RV, grey levels equalised": {}}))]
     ),
-    "final-ladder": _kept(_runs("book", TRAIN_FOLDS, settings=LADDER)),
-    "final-seeds": _kept(_runs("book", TRAIN_FOLDS, (1, 2), {FINAL: LADDER[FINAL]})),
+    "final-ladder": _kept(_runs("book", TRAIN_FOLDS, settings=LADDER)
+                          + _runs("book", TRAIN_FOLDS, (1, 2), {FINAL: LADDER[FINAL]})),
     "final-ways": [run for name, ways in WAYS.items() for run in (
         *_look(name, FINAL, ways, seeds=(0,)), *_look(f"three networks, {name}", FINAL, ways, seeds=(0, 1, 2)))],
     "final-shifts": [run for rung in ("book", FINAL) for change, (_, levels) in LEVELS.items() for level in levels

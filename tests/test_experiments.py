@@ -168,7 +168,7 @@ def test_the_rates_used_are_the_best_that_were_tried():
 
 def highest(name):
     """The setting with the highest mean Dice, from the committed records; skips while one is missing."""
-    plan = EXPERIMENTS[name]
+    plan = [p for p in EXPERIMENTS[name] if p.config.seed == 0]
     if not all(p.path().is_file() for p in plan):
         pytest.skip(f"{name} is not complete yet")
     dice = {}
