@@ -432,11 +432,15 @@ EXPERIMENTS: dict[str, list[Planned]] = {
     ),
     "final-ladder": _kept(_runs("book", TRAIN_FOLDS, settings=LADDER)
                           + _runs("book", TRAIN_FOLDS, (1, 2), {FINAL: LADDER[FINAL]})),
-    "final-ways": [run for name, ways in WAYS.items() for run in (
-        *_look(name, FINAL, ways, seeds=(0,)), *_look(f"three networks, {name}", FINAL, ways, seeds=(0, 1, 2)))],
-    "final-shifts": [run for rung in ("book", FINAL) for change, (_, levels) in LEVELS.items() for level in levels
-                     for run in _look(f"{rung}, {change} {level:g}", rung, Ways(), seeds=(0,),
-                                      shift=(change, float(level)))],
+    "final-ways": [
+        run for name, ways in WAYS.items() for run in (
+            *_look(name, FINAL, ways, seeds=(0,)),
+            *_look(f"three networks, {name}", FINAL, ways, seeds=(0, 1, 2)))
+    ],
+    "final-shifts": [
+        run for rung in ("book", FINAL) for change, (_, levels) in LEVELS.items() for level in levels
+        for run in _look(f"{rung}, {change} {level:g}", rung, Ways(), seeds=(0,), shift=(change, float(level)))
+    ],
     # The validation slices, once: five networks, one of each fold; and one, trained on all training slices.
     "final": _look("final", FINAL, FINAL_WAYS, ["val"], seeds=(0,)) + _look("small", FINAL, SMALL_WAYS, ["val"]),
     "sprint-ideas": _runs("sprint", TRAIN_FOLDS, settings=_climb(IDEAS) | OTHER_IDEAS),

@@ -12,6 +12,7 @@ What makes each test fail (each was seen to fail):
 - kept networks: in experiments.kept(), `resume=True` -> `resume=False`, or drop `save`; in _measure(),
   `seed=s` -> `seed=0`; in Planned.key(), `self.seeds` -> `()`; or drop `ways`
   from the key
+- delivered: in tools/deliver.py, ``if planned.seeds`` -> ``if False``, or ``planned.ways`` -> ``Ways()``
 - phantoms first: in _measure(), ``seed=int(...)`` -> ``seed=0``, or ``start=None``
 - ten lines: in comparisons.run_variance(), drop ``or _seeds(experiments.EXPERIMENTS, ...)``
 - kill -9: in results.write(), `write_text(path, text)` -> `path.write_text(text)` in two halves with a
@@ -25,19 +26,24 @@ import json
 import multiprocessing
 import random
 import re
+import sys
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, files_in
 
-from cmrseg import comparisons, data, ensemble, experiments, results, training
+from cmrseg import comparisons, data, ensemble, experiments, results, rle, training
 from cmrseg.ensemble import Ensemble, Ways
 from cmrseg.experiments import Planned
 from cmrseg.training import TrainConfig
+
+sys.path.insert(0, str(REPOSITORY / "tools"))
+import deliver  # noqa: E402
 
 
 @pytest.fixture
@@ -197,6 +203,28 @@ def test_a_network_of_all_training_slices_looks_alone(keeping, root, tmp_path):
     pred = ensemble.predict(Ensemble([model], keeping.config, looking.ways), held_out.images)
     assert found["images"] == json.loads(json.dumps(results.image_table(pred, held_out)))
     assert found["ways"]["seeds"] == [] and found["agreement"] is None
+
+
+def test_what_is_delivered_is_the_networks_that_were_judged(keeping, root, tmp_path, monkeypatch):
+    judged = [replace(keeping, setting="final", keep=False, ways=Ways(mirror=True, clean=True), seeds=(0,)),
+              replace(keeping, setting="small", keep=False, ways=Ways())]
+    monkeypatch.setenv("CMRSEG_DATA", str(root))
+    monkeypatch.setitem(experiments.EXPERIMENTS, "final", judged)
+    for module in (experiments, deliver):
+        monkeypatch.setattr(module, "TRAIN_FOLDS", ("train-fold0", "train-fold1"))
+    deliver.main(tmp_path / "store", tmp_path / "weights")
+    truth, test = data.load(str(root), "val"), data.load(str(root), "test")
+    for planned, count in zip(judged, (2, 1)):
+        found = ensemble.load(tmp_path / "weights" / f"{planned.setting}.safetensors")
+        assert len(found.models) == count and found.ways == planned.ways
+        record = results.read(experiments.run_one(planned, str(root), tmp_path / "store"))
+        table = results.image_table(ensemble.predict(found, truth.images), truth)
+        for mine, theirs in zip(table["area_pred"], record["images"]["area_pred"]):
+            assert mine == pytest.approx(theirs, abs=4)  # half precision moves a pixel or two
+        submission = tmp_path / "store" / f"submission-{planned.setting}.csv"
+        masks = rle.read_submission(submission, test.images.shape[1:])
+        assert tuple(masks) == test.names
+        assert all(map(np.array_equal, masks.values(), ensemble.predict(found, test.images)))
 
 
 def test_a_fold_begins_with_phantoms_of_its_own(tiny, root, tmp_path, monkeypatch):

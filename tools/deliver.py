@@ -1,0 +1,37 @@
+"""Makes what `predict --model final` and `--model small` need, from the networks towards the best model.
+
+    CMRSEG_DATA=acdc96 python tools/deliver.py
+
+`weights/final.safetensors`: the five networks of the folds within the training patients.
+`weights/small.safetensors`: one network, trained on all training slices. Networks that are not in
+`runs/networks` are trained first (hours). Then the test slices are predicted with the files just written:
+`results/submission-final.csv` and `-small.csv`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from cmrseg import data, ensemble, experiments, results, rle
+from cmrseg.experiments import EXPERIMENTS, TRAIN_FOLDS, kept
+
+
+def main(store: Path = results.STORE, weights: Path = ensemble.WEIGHTS) -> None:
+    source = data.source()
+    for planned in EXPERIMENTS["final"]:
+        trained = replace(planned, ways=None, keep=True)
+        splits = TRAIN_FOLDS if planned.seeds else (planned.split,)
+        networks = [kept(replace(trained, split=split), source, store) for split in splits]
+        path = weights / f"{planned.setting}.safetensors"
+        ensemble.save(path, networks, planned.ways)
+        slices = data.load(source, "test")
+        masks = dict(zip(slices.names, ensemble.predict(ensemble.load(path), slices.images)))
+        store.mkdir(parents=True, exist_ok=True)
+        rle.write_submission(masks, store / f"submission-{planned.setting}.csv")
+        print(f"{path.name}: {len(networks)} networks, {path.stat().st_size / 1e6:.1f} MB; "
+              f"{len(masks)} test slices")
+
+
+if __name__ == "__main__":
+    main()
