@@ -95,8 +95,8 @@ plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch");
 
 # %% [markdown]
-# *The same two trainings of each network as dots, and each of their 24 patients in grey. Hardly any of what
-# you see here is the network's.*
+# *The same two trainings of each network as dots, and each of their 24 patients in grey. Patients differ far more
+# than these networks do.*
 
 # %%
 noise = comparisons.run_variance("replica")[0] ** 0.5
