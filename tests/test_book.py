@@ -24,6 +24,7 @@ What makes each test fail (each was seen to fail):
 - run beforehand: in execute(), add no notebook to the project
 - ignored files: git add -f a file under results/.locks
 - missing parts: in book_pages.py, do not disconnect mermaid, or name a part that is never missing
+- tables: in book_pages.py, drop ``NAME_BELOW.sub`` or ``EMPTY.sub``
 - how long: in book_pages.py, do not connect say_how_long or fill_in_times, or sum only the first time
 """
 
@@ -37,9 +38,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import jupytext
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
@@ -48,7 +51,9 @@ from cmrseg.plots import CLASS_COLOURS
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import address as address_tool  # noqa: E402
+import book_pages  # noqa: E402
 import prepare  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.py"))
@@ -221,6 +226,21 @@ def test_built_pages_load_nothing_from_another_host():
     for path in [*pages, *built.rglob("*.css")]:
         found = LOADS.search(path.read_text())
         assert not found, f"{path.relative_to(built)}: {found[0][:200]}"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_head_of_a_table_has_no_empty_cell(named):
+    table = pd.DataFrame({"runs": [5, 2], "dice": [0.81, 0.79]}, index=pd.Index(["relu", "tanh"]))
+    table = table.rename_axis("setting") if named else table
+    for html in (table.style.to_html(), table.to_html()):
+        context = {"body": html}
+        book_pages.mend_tables(None, "a page", "", context, None)
+        found = ElementTree.fromstring(re.search("<table.*</table>", context["body"], re.DOTALL)[0])
+        assert all(cell.text and cell.text.strip() for cell in found.iter("th"))
+        rows = [[(cell.text or "").strip() for cell in row] for row in found.iter("tr")]
+        assert [row[0] for row in rows[-2:]] == ["relu", "tanh"] and all(len(row) == 3 for row in rows)
+        if named and html.startswith("<style"):
+            assert len(rows) == 3 and rows[0] == ["setting", "runs", "dice"]
 
 
 def test_without_vendored_parts_a_page_loads_none_and_says_so(tmp_path):

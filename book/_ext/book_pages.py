@@ -4,7 +4,7 @@
   alternative too, so that a caption is written once and also shows in Colab.
 - Thebe, which jupyter-book declares on every page and which wants a server elsewhere, is removed.
 - A page without vendored MathJax or mermaid says so instead of asking another host.
-- Roles and lists that screen readers cannot make sense of are mended.
+- Roles, lists and heads of tables that screen readers cannot make sense of are mended.
 - Under its title each notebook page says how long the notebook ran when the page was made. ``{runs}`` names
   notebooks, one or more, and shows the time of all together; ``{{ machine }}`` shows what they ran on.
 """
@@ -83,6 +83,19 @@ def mend_roles(app, pagename, templatename, context, doctree) -> None:
         context["body"] = body.replace("</ul><li>", "</ul></li>\n<li>")
 
 
+# A table of pandas names its index in a second row of its head, and leaves all other cells there empty.
+NAME_BELOW = re.compile(
+    r'<th class="blank level0" >&nbsp;</th>((?:(?!</thead>).)*?)</tr>\s*<tr>\s*'
+    r'(<th class="index_name level0" >[^<]*</th>)(?:\s*<th class="blank col\d+" >&nbsp;</th>)+\s*</tr>', re.DOTALL)
+EMPTY = re.compile(r'<th( class="blank[^"]*")? *>(?:&nbsp;)?</th>')
+
+
+def mend_tables(app, pagename, templatename, context, doctree) -> None:
+    """The head of a table has no empty cells, which a screen reader would read out."""
+    if "body" in context:
+        context["body"] = EMPTY.sub(r"<td\1></td>", NAME_BELOW.sub(r"\2\1</tr>", context["body"]))
+
+
 class runs(nodes.inline):
     """Stands for the time of the notebooks in ``docnames`` until all pages have been read."""
 
@@ -147,4 +160,5 @@ def setup(app) -> dict:
     app.connect("config-inited", use_what_is_vendored, priority=991)
     app.connect("html-page-context", note_what_is_missing, priority=990)
     app.connect("html-page-context", mend_roles, priority=991)
+    app.connect("html-page-context", mend_tables, priority=991)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
