@@ -8,9 +8,9 @@ claimed; :func:`judge` answers each claim, and all of them together as one famil
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from scipy import stats
 
 from cmrseg import experiments, results, statistics
 from cmrseg.data import BadInput
+from cmrseg.experiments import Planned
 from cmrseg.models.unet import UNet
 from cmrseg.statistics import Difference
 
@@ -200,6 +201,22 @@ def by_fold(a: dict[str, float], b: dict[str, float] | float = 0.0) -> Compariso
     return Comparison(difference, {f"fold {s}": v / len(d) for s, v in zip(a, d - d.mean())})
 
 
+def by_round(a: Callable[[int], Planned], b: Callable[[int], Planned], store: Path = results.STORE) -> Comparison | str:
+    """Logarithm of a's processor time over b's, round by round of the experiment ``clock``.
+
+    Args:
+        a, b: what was trained in a round of this number, see :func:`cmrseg.experiments.timed`.
+
+    Returns:
+        The comparison, or ``"not run yet"``.
+    """
+    sides = [{n: side(n).path(store=store) for n in experiments.ROUNDS} for side in (a, b)]
+    if not all(path.is_file() for side in sides for path in side.values()):
+        return "not run yet"
+    return by_fold(*({f"round {n}": of_run(results.read(path), "seconds") for n, path in side.items()}
+                     for side in sides))
+
+
 def against(
     name: str, baseline: str, protocol: str = "replica", what: str = "dice", store: Path = results.STORE
 ) -> pd.DataFrame:
@@ -378,6 +395,8 @@ def _answer(claim: dict, store: Path) -> Comparison | Share | str:
     if endpoint in ("dice", *results.CLASSES):
         other = sides[1] if len(sides) == 2 else level
         return compare(sides[0], other, "replica", endpoint, store)
+    if endpoint == "seconds":
+        return by_round(*(partial(experiments.timed, name, claim[s]) for s in ("a", "b")), store=store)
     values = [{split: group["record"].map(lambda r: of_run(r, endpoint)).mean()
                for split, group in side.groupby("split")} for side in sides]
     if endpoint in ("static", "collapsed"):

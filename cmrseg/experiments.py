@@ -450,6 +450,34 @@ EXPERIMENTS: dict[str, list[Planned]] = {
 }
 
 
+# Trainings of different days are not a clock: the same one took a seventh longer on another day. So the claims about
+# time have short trainings of their own, in rounds: each setting once in a round, one after the other.
+TIMED = {"kernel-size": ("3", "5"), "depth": ("2", "6"), "dropout": ("0", "0.3"),
+         "augmentation": ("none", "mirrored, doubled"), "architectures": tuple(NETS)}
+AGAIN, ROUNDS = ("kernel-size", "3"), range(10)
+
+
+def timed(name: str, setting: str, number: int) -> Planned:
+    """The short training of a setting in a round of the experiment ``clock``."""
+    planned = next(p for p in EXPERIMENTS[name] if (p.setting, p.protocol) == (setting, "replica"))
+    config = replace(planned.config, epochs=6, seed=number)
+    return Planned(f"{name}, {setting}", config, "val", "replica")
+
+
+def _clock() -> list[Planned]:
+    """All rounds, each begun and ended by the baseline: the second, with seeds of its own, to check the clock."""
+    plan: dict[Path, Planned] = {}  # several experiments have the baseline among their settings
+    for number in ROUNDS:
+        for planned in [timed(name, setting, number) for name in TIMED for setting in TIMED[name]]:
+            plan.setdefault(planned.path(), planned)
+        again = replace(timed(*AGAIN, number + len(ROUNDS)), setting="the first once more")
+        plan[again.path()] = again
+    return list(plan.values())
+
+
+EXPERIMENTS["clock"] = _clock()
+
+
 def records(name: str, store: Path = results.STORE) -> list[tuple[Planned, dict]]:
     """The records of an experiment on the real slices, with what was planned.
 

@@ -15,6 +15,7 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
 - judged: in _answer(), ``sides[1]`` -> ``sides[0]``; in judge(), ``interval(wides[row["late"]])`` ->
   ``interval(level)``
 - late: in judge(), ``row["late"] == late`` -> ``True``
+- rounds: in by_round(), ``side(n)`` -> ``side(9 - n)`` for one side; ``not all`` -> ``not any``
 - chosen: in verdicts(), ``if ids else True`` -> ``if not ids else True``
 - endpoints: in of_run(), ``> float(number)`` -> ``< float(number)``; ``found["dice_last"] - at`` -> ``at``;
   ``clip(upper=0)`` -> ``clip(lower=0)``, or drop ``.fillna(0)``
@@ -23,6 +24,7 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -69,6 +71,13 @@ def trial(monkeypatch, tmp_path):
             gone = (planned.setting, planned.split) in collapses
             found = made_up(planned, rng, effects.get(planned.setting, 0), hearts=hearts, collapsed=gone)
             results.write(found, tmp_path)
+        for number in experiments.ROUNDS:
+            slow = rng.uniform(1, 2)  # each round has a machine of its own
+            for name, effect in effects.items():
+                planned = experiments.timed("trial", name, number)
+                found = made_up(replace(planned, split="fold0"), rng, effect, hearts=hearts)
+                seconds = slow * rng.uniform(0.99, 1.01) * found["cpu_seconds"]
+                results.write(found | {"key": planned.key(), "split": "val", "cpu_seconds": seconds}, tmp_path)
         return tmp_path
 
     monkeypatch.setattr(experiments, "EXPERIMENTS", plans)
@@ -280,13 +289,23 @@ def test_claims_are_judged_from_records(trial):
         "better": "confirmed", "slower": "confirmed", "dead": "confirmed", "classes": "equivalent",
         "later": "not run yet", "hidden": "not testable here"}
     assert found.loc["better", "estimate"] == pytest.approx(0.1, abs=0.04)
-    assert found.loc["slower", "estimate"] == pytest.approx(np.log(1.1))
+    assert found.loc["slower", "estimate"] == pytest.approx(np.log(1.1), abs=0.01)
     assert found.loc["dead", "estimate"] == pytest.approx(0.7)
     tested = found.dropna(subset=["estimate"])
     assert (tested["low"] <= tested["low_alone"]).all() and (tested["high"] >= tested["high_alone"]).all()
     assert (tested["high"] - tested["low"])["better"] > (tested["high_alone"] - tested["low_alone"])["better"]
     experiments.EXPERIMENTS["trial"][10].path(store=store).unlink()
     assert comparisons.judge(store).set_index("id").loc["dead", "verdict"] == "not run yet"
+
+
+def test_time_is_compared_round_by_round(trial):
+    store = trial({"a": 0.1, "b": 0.0})
+    sides = [partial(experiments.timed, "trial", name) for name in "ab"]
+    found = comparisons.by_round(*sides, store=store)
+    assert found.difference.mean == pytest.approx(np.log(1.1), abs=0.01) and found.difference.freedom == 9
+    assert found.difference.se < 0.01  # rounds differ by as much as two
+    sides[0](3).path(store=store).unlink()
+    assert comparisons.by_round(*sides, store=store) == "not run yet"
 
 
 def test_late_claims_are_a_family_of_their_own(trial):
