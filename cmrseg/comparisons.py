@@ -142,13 +142,30 @@ def run_variance(
     Raises:
         BadInput: no setting ran with several seeds.
     """
-    known = [n for n in ("baseline", "architectures", "final-ladder") if n in experiments.EXPERIMENTS]
-    groups = _seeds(known, protocol, what, store) or _seeds(experiments.EXPERIMENTS, protocol, what, store)
+    groups = _seeds(_pooled(), protocol, what, store) or _seeds(experiments.EXPERIMENTS, protocol, what, store)
     if not groups:
         raise BadInput(store / protocol, "holds no setting with several seeds",
                        f"Compute them: python -m cmrseg sweep baseline --protocol {protocol} --data acdc96")
     same = [values for its, values in groups if its == model]
     return statistics.pooled_run_variance(same or [values for _, values in groups])
+
+
+def _pooled() -> list[str]:
+    """The experiments whose seeds tell what luck a network has."""
+    return [n for n in ("baseline", "architectures", "final-ladder") if n in experiments.EXPERIMENTS]
+
+
+def _luck(table: pd.DataFrame, protocol: str, what: str, store: Path) -> tuple[str, float, int]:
+    """Whose luck a setting's runs have, its variance and its degrees of freedom.
+
+    It is that of the network, see :func:`run_variance`; but a setting outside those pooled for it, with three
+    seeds or more on each fold, has told its own.
+    """
+    folds = [[by_patient(g.iloc[[i]], what).mean() for i in range(len(g))] for _, g in table.groupby("split")]
+    pooled = {p.key() for name in _pooled() for p in experiments.EXPERIMENTS[name]}
+    if min(map(len, folds)) > 2 and not table["collapsed"].any() and not pooled & set(table["key"]):
+        return table["setting"].iloc[0], *statistics.pooled_run_variance(folds)
+    return network(table), *run_variance(protocol, what, store, network(table))
 
 
 def _seeds(names, protocol: str, what: str, store: Path) -> list[tuple[str, list[float]]]:
@@ -173,7 +190,8 @@ def compare(
 
     Args:
         a, b: rows of :func:`runs`, with runs on the same folds; ``b`` may be a number.
-        protocol, store: where the variance between seeds is taken from, see :func:`run_variance`.
+        protocol, store: where the variance between seeds is taken from, see :func:`run_variance`; a setting
+            with three seeds on each fold brings its own.
         what: see :func:`by_patient`.
     """
     tables = [t for t in (a, b) if isinstance(t, pd.DataFrame)]
@@ -181,15 +199,15 @@ def compare(
         return by_fold(*(t if isinstance(t, float) else
                          {s: by_patient(g, what).mean() for s, g in t.groupby("split")} for t in (a, b)))
     one, other = (by_patient(t, what) if isinstance(t, pd.DataFrame) else t for t in (a, b))
-    variances = {n: run_variance(protocol, what, store, n) for n in map(network, tables)}
-    luck = [(variance * sum(1 / len(t) for t in tables if network(t) == its), freedom)
-            for its, (variance, freedom) in variances.items()]
+    whose = [_luck(table, protocol, what, store) for table in tables]
+    luck = [(variance * sum(1 / len(t) for t, (name, *_) in zip(tables, whose) if name == its), freedom)
+            for its, variance, freedom in dict.fromkeys(whose)]
     difference = statistics.paired_difference((one - 0).to_numpy(), np.asarray(other), luck)
     d = (one - other).dropna()
     shares = {f"patient {p}": v / len(d) for p, v in (d - d.mean()).items()}
-    for table, sign in zip(tables, (1, -1)):
+    for table, (_, variance, _), sign in zip(tables, whose, (1, -1)):
         for key in table["key"]:
-            size = variances[network(table)][0] ** 0.5 / len(table)
+            size = variance**0.5 / len(table)
             shares[f"run {key}"] = shares.get(f"run {key}", 0) + sign * size
     return Comparison(difference, shares)
 

@@ -7,8 +7,9 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
 - beats: in beats(), swap ``"ED"`` and ``"ES"``; ``area_pred`` -> ``area_true``; ``1 - found`` -> ``found``;
   ``index(chamber)`` -> ``index("RV")``
 - both parts: in compare(), ``luck = [(variance * `` -> ``luck = [(0 * ``
-- own luck: in run_variance(), ``its == model`` -> ``True``; in compare(), ``if network(t) == its`` ->
+- own luck: in run_variance(), ``its == model`` -> ``True``; in compare(), ``if name == its`` ->
   ``if True``
+- a setting's own: in _luck(), ``> 2 and`` -> ``> 9 and``, or drop ``and not pooled ...``
 - shared fate: in compare(), ``0 < t["collapsed"].mean() < 1`` -> ``False``
 - A/A: in same_against_same(), ``replace=False`` -> ``replace=True``, or take ``fold[:2]`` each time
 - the family: in family_level(), ``largest = np.abs(errors).max(1)`` -> ``np.abs(errors)[:, 0]``
@@ -162,6 +163,28 @@ def test_each_network_has_a_luck_of_its_own(trial):
     assert sum(v**2 for v in found.shares.values()) ** 0.5 == pytest.approx(found.difference.se, rel=0.02)
     unknown = comparisons.run_variance("replica", store=store, model="segnet")
     assert unknown[1] == 30  # no seeds of its own: all that there are
+
+
+def test_a_setting_with_seeds_on_each_fold_brings_its_own_luck(trial):
+    store = trial({"a": 0.0})
+    wild = [Planned("wild", replace(PRESETS["replica"], lr=0.25, seed=s), f, "replica")
+            for f in FOLDS for s in range(3)]
+    experiments.EXPERIMENTS["trial"] += wild
+    rng, hearts = np.random.default_rng(1), dict.fromkeys(range(1, 61), 0.5)
+    for planned in wild:
+        results.write(made_up(planned, rng, run_sd=0.08, hearts=hearts), store)
+    (table, a), calm = settings(store, "wild", "a"), comparisons.run_variance("replica", store=store)
+    folds = [group["dice"] for _, group in table.groupby("split")]
+    variance, freedom = statistics.pooled_run_variance(folds)
+    assert freedom == 10 and variance > 4 * calm[0]
+    found = comparisons.compare(table, a, store=store)
+    d = comparisons.by_patient(table) - comparisons.by_patient(a)
+    expected = statistics.paired_difference(d.to_numpy(), 0.0, [(variance / 15, freedom), (calm[0] / 5, calm[1])])
+    assert found.difference.se == pytest.approx(expected.se) and found.difference.freedom == pytest.approx(expected.freedom)
+    assert sum(v**2 for v in found.shares.values()) ** 0.5 == pytest.approx(found.difference.se, rel=0.02)
+    two = table[table["seed"] < 2]
+    assert comparisons.compare(two, 0.5, store=store).difference.se < comparisons.compare(
+        table, 0.5, store=store).difference.se  # two seeds are too few to tell: the network's luck
 
 
 def test_where_some_runs_collapsed_folds_are_compared(trial):

@@ -127,6 +127,10 @@ comparisons.verdicts("activation")
 # %%
 comparisons.against("activation", "relu", "modern").style.format(precision=3, na_rep="")
 
+# %%
+for name, group in comparisons.runs("activation", "modern").groupby("setting", sort=False):
+    print(f"{name:8} Dice after 10 epochs {comparisons.mean_curve(group)[10]:.3f}")
+
 # %% [markdown]
 # ## Live: two of them, small
 

@@ -144,6 +144,10 @@ comparisons.verdicts("channels")
 comparisons.against("channels", "4-8-16-32", "modern").reindex(experiments.CHANNELS_TELLING).style.format(
     precision=3, na_rep="")
 
+# %%
+for name, group in comparisons.runs("channels", "modern").groupby("setting", sort=False):
+    print(f"{name:>12}: " + ", ".join(f"{c} {comparisons.by_patient(group, c).mean():.3f}" for c in results.CLASSES))
+
 # %% [markdown]
 # ## Live: two widths
 
