@@ -24,8 +24,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
 import re
+import signal
 import sys
 import threading
 import time
@@ -282,21 +284,24 @@ def assert_all_there(runs, root, store):
 
 @pytest.mark.slow
 def test_killed_at_ten_moments_a_sweep_loses_nothing(root, tmp_path):
-    store, runs = tmp_path / "store", some_runs(40)
+    store, runs = tmp_path / "store", some_runs(120)
     spawn, rng = multiprocessing.get_context("spawn"), random.Random(0)
 
     def there():
         return len(list(store.glob("modern/*.json")))
 
-    for _ in range(10):
+    for moment in range(10):
         process, before = spawn.Process(target=experiments.run_missing, args=(runs, root, store, 2)), there()
         process.start()
-        while there() == before:
+        while moment % 2 and there() == before and process.is_alive():  # every other time it may not even have begun
             time.sleep(0.01)
-        time.sleep(rng.random())
+        time.sleep(rng.uniform(0, 1 if moment % 2 else 3))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        for worker in children.read_text().split()[-1:] if children.is_file() and moment % 3 == 0 else ():
+            os.kill(int(worker), signal.SIGKILL)
         process.kill()
         process.join()
-    assert 10 <= there() < 40
+    assert 5 <= there() < len(runs)
     assert experiments.run_missing(runs, root, store, workers=2) == 0
     assert_all_there(runs, root, store)
 
