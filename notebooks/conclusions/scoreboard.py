@@ -171,10 +171,23 @@ print(f"{len(half)} claims of no difference in Dice: half-widths from {half.min(
 # %% [markdown]
 # ## What to conclude
 #
-# ```{note}
-# Trainings of this page are still being computed. A verdict that waits for them says so; the conclusion is
-# written when they are there.
-# ```
+# Where the report says that something fails or hurts, it is nearly always right: a learning rate too small or too large,
+# SGD at a rate that is not its own, a sigmoid, half of the units dropped, too few blocks, a network that throws
+# away place. Such differences are large. One training can see them, and twenty slices are enough.
+#
+# Where it says that something makes no difference, it could not know, and mostly we can't either: not one of its equalities in
+# Dice is confirmed, and some are contradicted. And where it sees a small preference, between two rates or two
+# activations, chance is as good an explanation as any.
+#
+# What is contradicted comes in three kinds. A single training was taken for a law: the narrow network that learns nothing, the
+# static mask of SGD. A setting was not given the time or the rate that it needs (here that is our doing as much as the
+# report's: the stars). Or something was not measured: how long an epoch of a doubled set takes, which of the networks is the
+# quickest, how far SegNet's slices of training lie above the others.
+#
+# Nothing of this overturns its main choice. A U-Net, Adam, a small batch, no dropout: who had followed the report's
+# advice would have done well. What the trial takes from it are the decimals; and what it adds is that two things which were not
+# in question, where the skips leave and how richly slices are varied, matter more than nearly all that were
+# ([Repairs](repairs)).
 #
 # ## Try
 #
