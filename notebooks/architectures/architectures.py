@@ -170,6 +170,7 @@ plots.class_legend(figure)
 #
 # Beside a verdict stand the wider intervals that hold for all claims of the report together. Those *asked late*
 # were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
+# Times were compared in rounds ([Does our ruler lie?](../statistics/ruler) says why).
 
 # %%
 comparisons.verdicts("architectures", "unet-over-segnet", "unet-over-ning", "unet-over-alexnet",

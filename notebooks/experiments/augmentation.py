@@ -119,6 +119,7 @@ epochs.legend(loc="lower right");
 # ## Verdicts
 #
 # Beside a verdict stand the wider intervals that hold for all claims of the report together.
+# Times were compared in rounds ([Does our ruler lie?](../statistics/ruler) says why).
 
 # %%
 comparisons.verdicts("augmentation")

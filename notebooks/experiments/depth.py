@@ -113,6 +113,7 @@ print(f"mean difference {found.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3
 # ## Verdicts
 #
 # Beside a verdict stand the wider intervals that hold for all claims of the report together.
+# Times were compared in rounds ([Does our ruler lie?](../statistics/ruler) says why).
 
 # %%
 comparisons.verdicts("depth")

@@ -131,6 +131,7 @@ for name, group in runs.groupby("setting"):
 # ## Verdicts
 #
 # Beside a verdict stand the wider intervals that hold for all claims of the report together.
+# Times were compared in rounds ([Does our ruler lie?](../statistics/ruler) says why).
 
 # %%
 comparisons.verdicts("dropout")
