@@ -155,7 +155,9 @@ def _pooled() -> list[str]:
     return [n for n in ("baseline", "architectures", "final-ladder") if n in experiments.EXPERIMENTS]
 
 
-def _luck(table: pd.DataFrame, protocol: str, what: str, store: Path) -> tuple[str, float, int]:
+def luck_of(
+    table: pd.DataFrame, protocol: str, what: str = "dice", store: Path = results.STORE
+) -> tuple[str, float, int]:
     """Whose luck a setting's runs have, its variance and its degrees of freedom.
 
     It is that of the network, see :func:`run_variance`; but a setting outside those pooled for it, with three
@@ -199,7 +201,7 @@ def compare(
         return by_fold(*(t if isinstance(t, float) else
                          {s: by_patient(g, what).mean() for s, g in t.groupby("split")} for t in (a, b)))
     one, other = (by_patient(t, what) if isinstance(t, pd.DataFrame) else t for t in (a, b))
-    whose = [_luck(table, protocol, what, store) for table in tables]
+    whose = [luck_of(table, protocol, what, store) for table in tables]
     luck = [(variance * sum(1 / len(t) for t, (name, *_) in zip(tables, whose) if name == its), freedom)
             for its, variance, freedom in dict.fromkeys(whose)]
     difference = statistics.paired_difference((one - 0).to_numpy(), np.asarray(other), luck)

@@ -17,7 +17,7 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
 - painting: ``2 * both`` -> ``both``; in dab(), ``v * image.width + u`` -> ``u * image.width + v``; drop
   ``cursor.x = ...``
 - lazily: in model.js, call begin() at the end of model(); opacity: ``(1 - alpha) *`` dropped
-- experiments: in records.js, ``/ count(setting, 0)`` dropped; ``a.network === b.network`` ->
+- experiments: in records.js, ``/ count(setting, 0)`` dropped; ``a.whose === b.whose`` ->
   ``true``; ``freedom - 1`` in
   quantile() -> ``freedom``; ``mixed =`` -> ``mixed = false &&``; ``order.down ? -1 : 1`` -> ``1``; in
   holds(), ``every`` -> ``some``
@@ -438,8 +438,8 @@ def test_two_settings_are_compared_as_the_package_does(visit, site):
             assert seen["mean"] == pytest.approx(expected.mean, abs=2e-4)
             if len(seen["each"]) > 2:
                 assert (seen["low"], seen["high"]) == pytest.approx(expected.interval(), abs=1e-3)
-            mixed, across = mixed + (seen["unit"] == "folds"), across + (a["network"] != b["network"])
-    assert mixed and across  # some runs of some setting collapsed; some settings are of two networks
+            mixed, across = mixed + (seen["unit"] == "folds"), across + (a["whose"] != b["whose"])
+    assert mixed and across  # some runs of some setting collapsed; some settings have two kinds of luck
 
 
 def test_student_quantiles(visit):

@@ -214,6 +214,9 @@ def test_the_numbers_of_a_committed_record_follow_from_its_own_tables(path):
     table = np.array(images["dice"], float)
     by_class = [np.nanmean(column) for column in table.T if not np.isnan(column).all()]
     assert found["dice_last"] == pytest.approx(np.mean(by_class), abs=1e-9)
+    if history["dice"] == [None] * len(history["epoch"]):  # a network that is kept is judged when it is ready, once
+        assert found["dice_best"] == found["dice_last"]
+        return
     assert found["dice_last"] == pytest.approx(np.mean(history["dice"][-1]), abs=1e-4)
     means = {e: np.mean([x for x in d if x is not None])
              for e, d in zip(history["epoch"], history["dice"]) if d is not None}

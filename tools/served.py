@@ -130,14 +130,14 @@ def _setting(name: str, table: pd.DataFrame, patients: list[int], protocol: str)
     dice = comparisons.by_patient(table).round(4).reindex(patients)
     folds = {split.removeprefix("fold"): [len(group), int(group["collapsed"].sum())]
              for split, group in table.groupby("split")}
-    network = comparisons.network(table)
-    return {"name": name, "folds": folds, "network": network, "luck": _luck(protocol, network),
+    whose, *luck = _luck(table, protocol)
+    return {"name": name, "folds": folds, "whose": whose, "luck": luck or None,
             "dice": [None if np.isnan(d) else float(d) for d in dice]}
 
 
-def _luck(protocol: str, network: str) -> tuple[float, int] | None:
-    """Variance between a network's seeds with its degrees of freedom; None where no network has several."""
+def _luck(table: pd.DataFrame, protocol: str) -> tuple:
+    """Whose luck a setting's runs have, its variance and degrees of freedom; only whose, if nothing is known of it."""
     try:
-        return comparisons.run_variance(protocol, model=network)
+        return comparisons.luck_of(table, protocol)
     except BadInput:
-        return None
+        return (comparisons.network(table),)

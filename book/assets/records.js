@@ -35,7 +35,7 @@ export function compare(a, b, { patients, folds }) {
   if (d.length < 2 || (!mixed && !(a.luck && b.luck))) return found;
   const parts = [[variance(d) / d.length, d.length - 1]]; // what adds to the squared error, and its degrees of freedom
   const luck = (setting) => [setting.luck[0] / count(setting, 0), setting.luck[1]];
-  if (!mixed && a.network === b.network) parts.push([luck(a)[0] + luck(b)[0], luck(a)[1]]);
+  if (!mixed && a.whose === b.whose) parts.push([luck(a)[0] + luck(b)[0], luck(a)[1]]);
   else if (!mixed) parts.push(luck(a), luck(b));
   const whole = sum(parts.map(([part]) => part));
   const freedom = whole ** 2 / sum(parts.map(([part, its]) => part ** 2 / its));
