@@ -24,6 +24,7 @@ What makes each test fail (each was seen to fail):
 - run beforehand: in execute(), add no notebook to the project
 - ignored files: git add -f a file under results/.locks
 - missing parts: in book_pages.py, do not disconnect mermaid, or name a part that is never missing
+- worst slices: in tools/worst.py, ``nsmallest`` -> ``nlargest``, or swap two names' masks
 - tables: in book_pages.py, drop ``NAME_BELOW.sub`` or ``EMPTY.sub``
 - how long: in book_pages.py, do not connect say_how_long or fill_in_times, or sum only the first time
 """
@@ -47,6 +48,7 @@ import pytest
 import yaml
 
 import cmrseg
+from cmrseg import data, metrics, rle
 from cmrseg.plots import CLASS_COLOURS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +57,7 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 import address as address_tool  # noqa: E402
 import book_pages  # noqa: E402
 import prepare  # noqa: E402
+import worst  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.py"))
 TEXT = {".cff", ".ipynb", ".md", ".py", ".toml", ".yml", ".txt", ".js", ".css", ".json", ""}
@@ -226,6 +229,15 @@ def test_built_pages_load_nothing_from_another_host():
     for path in [*pages, *built.rglob("*.css")]:
         found = LOADS.search(path.read_text())
         assert not found, f"{path.relative_to(built)}: {found[0][:200]}"
+
+
+def test_the_worst_slices_are_shown_as_a_network_draws_them(real):
+    recorded, slices = worst.worst(), data.load(real, "labelled")
+    drawn = rle.read_submission(worst.OUT)
+    assert set(drawn) == set(recorded.index)
+    for name, dice in recorded.items():
+        again = metrics.mean(metrics.dice(drawn[name][None], slices.masks[slices.names.index(name)][None]))
+        assert again == pytest.approx(dice, abs=0.2)  # another machine, another rounding
 
 
 @pytest.mark.parametrize("named", [True, False])
