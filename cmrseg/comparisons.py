@@ -202,8 +202,8 @@ def compare(
                          {s: by_patient(g, what).mean() for s, g in t.groupby("split")} for t in (a, b)))
     one, other = (by_patient(t, what) if isinstance(t, pd.DataFrame) else t for t in (a, b))
     whose = [luck_of(table, protocol, what, store) for table in tables]
-    luck = [(variance * sum(1 / len(t) for t, (name, *_) in zip(tables, whose) if name == its), freedom)
-            for its, variance, freedom in dict.fromkeys(whose)]
+    luck = [(variance * sum(1 / len(t) for t, its in zip(tables, whose) if its == (name, variance, freedom)),
+             freedom) for name, variance, freedom in dict.fromkeys(whose)]
     difference = statistics.paired_difference((one - 0).to_numpy(), np.asarray(other), luck)
     d = (one - other).dropna()
     shares = {f"patient {p}": v / len(d) for p, v in (d - d.mean()).items()}

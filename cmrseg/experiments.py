@@ -278,7 +278,7 @@ NOT_REPEATED = {
     "epochs": "The report trained 100 to 500 epochs (Ning et al. 1000), the replica 100 (Ning et al. also 500): "
               "\"Early stopping\" asks for more.",
     "widths": "Every width is a quarter of the report's, so that hundreds of trainings fit on two cores.",
-    "learning_rate_narrow": "Seven runs of a rate on one split; here one run on each of five folds.",
+    "learning_rate_narrow": "Seven runs of a rate on one split; here one run on each of five folds, or of two.",
     "learning_rate_wide": "Rates that no claim names run once, on one fold: they are drawn as points.",
     "early_stopping": "2500 epochs; here 700, as long as forty minutes of two cores allow for five folds.",
     "augmentation": "How the report mixed its doubled set is not said; here both halves are shuffled.",
@@ -450,7 +450,7 @@ EXPERIMENTS: dict[str, list[Planned]] = {
 }
 
 
-# Trainings of different days are not a clock: the same one took a seventh longer on another day. So the claims about
+# Trainings of different days are not a clock: the same one took a sixth longer on another day. So the claims about
 # time have short trainings of their own, in rounds: each setting once in a round, one after the other.
 TIMED = {"kernel-size": ("3", "5"), "depth": ("2", "6"), "dropout": ("0", "0.3"),
          "augmentation": ("none", "mirrored, doubled"), "architectures": tuple(NETS)}

@@ -7,7 +7,7 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
 - beats: in beats(), swap ``"ED"`` and ``"ES"``; ``area_pred`` -> ``area_true``; ``1 - found`` -> ``found``;
   ``index(chamber)`` -> ``index("RV")``
 - both parts: in compare(), ``luck = [(variance * `` -> ``luck = [(0 * ``
-- own luck: in run_variance(), ``its == model`` -> ``True``; in compare(), ``if name == its`` ->
+- own luck: in run_variance(), ``its == model`` -> ``True``; in compare(), ``if its == (...)`` ->
   ``if True``
 - a setting's own: in luck_of(), ``> 2 and`` -> ``> 9 and``, or drop ``and not pooled ...``
 - shared fate: in compare(), ``0 < t["collapsed"].mean() < 1`` -> ``False``

@@ -197,8 +197,8 @@ else:
 # *The five slices with the lowest mean Dice. Above what should have been drawn, below what the network draws, trained again
 # to show it (so its Dice may differ a little from the table).* All are from end-systole, and
 # the table tells why they count so much. In `cmr24` there is no right ventricle at all: a single pixel drawn costs
-# the whole Dice of the class. In two others it is a sliver of some twenty pixels, and a mask of nearly that size
-# beside it scores next to nothing. A doctor in doubt would look at the neighbouring slices and at the moving
+# the whole Dice of the class. In two others it is a sliver of some twenty pixels: being off by one row
+# costs more than half of it. A doctor in doubt would look at the neighbouring slices and at the moving
 # heart; the network has one picture.
 #
 # ## Is the right ventricle hard for the reasons given?
@@ -260,14 +260,13 @@ comparisons.verdicts("where-it-fails")
 #
 # A mean hides three kinds of failure. A small structure pays dearly for the same doubt at its border: that is Dice. A right
 # ventricle at end-systole is missed or half drawn: that is the network. And a slice without one costs a whole
-# Dice for a few pixels: that is a rule of counting. Of the worst five slices most are the last two at once.
+# Dice for a few pixels: that is a rule of counting. Most of the worst five are the first two at once.
 #
 # Of the report's two reasons why the right ventricle is hard, the second has something to it. Given the grey of its surroundings
-# it falls, with the healthy recipe by more than the margin, while the left ventricle stays; and
+# it falls, while the left ventricle stays (under the report's recipe the wall falls, too); and
 # where nature made the contrast low, Dice is low as well (but there the ventricle is also small, and these slices
-# can't part the two). Moving all hearts about hurts no class by much, and the right ventricle no more than the others: a
-# convolution does not mind where a thing is. Among all claims of the report, and under its own recipe, both stay
-# *inconclusive*.
+# can't part the two). Moving all hearts about hurts no class measurably: a convolution does not mind where a thing
+# is. Among all claims of the report, and under its own recipe, both stay *inconclusive*.
 #
 # What the network lacks on these slices a doctor would look for elsewhere: in the slice above, in the next moment of the beat.
 #

@@ -144,7 +144,7 @@ for name in ("relu", "sigmoid"):
 # %% [markdown]
 # ## What to conclude
 #
-# Who starts first does not end highest. Tanh and HardTanh wake almost at once and end a little lower than ReLU; for
+# Who starts first does not end highest. Tanh and HardTanh wake early and end a little lower than ReLU; for
 # HardTanh the wide interval just reaches zero. ReLU sleeps for a quarter of the training and overtakes them, and its
 # way up is the steadier one. That HardTanh overfits more holds as well, though ReLU, too, knows its own slices
 # far better than others. With the healthy recipe Tanh ends lower too, though there ReLU also starts first.

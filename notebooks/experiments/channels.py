@@ -176,8 +176,8 @@ for channels in ((2, 4, 8, 16), (8, 16, 32, 64)):
 # nothing else. Why, we did not test. A recipe is healthy for a network of some size.
 #
 # The choice of a wide network was right, for it ends better; that it learns fastest we see of the widest only. "Little
-# difference" does not hold. And one caution more: narrow networks wake later, so after 100 epochs some of our
-# *lower* may be a *later*.
+# difference" does not hold. And one caution more: some of the narrow networks wake later, so after 100 epochs part
+# of our *lower* may be a *later*.
 #
 # ## Try
 #

@@ -173,15 +173,14 @@ for slices, epochs in ((16, 40), (32, 20)):
 # have been confirmed.
 #
 # So on these slices stopping early saves time, not Dice, and it is the held-out curve alone that says when. The epoch
-# has to be chosen on other patients than those whose Dice is reported: picked on the same, the best epoch gives
-# a present.
+# has to be chosen on other patients than those whose Dice is reported: picked on the same, the best epoch flatters.
 #
-# With the healthy recipe the gap is below a tenth on every fold at the end of 240 epochs, for no slice is shown twice alike; and
+# With the healthy recipe the gap is below a tenth on every fold at the end of 240 epochs (no slice is shown twice alike, which may be why), and
 # four times the epochs bring a little more. There the question is not when to stop, but how long one is ready to wait.
 #
 # ## Try
 #
-# ```{exercise} The price of looking fifty times
+# ```{exercise} The price of looking twenty times
 # :label: stopping-looks
 # A curve has levelled off and trembles with a standard deviation of 0.01. You look at 20 of its epochs and
 # keep the best. How far above the level will it lie on average? What if neighbouring epochs are alike?

@@ -209,20 +209,19 @@ for rate in (0.0001, 0.003, 0.3):
 # few hundredths of each other; from there Dice falls, and 0.2 is worse on every fold.
 #
 # The zero at 0.6 needs no error to explain it. Of fifteen trainings with this rate some end with masks that are
-# poor, and some with none at all: most of these give one and the same answer for every slice, with a loss that stopped
+# poor, and some with none at all: these give one and the same answer for every slice, most with a loss that stopped
 # moving early on. Whoever trains once draws one or the other. The report's suspicion was natural, and a second
-# training could have settled it; ours leave the share of collapses so uncertain that the verdict is *inconclusive*.
+# training might have settled it; ours leave the share of collapses so uncertain that the verdict is *inconclusive*.
 #
 # There is no summit to be found between 0.001 and 0.025: the differences are smaller than the intervals, and neither
 # "0.001 is best" nor "all the same" can be shown. That takes more seeds, not more rates.
 #
 # The small rates show what a fixed number of epochs does. At 0.0005 the network is far behind after 100 epochs and still
 # climbing; the report, which trained longer, saw it arrive. So "makes little difference" is contradicted here, and
-# the difference is one of patience. Even 0.001, the report's choice, wakes late: 0.0025 is there in half the time and ends
+# the difference may be one of patience. Even 0.001, the report's choice, wakes late: 0.0025 is there in half the time and ends
 # no lower.
 #
-# With the healthy recipe 0.003 and 0.025 do alike, and the sides of the valley are less steep at both rates that were
-# tried there. At 0.6, where the report's recipe breaks down, no training collapses.
+# With the healthy recipe 0.003 and 0.025 do alike, and the slopes on both sides are less steep. At 0.6, where the report's recipe breaks down, no training collapses.
 #
 # ## Try
 #

@@ -173,8 +173,8 @@ for channels in ((6, 12), (6, 12, 24, 48)):
 # deepest; the report gave them 250.
 #
 # In the other direction, more convolutions in a block, the report saw no clear effect, and its rows
-# spread hardly more than luck. Ours spread more, and not one way: with two blocks more convolutions help, with five
-# they do not ([Depth](depth) asks that with more folds).
+# spread hardly more than luck. Ours spread more, on two folds, and not one way: with two blocks more convolutions
+# help, with five that can't be seen ([Depth](depth) asks that with more folds).
 #
 # No sixth block? Right for 96 pixels, which halve five times. Not a law: the slice may be continued at
 # its edges.

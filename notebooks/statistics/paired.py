@@ -121,13 +121,13 @@ for name, count in rejects.items():
 # rival that scatters widely must not widen the intervals of the others. (That we pool by network and not over all was decided
 # when the first rivals had been trained and had scattered widely.) What is assumed is that all settings of one network have
 # the same luck. It is not always true: the narrowest U-Net of [Channels](../experiments/channels) scatters more. It
-# has three seeds on each fold and so may bring its own luck, as any such setting does. Others that are still climbing at their
-# last epoch may scatter, too, and were trained once: read their intervals as too narrow.
+# has three seeds on each fold and so brings a luck of its own. Others that are still climbing at their
+# last epoch may scatter, too, and were trained once: their intervals may be too narrow.
 #
 # An interval is the mean give or take some two standard errors; how many exactly depends on how well the variances are
 # known. That is counted in *degrees of freedom*: values round a mean of their own have one fewer than they are many, and the
 # fewer, the wider the interval. Those of the sum follow Welch and Satterthwaite. All this is
-# {func}`cmrseg.statistics.paired_difference`, twenty lines.
+# {func}`cmrseg.statistics.paired_difference`, a few lines.
 
 # %%
 found = comparisons.compare(a, b).difference

@@ -113,26 +113,26 @@ rows = table["seed"] == 0
 days = np.log(table.loc[rows, "seconds"].to_numpy()) - np.log(
     table[~rows].groupby("split")["seconds"].mean().to_numpy())
 low, high = np.exp(statistics.mean_interval(days))
-print(f"first day, seed 0, against later days, other seeds: {np.exp(days.mean()):.2f} times ({low:.2f} to {high:.2f})")
+print(f"seed 0, made a day later, against the other seeds: {np.exp(days.mean()):.2f} times ({low:.2f} to {high:.2f})")
 again = comparisons.by_round(lambda n: experiments.timed(*experiments.AGAIN, n + len(experiments.ROUNDS)),
                              lambda n: experiments.timed(*experiments.AGAIN, n))
 low, high = np.exp(again.difference.interval())
 print(f"within rounds, the same setting twice: {np.exp(again.difference.mean):.2f} times ({low:.2f} to {high:.2f})")
 
 # %% [markdown]
-# It does, between days: the same setting, trained on the same folds, and the interval over folds is sure of a difference that is the machine's. What
-# else ran there, how warm it was, a fold can't know. A reader of these pages found this when the first verdicts
-# about time had been given. Since then such claims are answered by short trainings in *rounds*: each setting once,
-# one after the other, and then again, so that whatever slows the machine slows all of a round. Ten rounds are the
-# experiment `clock`; within them the same setting agrees with itself. (No verdict changed; the estimates did.) The seconds on the other
-# pages are those of the records, so read them as *about*.
+# It does, between days. The setting is the same, the folds are the same, and the interval is sure of a difference that
+# belongs to the machine, or to the code of that day: a fold can't know what else ran. A reader of these pages found this after the
+# first verdicts about time had been given. Since then such claims are answered by short trainings in *rounds*: each
+# setting once, one after the other, and then all again, so that whatever slows the machine slows a whole round. Ten rounds
+# are the experiment `clock`, and within them the same setting agrees with itself. No verdict changed; the estimates
+# did. The seconds in the tables and figures of other pages are those of the records: take them as rough.
 #
 # ## What to conclude
 #
 # If a ruler finds differences between equal things much more often than it says, its findings are worth
-# nothing. Ours errs on the careful side. Between equal settings the little that patients differ by is again the luck of
-# the runs, and is counted twice; between different settings patients do differ. The price is that some small true
-# differences stay *inconclusive*. The test costs no training beyond the seeds of the baseline; any report could carry
+# nothing. For Dice, ours errs on the careful side: between equal settings patients differ by little else than
+# the luck of the runs, which so counts twice; between different settings patients do differ. The price is that some small
+# true differences stay *inconclusive*. The test costs no training beyond the seeds of the baseline; any report could carry
 # one.
 #
 # ## Try
