@@ -130,7 +130,8 @@ for name, group in runs.groupby("setting"):
 # %% [markdown]
 # ## Verdicts
 #
-# Beside a verdict stand the wider intervals that hold for all claims of the report together.
+# Beside a verdict stand the wider intervals that hold for all claims of the report together. Those *asked late*
+# were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 # Times were compared in rounds ([Does our ruler lie?](../statistics/ruler) says why).
 
 # %%
