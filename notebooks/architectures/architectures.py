@@ -205,7 +205,7 @@ for name, changes in LIVE.items():
 #
 # The upper part of the report's order stands: the U-Net is ahead of SegNet, and far ahead of the other two, whose first
 # layers throw away place. Of these two the report had Ning et al. in front. After 100 epochs we have AlexNet-style; but
-# Ning et al. gains more by size and by time ([its page](ning) trains it longer), and with the healthy recipe, which
+# Ning et al. gains more by size and by time ([its page](../architectures/ning) trains it longer), and with the healthy recipe, which
 # lifts all four and Ning et al. most, there is nothing to tell between them.
 #
 # Made equal in parameters, all three still lie behind the U-Net. Size matters to Ning et al. only, which comes much
