@@ -164,7 +164,7 @@ for patients in (4, 24):
 # one that learned from ten of them. As a beginning phantoms help wherever patients are few, and most where they are
 # fewest; with 48 it can't be told. They do not replace patients: with twenty, the phantoms alone are left behind.
 #
-# Two cautions. Who begins with phantoms trains longer, and longer alone brings something, too
+# Two cautions. Whoever begins with phantoms trains longer, and longer alone brings something, too
 # ([Early stopping](../experiments/early_stopping)); at the right end of the curve it may be all there is. And the phantoms were drawn by people
 # who had these sixty patients in view. For another hospital somebody would have to look again.
 #

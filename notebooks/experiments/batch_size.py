@@ -101,7 +101,7 @@ comparisons.against("batch-size", "2").style.format(precision=3, na_rep="")
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(9.5, 3.2))
 order = [str(batch) for batch in BATCHES] + [f"{batch}, equal updates" for batch in BATCHES[1:]]
-groups = {name.replace(", equal", ",\nequal"): runs[runs["setting"] == name]
+groups = {name.replace(", equal ", ",\nequal\n"): runs[runs["setting"] == name]
           for name in order if name in set(runs["setting"])}
 plots.settings(ax, {name: group["dice"] for name, group in groups.items()}, said["dice"],
                comparisons.patients_of(groups.items()))
@@ -194,7 +194,7 @@ for batch, epochs in ((4, 8), (16, 8), (16, 32)):
 # failed; it was stopped before it could begin.
 #
 # Most of it, not all. With equal updates 16 and 32 still end below 2, with intervals below zero: here more slices to a
-# step do not make a better step, and each of them has been seen many times as often. One caution: the learning rate stayed. Who enlarges the batch usually enlarges the rate as well
+# step do not make a better step, and each of them has been seen many times as often. One caution: the learning rate stayed. Whoever enlarges the batch usually enlarges the rate as well
 # {cite}`goyal2017`, and we did not.
 #
 # With the healthy recipe nothing sleeps. A batch of 32 costs a few hundredths at equal epochs; between 2 and 4 there is no
