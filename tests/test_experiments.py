@@ -175,6 +175,11 @@ def test_the_rates_used_are_the_best_that_were_tried():
     assert best_rates("optimiser-tuning", "replica") == used
 
 
+def test_the_last_of_the_ideas_is_the_sprint():
+    *_, last = [p for p in EXPERIMENTS["sprint-ideas"] if p.setting in experiments.IDEAS]
+    assert last.config == PRESETS["sprint"]
+
+
 def highest(name):
     """The setting with the highest mean Dice, from the committed records; skips while one is missing."""
     plan = [p for p in EXPERIMENTS[name] if p.config.seed == 0]
