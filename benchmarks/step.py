@@ -29,20 +29,21 @@ KINDS = {"convolution": ("convolution", "conv_transpose", "mkldnn"), "batch norm
 
 
 def a_step(
-    channels_last: bool = True, one_vector: bool = True, fused: bool | None = None, compiled: bool = False
+    channels_last: bool = True, one_vector: bool = True, fused: bool | None = None, compiled: bool = False,
+    folds: int = 1,
 ) -> Callable:
-    """A function that takes one training step."""
+    """A function that takes one training step, perhaps of several networks, see :func:`side_by_side`."""
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = build(CONFIG).to(memory_format=layout)
-    images = (255 * torch.rand(2, 1, 96, 96)).contiguous(memory_format=layout)
-    labels = torch.randint(0, 4, (2, 96, 96))
+    model = (build(CONFIG) if folds == 1 else side_by_side(folds)).to(memory_format=layout)
+    images = (255 * torch.rand(2, folds, 96, 96)).contiguous(memory_format=layout)
+    labels = torch.randint(0, 4, (2 * folds, 96, 96))
     parameters = [as_one_vector(model)] if one_vector else model.parameters()
     optimiser = torch.optim.Adam(parameters, CONFIG.lr, fused=fused)
     forward = torch.compile(model) if compiled else model
 
     def step() -> None:
-        loss = LOSSES[CONFIG.loss](forward(images), labels)
+        loss = LOSSES[CONFIG.loss](forward(images).reshape(2 * folds, 4, 96, 96), labels)
         optimiser.zero_grad(set_to_none=not one_vector)
         loss.backward()
         optimiser.step()
@@ -50,12 +51,11 @@ def a_step(
     return step
 
 
-def folds_side_by_side(folds: int = 5, channels_last: bool = True) -> Callable:
-    """A step of several networks in one, each convolution in as many groups, on a batch of each.
+def side_by_side(folds: int) -> torch.nn.Module:
+    """Several networks in one, each convolution in as many groups: a channel of the picture for each.
 
     For its time only: where two levels are joined, the channels of the networks are not sorted by network.
     """
-    torch.manual_seed(0)
     model = build(CONFIG)
     for name, layer in list(model.named_modules()):
         parent, _, last = name.rpartition(".")
@@ -69,20 +69,7 @@ def folds_side_by_side(folds: int = 5, channels_last: bool = True) -> Callable:
         else:
             continue
         setattr(model.get_submodule(parent), last, wide)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = model.to(memory_format=layout)
-    images = (255 * torch.rand(2, folds, 96, 96)).contiguous(memory_format=layout)
-    labels = torch.randint(0, 4, (2 * folds, 96, 96))
-    optimiser = torch.optim.Adam([as_one_vector(model)], CONFIG.lr)
-
-    def step() -> None:
-        logits = model(images)
-        loss = LOSSES[CONFIG.loss](logits.reshape(2 * folds, 4, 96, 96), labels)
-        optimiser.zero_grad(set_to_none=False)
-        loss.backward()
-        optimiser.step()
-
-    return step
+    return model
 
 
 def milliseconds(function: Callable[[], object], times: int = 60) -> float:
@@ -130,7 +117,7 @@ def main() -> None:
                           "channels last, torch.compile": {"compiled": True}}.items():
         print(f"| {name} | {milliseconds(a_step(**options)):.1f} |")
     for layout in ("channels last", "channels first"):
-        step = folds_side_by_side(channels_last=layout == "channels last")
+        step = a_step(channels_last=layout == "channels last", folds=5)
         print(f"| {layout}, five folds as one network of grouped convolutions, for each | "
               f"{milliseconds(step, 20) / 5:.1f} |")
 

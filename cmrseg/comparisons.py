@@ -163,10 +163,12 @@ def luck_of(
     It is that of the network, see :func:`run_variance`; but a setting outside those pooled for it, with three
     seeds or more on each fold, has told its own.
     """
-    folds = [[by_patient(g.iloc[[i]], what).mean() for i in range(len(g))] for _, g in table.groupby("split")]
-    pooled = {p.key() for name in _pooled() for p in experiments.EXPERIMENTS[name]}
-    if min(map(len, folds)) > 2 and not table["collapsed"].any() and not pooled & set(table["key"]):
-        return table["setting"].iloc[0], *statistics.pooled_run_variance(folds)
+    folds = [group for _, group in table.groupby("split")]
+    if min(map(len, folds)) > 2 and not table["collapsed"].any():
+        pooled = {p.key() for name in _pooled() for p in experiments.EXPERIMENTS[name]}
+        if not pooled & set(table["key"]):
+            each = [_each_run(group, what) for group in folds]
+            return table["setting"].iloc[0], *statistics.pooled_run_variance(each)
     return network(table), *run_variance(protocol, what, store, network(table))
 
 
@@ -176,9 +178,13 @@ def _seeds(names, protocol: str, what: str, store: Path) -> list[tuple[str, list
     for name in names:
         table = runs(name, protocol, store)
         for _, group in table[~table["collapsed"].astype(bool)].groupby(["setting", "split"]):
-            each = [by_patient(group.iloc[[i]], what).mean() for i in range(len(group))]
-            groups.append((network(group), each))
+            groups.append((network(group), _each_run(group, what)))
     return [(its, each) for its, each in groups if len(each) > 1]
+
+
+def _each_run(table: pd.DataFrame, what: str) -> list[float]:
+    """Mean Dice over its held-out patients of each run of a table."""
+    return [by_patient(table.iloc[[n]], what).mean() for n in range(len(table))]
 
 
 def compare(

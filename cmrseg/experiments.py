@@ -565,10 +565,7 @@ def _measure(planned: Planned, source: str, store: Path, precision: str) -> dict
     fingerprint = data.load(source, "labelled").fingerprint
     train, held_out = data.split(source, planned.split)
     if planned.ways is not None:
-        trained = replace(planned, ways=None, shift=None, keep=True)
-        splits = TRAIN_FOLDS if planned.split == "val" and planned.seeds else (planned.split,)
-        runs = [kept(replace(trained, split=split, config=replace(planned.config, seed=seed)), source, store,
-                     precision) for split in splits for seed in planned.seeds or (planned.config.seed,)]
+        runs = networks(planned, source, store, precision)
         if planned.shift is not None:
             change, level = LEVELS[planned.shift[0]][0], planned.shift[1]
             held_out = change(held_out, level)
@@ -585,6 +582,14 @@ def _measure(planned: Planned, source: str, store: Path, precision: str) -> dict
         run = fit(planned.config, train, held_out, score_train=planned.score_train, precision=precision,
                   start=start)
     return results.record(run, train, held_out, planned.split, fingerprint, planned.protocol)
+
+
+def networks(planned: Planned, source: str, store: Path, precision: str = "fp32") -> list[Run]:
+    """The kept networks that a planned run looks with."""
+    trained = replace(planned, ways=None, shift=None, keep=True)
+    splits = TRAIN_FOLDS if planned.split == "val" and planned.seeds else (planned.split,)
+    return [kept(replace(trained, split=split, config=replace(planned.config, seed=seed)), source, store, precision)
+            for split in splits for seed in planned.seeds or (planned.config.seed,)]
 
 
 def kept(planned: Planned, source: str, store: Path, precision: str = "fp32") -> Run:

@@ -9,7 +9,7 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
 - both parts: in compare(), ``luck = [(variance * `` -> ``luck = [(0 * ``
 - own luck: in run_variance(), ``its == model`` -> ``True``; in compare(), ``if its == (...)`` ->
   ``if True``
-- a setting's own: in luck_of(), ``> 2 and`` -> ``> 9 and``, or drop ``and not pooled ...``
+- a setting's own: in luck_of(), ``> 2 and`` -> ``> 9 and``, or ``if not pooled & ...`` -> ``if True``
 - shared fate: in compare(), ``0 < t["collapsed"].mean() < 1`` -> ``False``
 - A/A: in same_against_same(), ``replace=False`` -> ``replace=True``, or take ``fold[:2]`` each time
 - the family: in family_level(), ``largest = np.abs(errors).max(1)`` -> ``np.abs(errors)[:, 0]``

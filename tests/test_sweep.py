@@ -9,10 +9,11 @@ What makes each test fail (each was seen to fail):
 - overview: in overview(), `len(plan) - lacking - failed` -> `len(plan) - lacking`
 - protocols: in cli.results(), drop `shown = list(...)`
 - shifts: in _measure(), `held_out = change(...)` -> `pass`
-- kept networks: in experiments.kept(), `resume=True` -> `resume=False`, or drop `save`; in _measure(),
-  `seed=s` -> `seed=0`; in Planned.key(), `self.seeds` -> `()`; or drop `ways`
+- kept networks: in experiments.kept(), `resume=True` -> `resume=False`, or drop `save`; in networks(),
+  `seed=seed` -> `seed=0`; in Planned.key(), `self.seeds` -> `()`; or drop `ways`
   from the key
-- delivered: in tools/deliver.py, ``if planned.seeds`` -> ``if False``, or ``planned.ways`` -> ``Ways()``
+- delivered: in experiments.networks(), ``and planned.seeds`` -> ``and False``; in tools/deliver.py,
+  ``planned.ways`` -> ``Ways()``
 - phantoms first: in _measure(), ``seed=int(...)`` -> ``seed=0``, or ``start=None``
 - ten lines: in comparisons.run_variance(), drop ``or _seeds(experiments.EXPERIMENTS, ...)``
 - kill -9: in results.write(), `write_text(path, text)` -> `path.write_text(text)` in two halves with a
@@ -212,8 +213,7 @@ def test_what_is_delivered_is_the_networks_that_were_judged(keeping, root, tmp_p
               replace(keeping, setting="small", keep=False, ways=Ways())]
     monkeypatch.setenv("CMRSEG_DATA", str(root))
     monkeypatch.setitem(experiments.EXPERIMENTS, "final", judged)
-    for module in (experiments, deliver):
-        monkeypatch.setattr(module, "TRAIN_FOLDS", ("train-fold0", "train-fold1"))
+    monkeypatch.setattr(experiments, "TRAIN_FOLDS", ("train-fold0", "train-fold1"))
     deliver.main(tmp_path / "store", tmp_path / "weights")
     truth, test = data.load(str(root), "val"), data.load(str(root), "test")
     for planned, count in zip(judged, (2, 1)):

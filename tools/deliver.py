@@ -10,19 +10,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from cmrseg import data, ensemble, experiments, results, rle
-from cmrseg.experiments import EXPERIMENTS, TRAIN_FOLDS, kept
 
 
 def main(store: Path = results.STORE, weights: Path = ensemble.WEIGHTS) -> None:
     source = data.source()
-    for planned in EXPERIMENTS["final"]:
-        trained = replace(planned, ways=None, keep=True)
-        splits = TRAIN_FOLDS if planned.seeds else (planned.split,)
-        networks = [kept(replace(trained, split=split), source, store) for split in splits]
+    for planned in experiments.EXPERIMENTS["final"]:
+        networks = experiments.networks(planned, source, store)
         path = weights / f"{planned.setting}.safetensors"
         ensemble.save(path, networks, planned.ways)
         slices = data.load(source, "test")
