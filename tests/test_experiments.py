@@ -180,15 +180,21 @@ def test_the_last_of_the_ideas_is_the_sprint():
     assert last.config == PRESETS["sprint"]
 
 
-def highest(name):
-    """The setting with the highest mean Dice, from the committed records; None while one is missing."""
+def means(name):
+    """The mean Dice of each setting, of the first seed, from the committed records; {} while one is missing."""
     plan = [p for p in EXPERIMENTS[name] if p.config.seed == 0]
     if not all(p.path().is_file() for p in plan):
-        return None
+        return {}
     dice = {}
     for planned in plan:
         dice.setdefault(planned.setting, []).append(results.read(planned.path())["dice_last"])
-    return max(dice, key=lambda setting: sum(dice[setting]) / len(dice[setting]))
+    return {setting: sum(each) / len(each) for setting, each in dice.items()}
+
+
+def highest(name):
+    """The setting with the highest mean Dice, or None while a record is missing."""
+    found = means(name)
+    return max(found, key=found.get, default=None)
 
 
 def nothing_is_run(*names):
@@ -198,6 +204,15 @@ def nothing_is_run(*names):
 def test_the_final_recipe_is_the_highest_rung_or_nothing_hangs_on_it_yet():
     rung = highest("final-ladder")
     assert rung == experiments.FINAL or rung is None and nothing_is_run("final-ways", "final-shifts", "final")
+
+
+def test_the_small_network_is_half_as_wide_unless_that_costs_a_hundredth():
+    if not (found := means("final-ladder")):
+        assert nothing_is_run("final")
+        return
+    half = "300 epochs, half as wide"
+    fits = found[half] >= found[experiments.FINAL] - 0.01
+    assert experiments.SMALL == (half if fits else experiments.FINAL)
 
 
 def test_the_final_ways_are_the_best_of_one_network_or_nothing_hangs_on_them_yet(monkeypatch):

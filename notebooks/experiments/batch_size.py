@@ -101,8 +101,7 @@ comparisons.against("batch-size", "2").style.format(precision=3, na_rep="")
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(9.5, 3.2))
 order = [str(batch) for batch in BATCHES] + [f"{batch}, equal updates" for batch in BATCHES[1:]]
-groups = {name.replace(", equal ", ",\nequal\n"): runs[runs["setting"] == name]
-          for name in order if name in set(runs["setting"])}
+groups = {name.replace(", equal ", ",\nequal\n"): runs[runs["setting"] == name] for name in order}
 plots.settings(ax, {name: group["dice"] for name, group in groups.items()}, said["dice"],
                comparisons.patients_of(groups.items()))
 plots.settings_legend(ax)
@@ -118,10 +117,9 @@ for n, batch in enumerate(BATCHES):
     shade = plt.colormaps["viridis"](0.9 - 0.15 * n)
     for ax, setting in zip(axes, (f"{batch}", f"{batch}, equal updates" if batch > 2 else "2")):
         group = runs[(runs["setting"] == setting) & (runs["seed"] == 0) & runs["split"].isin(["fold0", "fold1"])]
-        if len(group):
-            mean = comparisons.mean_curve(group)
-            scale = 1 if ax is axes[0] else group["steps"].iloc[0]
-            ax.plot(mean.index * scale, mean, color=shade, label=str(batch))
+        mean = comparisons.mean_curve(group)
+        scale = 1 if ax is axes[0] else group["steps"].iloc[0]
+        ax.plot(mean.index * scale, mean, color=shade, label=str(batch))
 axes[0].legend(title="batch", loc="upper left")
 axes[0].set(xlabel="epochs", ylabel="Dice, mean of two folds", title="equal epochs")
 axes[1].set(xlabel="updates", title="equal updates");
