@@ -1,4 +1,4 @@
-# make book: build the book into _build/html.   make test: run every test and every notebook.
+# make book: build the book into _build/html.   make test: run every notebook, and every test but the slow.
 # Both make and use .venv. CMRSEG_DATA chooses the slices: phantom (default), acdc96, or a folder.
 
 SHELL := /bin/bash

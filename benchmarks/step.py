@@ -1,8 +1,9 @@
 """Where the time of a training step goes: `python benchmarks/step.py > benchmarks/step.md`.
 
 One step of the `replica` recipe (two slices, one thread, fp32), as the sweep takes it, in variants that
-might be cheaper; then its parts by kind; then how far its multiply-adds are from a matrix product; then what a
-whole training of a fold is made of. Every time is the median of many steps in this process.
+might be cheaper; then its parts by kind; then how far its multiply-adds, and those of a step of `book`, are from a
+matrix product; then what a whole training of a fold is made of. Every time is the median of many steps in this
+process.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from cmrseg import metrics, phantom
 from cmrseg.losses import LOSSES
-from cmrseg.models import build
+from cmrseg.models import build, multiply_adds
 from cmrseg.results import _processor
-from cmrseg.training import PRESETS, as_one_vector, predict, scored_epochs
+from cmrseg.training import PRESETS, TrainConfig, as_one_vector, predict, scored_epochs
 
 CONFIG = PRESETS["replica"]
+OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 KINDS = {"convolution": ("convolution", "conv_transpose", "mkldnn"), "batch norm": ("batch_norm",),
          "ReLU": ("threshold", "relu", "clamp_min"), "pooling": ("pool",),
          "Adam": ("adam", "addcdiv", "_foreach"),
@@ -29,21 +31,21 @@ KINDS = {"convolution": ("convolution", "conv_transpose", "mkldnn"), "batch norm
 
 
 def a_step(
-    channels_last: bool = True, one_vector: bool = True, fused: bool | None = None, compiled: bool = False,
-    folds: int = 1,
+    config: TrainConfig = CONFIG, channels_last: bool = True, one_vector: bool = True, fused: bool | None = None,
+    compiled: bool = False, folds: int = 1,
 ) -> Callable:
     """A function that takes one training step, perhaps of several networks, see :func:`side_by_side`."""
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = (build(CONFIG) if folds == 1 else side_by_side(folds)).to(memory_format=layout)
-    images = (255 * torch.rand(2, folds, 96, 96)).contiguous(memory_format=layout)
-    labels = torch.randint(0, 4, (2 * folds, 96, 96))
+    model = (build(config) if folds == 1 else side_by_side(folds)).to(memory_format=layout)
+    images = (255 * torch.rand(config.batch, folds, 96, 96)).contiguous(memory_format=layout)
+    labels = torch.randint(0, 4, (config.batch * folds, 96, 96))
     parameters = [as_one_vector(model)] if one_vector else model.parameters()
-    optimiser = torch.optim.Adam(parameters, CONFIG.lr, fused=fused)
+    optimiser = OPTIMISERS[config.optimiser](parameters, config.lr, fused=fused)
     forward = torch.compile(model) if compiled else model
 
     def step() -> None:
-        loss = LOSSES[CONFIG.loss](forward(images).reshape(2 * folds, 4, 96, 96), labels)
+        loss = LOSSES[config.loss](forward(images).reshape(len(labels), 4, 96, 96), labels)
         optimiser.zero_grad(set_to_none=not one_vector)
         loss.backward()
         optimiser.step()
@@ -84,23 +86,6 @@ def milliseconds(function: Callable[[], object], times: int = 60) -> float:
     return statistics.median(spent)
 
 
-def multiply_adds() -> int:
-    """Of the forward pass on two slices: convolutions only."""
-    total = 0
-
-    def count(layer, inputs, output) -> None:
-        nonlocal total
-        at = output if isinstance(layer, torch.nn.Conv2d) else inputs[0]
-        total += at.numel() * layer.weight[0].numel()
-
-    model = build(CONFIG)
-    for layer in model.modules():
-        if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
-            layer.register_forward_hook(count)
-    model(torch.zeros(2, 1, 96, 96))
-    return total
-
-
 def kind_of(name: str) -> str:
     return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "the rest")
 
@@ -136,9 +121,13 @@ def main() -> None:
 
     a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
     product = 1024**3 / milliseconds(lambda: a @ b, 20) / 1e6
-    of_step = 3 * multiply_adds() / milliseconds(step) / 1e6  # backwards costs twice what forwards does
-    print(f"\nThe step makes {of_step:.1f} billion multiply-adds a second, a matrix product of 1024 x 1024 "
-          f"{product:.1f} on the same thread: {of_step / product:.0%}.")
+    print(f"\nA matrix product of 1024 x 1024 makes {product:.1f} billion multiply-adds a second on this thread.")
+    for name in ("replica", "book"):
+        config = PRESETS[name]
+        work = 3 * config.batch * multiply_adds(build(config))  # backwards costs twice what forwards does
+        spent = milliseconds(a_step(config))
+        print(f"A step of `{name}` ({config.batch} slices, {spent:.1f} ms) makes {work / spent / 1e6:.1f}: "
+              f"{work / spent / 1e6 / product:.0%}.")
 
     (images, masks), model = phantom.make(patients=12), build(CONFIG).eval()
     steps, scored = 48 * CONFIG.epochs, len(scored_epochs(CONFIG.epochs))

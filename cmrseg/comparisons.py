@@ -95,21 +95,21 @@ def network(table: pd.DataFrame) -> str:
 def beats(table: pd.DataFrame, chamber: str) -> pd.DataFrame:
     """Areas of RV, Myo or LV at end-diastole and end-systole, a row for each held-out patient of a table.
 
-    Columns: true ED, true ES, seen ED, seen ES, in pixels, and true FAC, seen FAC: the fractional area
+    Columns: true ED, true ES, predicted ED, predicted ES, in pixels, and true FAC, predicted FAC: the fractional area
     change, the share of the area at end-diastole that is gone at end-systole. As in the book's slices, odd
     numbers are end-diastole. With several runs on a fold the last counts.
     """
     place, rows = results.CLASSES.index(chamber), {}
     for images in (found["images"] for found in table["record"]):
         columns = (images[k] for k in ("name", "patient", "area_true", "area_pred"))
-        for name, patient, true, seen in zip(*columns):
+        for name, patient, true, predicted in zip(*columns):
             moment = "ED" if int(name[3:]) % 2 else "ES"
             row = rows.setdefault(patient, {})
-            row[f"true {moment}"], row[f"seen {moment}"] = true[place], seen[place]
+            row[f"true {moment}"], row[f"predicted {moment}"] = true[place], predicted[place]
     found = pd.DataFrame.from_dict(rows, orient="index").sort_index()
-    found = found[["true ED", "true ES", "seen ED", "seen ES"]]
+    found = found[["true ED", "true ES", "predicted ED", "predicted ES"]]
     return found.assign(**{f"{who} FAC": 1 - found[f"{who} ES"] / found[f"{who} ED"]
-                           for who in ("true", "seen")})
+                           for who in ("true", "predicted")})
 
 
 # --- comparing -----------------------------------------------------------------------------------
@@ -350,6 +350,12 @@ def verdicts(name: str, *ids: str, store: Path = results.STORE) -> pd.DataFrame:
                          "verdict": words.tolist()}, index=found["text"].tolist())
 
 
+# What an endpoint measures, where it is not the Dice of the last epoch.
+QUANTITIES = {"dice@30": "Dice at epoch 30", "gain@140": "Dice, last epoch minus epoch 140", "loss": "training loss",
+              "train-gap": "Dice, training minus held-out slices", "falls": "Dice, all its falls added up",
+              "epoch>0.5": "epochs until Dice is above 0.5"}
+
+
 def in_words(row) -> str:
     """What was measured for a claim, a row of :func:`judge`: the estimate and its interval, or nothing."""
     estimate = row.get("estimate")
@@ -360,10 +366,11 @@ def in_words(row) -> str:
         return "{:.2f} times ({:.2f} to {:.2f})".format(*np.exp(values))
     if row["endpoint"] in ("static", "collapsed"):
         return "{:.0%} of the runs ({:.0%} to {:.0%})".format(*(values + row["against"]))
+    quantity = ", " + QUANTITIES[row["endpoint"]] if row["endpoint"] in QUANTITIES else ""
     if row["against"]:
-        return "{:.3f} ({:.3f} to {:.3f})".format(*(values + row["against"]))
+        return "{:.3f} ({:.3f} to {:.3f})".format(*(values + row["against"])) + quantity
     number = "{:+.0f}" if row["endpoint"].startswith("epoch") else "{:+.3f}"
-    return f"{number} ({number} to {number})".format(*values)
+    return f"{number} ({number} to {number})".format(*values) + quantity
 
 
 @dataclass(frozen=True)

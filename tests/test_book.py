@@ -26,6 +26,7 @@ What makes each test fail (each was seen to fail):
 - missing parts: in book_pages.py, do not disconnect mermaid, or name a part that is never missing
 - worst slices: in tools/worst.py, ``nsmallest`` -> ``nlargest``, or swap two names' masks
 - tables: in book_pages.py, drop ``NAME_BELOW.sub`` or ``EMPTY.sub``
+- terms: in book_pages.py, do not connect link_terms; ``terms.pop(`` -> ``terms.get(``; nodes.title not UNLINKED
 - how long: in book_pages.py, do not connect say_how_long or fill_in_times, or sum only the first time
 """
 
@@ -270,6 +271,23 @@ def test_without_vendored_parts_a_page_loads_none_and_says_so(tmp_path):
         for name, script in (("MathJax", "mathjax/here.js"), ("Mermaid", "import mermaid from")):
             assert (f"{name} was not at hand" in page) is not vendored
             assert (script in page) is vendored
+
+
+def test_the_first_use_of_a_term_links_to_the_glossary(tmp_path):
+    (tmp_path / "conf.py").write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
+        "extensions = ['myst_parser', 'sphinxcontrib.mermaid', 'book_pages']\n")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "glossary.md").write_text(
+        "# Glossary\n\n```{glossary}\nDice\n  A number.\n\nearly stopping\n  Ending at the best epoch.\n\nstopping\n  An end.\n```\n")
+    (tmp_path / "index.md").write_text(
+        "# Dice\n\n`Dice` and (*the Dice* of two) dices, Dice.\nEarly stopping, and non-stopping.\n\n"
+        "```{toctree}\nbook/glossary\n```\n")
+    subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", tmp_path, tmp_path / "html"], check=True)
+    page = (tmp_path / "html" / "index.html").read_text()
+    links = re.findall(r'<a class="reference internal" href="(book/glossary.html#[^"]*)"><span class="std-term">(.*?)</span>', page)
+    assert links == [("book/glossary.html#term-Dice", "Dice"), ("book/glossary.html#term-early-stopping", "Early stopping")]
+    assert "(<em>the <a" in page
 
 
 def test_a_page_says_how_long_its_notebook_ran(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@
 - Thebe, which jupyter-book declares on every page and which wants a server elsewhere, is removed.
 - A page without vendored MathJax or mermaid says so instead of asking another host.
 - Roles, lists and heads of tables that screen readers cannot make sense of are mended.
+- The first use of each term of the glossary on a page links to it.
 - Under its title each notebook page says how long the notebook ran when the page was made. ``{runs}`` names
   notebooks, one or more, and shows the time of all together; ``{{ machine }}`` shows what they ran on.
 """
@@ -17,6 +18,7 @@ import re
 from pathlib import Path
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.util.logging import getLogger
 from sphinxcontrib.mermaid import mermaid
 
@@ -41,6 +43,44 @@ def caption_figures(app, doctree) -> None:
             paragraph["classes"].append("figure-caption")
         for image in images:
             image["alt"] = paragraph.astext()
+
+
+GLOSSARY = "book/glossary"
+UNLINKED = (nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw,
+            nodes.caption, addnodes.pending_xref)
+
+
+def terms_of(app) -> dict[str, str]:
+    """The terms of the glossary, each under its small letters."""
+    page = Path(app.srcdir) / f"{GLOSSARY}.md"
+    lines = page.read_text().split("```{glossary}")[1].splitlines() if page.is_file() else []
+    return {line.lower(): line for line in lines if line[:1].isalnum()}
+
+
+def link_terms(app, doctree) -> None:
+    """Make the first use of each term of the glossary a link to it, once on a page."""
+    terms = terms_of(app)
+    if not terms or app.env.docname == GLOSSARY:
+        return
+    longest_first = sorted(terms, key=len, reverse=True)
+    use = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, longest_first))})(?=(?:e?s)?(?![\w-]))", re.IGNORECASE)
+    for text in list(doctree.findall(nodes.Text)):
+        above = text.parent
+        while above is not None and not isinstance(above, (nodes.paragraph, *UNLINKED)):
+            above = above.parent
+        if not isinstance(above, nodes.paragraph):
+            continue
+        parts, end = [], 0
+        for found in use.finditer(str(text)):
+            term = terms.pop(found.group().lower(), None)
+            if term is not None:
+                link = addnodes.pending_xref("", nodes.inline("", found.group(), classes=["std-term"]),
+                                             refdomain="std", reftype="term", reftarget=term, refexplicit=True,
+                                             refwarn=True, refdoc=app.env.docname)
+                parts += [nodes.Text(str(text)[end : found.start()]), link]
+                end = found.end()
+        if parts:
+            text.parent.replace(text, [*parts, nodes.Text(str(text)[end:])])
 
 
 def disconnect(app, module: str) -> None:
@@ -153,6 +193,7 @@ def setup(app) -> dict:
     app.add_node(runs)
     app.add_role("runs", runs_role)
     app.connect("doctree-read", caption_figures)
+    app.connect("doctree-read", link_terms)
     app.connect("doctree-read", say_how_long)
     app.connect("doctree-resolved", fill_in_times)
     app.connect("config-inited", name_the_machine)

@@ -200,8 +200,9 @@ ax.set(ylabel="length of the step / weights", xlabel="layer, from input to outpu
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 
 # %% [markdown]
-# *One step on two slices, layer by layer, logarithmic. SGD moves the layers by very different parts of
-# themselves, and at small rates by next to nothing; Adam moves all of them by about as much, within a factor of ten.*
+# *One step on two slices, layer by layer, logarithmic. with SGD some layers move many times as far as others,
+# compared with their weights, and at small rates all by next to nothing; Adam moves all of them by about as much,
+# within a factor of ten.*
 #
 # There is no batch normalisation in this network to keep the layers in step, as there is in the U-Net. The
 # last layers can learn at once that background is the commonest answer, and then little pulls on the rest.
@@ -246,7 +247,8 @@ plots.differences(ax, {name: row[["difference", "low", "high"]] for name, row in
 ax.set_xlabel("Dice above (below) the AlexNet-style network with Adam");
 
 # %% [markdown]
-# *Differences with their 95 % intervals. The grey band is the margin within which nothing matters.*
+# *Differences from the network with Adam, with 95 % intervals; the grey band is the margin. To the right of it lies
+# what helped.*
 #
 # ## More epochs, more by heart
 
@@ -303,6 +305,8 @@ for name, group in healthy[healthy["setting"].isin(["U-Net", "AlexNet"])].groupb
 
 # %% [markdown]
 # ## Live: one mask, or many?
+#
+# A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
 short_recipe = replace(recipe, epochs=2 if SMOKE else 12)
@@ -315,10 +319,10 @@ for name, changes in (("SGD, 0.01", {"optimiser": "sgd", "lr": 0.01}), ("Adam, 0
 # %% [markdown]
 # ## What to conclude
 #
-# The static mask is real, but it belongs to a rate and not to SGD. At 0.001 and 0.01 SGD leaves
-# the network with one empty mask for every slice; at its own rate it learns in all of its trainings, so the
-# claim is contradicted. That Adam brings it farther is confirmed even so, each at its own rate; that SGD does not let
-# it learn is refuted above.
+# The static mask is real, but it belongs to a rate and not to SGD. At 0.001 and 0.01 SGD leaves the network with one
+# empty mask for every slice; at its own rate it learns in all of its trainings, so the claim is contradicted. The
+# next claim has two halves, and *confirmed* speaks only of the first: at its own best rate Adam ends higher than SGD
+# at its own. The second half, that SGD does not learn at all, is the one that was just contradicted.
 #
 # "Over-fitted" is right: it knows the slices it was trained on well and others badly, and with SGD its mask
 # is not far above one that never looks. Three times the epochs widen that gap, more dropout narrows it a

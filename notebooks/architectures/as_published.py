@@ -131,7 +131,8 @@ for name in results.CLASSES:
 
 # %% [markdown]
 # Is the right ventricle really the hardest and the left the easiest? On sixty patients and five seeds of
-# the [replica](../statistics/protocols):
+# the [replica](../statistics/protocols), with the wider intervals that hold for all claims of the report together
+# ([Verdicts](../statistics/verdicts) says why they are wider):
 
 # %%
 comparisons.verdicts("baseline")
@@ -139,7 +140,8 @@ comparisons.verdicts("baseline")
 # %% [markdown]
 # ## Live: what a step costs
 #
-# Why not run everything at this size? One step of two slices, forth and back, here and for the replica:
+# Why not run everything at this size? One step on two slices, forward and backward, for the report's network and for
+# the replica:
 
 # %%
 slices = data.load(data.source(), "train")[:2]

@@ -74,9 +74,9 @@ for level in range(4):
 axes[1, 5].axis("off");
 
 # %% [markdown]
-# *Read the top row from left to right, the way down: edges become parts, parts become a coarse
-# "here is the heart". Read the bottom row from right to left, the way up: the coarse answer gets its
-# sharp outline back. Each picture is the liveliest channel of its level, titled channels x size.*
+# *Read the top row from left to right, the way down: edges become parts, parts become a coarse "here is the heart".
+# Read the bottom row from right to left, the way up: the coarse answer gets its sharp outline back. Each picture is
+# one channel of its level, the one that varies most; its title is the number of channels x the size.*
 #
 # ## One block
 #
@@ -125,10 +125,11 @@ print(f"logits {tuple(net.head(x).shape)}   one channel per class")
 #
 # ## Where the report took its skips
 #
-# The 2020 report {cite}`report2020` built a U-Net too, with two differences that matter. It copied
-# the features *after* pooling, so the finest skip has half the resolution; and it ended with a
-# transposed convolution from 48² to 96². No feature of full resolution reaches its output: the
-# last step has to guess three pixels of four.
+# The 2020 report {cite}`report2020` built a U-Net too. It differs in four ways: it copies the features *after*
+# pooling, so the finest skip has half the resolution; it pools after every block, the last one included, so five
+# times where ours pools four times; its pooling windows are 3x3 and overlap; and it ends with a transposed
+# convolution from 48² to 96², not with a convolution at full size. The first and the last matter here. No feature of
+# full resolution reaches its output: the last step has to guess three pixels of four.
 
 # %%
 report = PRESETS["report"]

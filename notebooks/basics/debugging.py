@@ -117,8 +117,8 @@ print(f"{STEPS} steps, loss {healthy[0]:.3f} -> {healthy[-1]:.3f}")
 print(f"Dice on the two slices {dice(net, two):.3f}")
 
 # %% [markdown]
-# This is a test of the *machinery* only. It says nothing about hearts that the network has not seen.
-# Keep the loop above: below it is the thermometer.
+# This is a test of the *machinery* only. It says nothing about hearts that the network has not seen. Keep the
+# function `learn` above: the checks below all use it.
 #
 # ## The loss falls, Dice stays at 0
 #
@@ -140,11 +140,11 @@ for c, name in enumerate(data.CLASSES):
     print(f"{name:>10}: predicted {shares[0]:6.1%}, true {shares[1]:6.1%}")
 
 # %% [markdown]
-# The page on the loss shows what hides behind it: the network may know quite well where the heart is, and
-# background wins by a little everywhere. *Cure:* look at the probabilities, not the labels; try a textbook network,
-# with skips taken before the pooling, to see whether it is yours that sleeps ([Repairs](../conclusions/repairs): of
-# the report's network it was this that ended the sleep); add soft Dice to the loss; and if nothing else can be changed, wait, for
-# some networks wake late.
+# The page on the loss shows what hides behind it: the network may know quite well where the heart is, and background
+# wins by a little everywhere. *Cure:* look at the probabilities, not the labels; try a textbook network, with skips
+# taken before the pooling, to see whether it is your network that stands still (for the report's it was this that
+# ended it: [Repairs](../conclusions/repairs)); add soft Dice to the loss; and if nothing else can be changed, wait,
+# for some networks wake late.
 #
 # ### Averages that lag
 #
@@ -166,8 +166,8 @@ print(f"evaluation mode Dice {dice(young, two):.3f}")
 #
 # ## Dice changes from call to call
 #
-# The same mistake from the other side: predict without `model.eval()`, and the answer for a slice
-# depends on which other slice shares its batch. At batch 2 that is half of all there is.
+# The same mistake from the other side: predict without `model.eval()`, and the answer for a slice depends on which
+# other slice shares its batch. In a batch of two, half of the mean and spread come from that other slice.
 
 # %%
 def answers(net, companion):

@@ -85,9 +85,9 @@ for ax, (name, mask) in zip(axes, {"the true left ventricle": truth, **wrong}.it
 # within which 95 % of the boundary lies from the other one, surface Dice the part of the boundary that
 # is right to within one pixel.*
 #
-# No one of these numbers ranks the five as a doctor would: to surface Dice, the mask that is a little
-# too small all round is the worst of all. So Dice is one question among several. It is still a better
-# question than the first that comes to mind.
+# None of these numbers ranks the five as a doctor would: to surface Dice, the mask that is a little too small all
+# round is the worst of all. So Dice is one question among several. It is still a better question than the first that
+# comes to mind.
 #
 # ## Accuracy lies
 #
@@ -269,9 +269,9 @@ ax.tick_params(length=0)
 ax.spines[:].set_visible(False)
 
 # %% [markdown]
-# *Six slices, three classes, and one cell without a number. To the mean of their own slice its two
-# neighbours count half each instead of a third; to the means of their classes they count a sixth each,
-# like any other cell.*
+# *Six slices, three classes, and one cell without a number. To the mean of their own slice its two neighbours count
+# half each instead of a third; to the means of their classes they count a sixth each, like the cells above and below
+# them.*
 
 # %%
 orders = {"class": "the class means", "image": "the slice means", "pooled": "all cells"}
@@ -313,10 +313,11 @@ axes[0].set_ylabel("Dice");
 # *The same mean, or nearly so. A doctor can work with the left method after a glance; the right one
 # needs someone to look at every slice, because nothing tells in advance which are lost.*
 #
-# So the pages that follow show the slices as points wherever there is room, and keep three things beside
-# the mean: the classes, the worst cases and a distance. Two long papers collect such pitfalls
-# {cite}`reinke2024` and advise what to measure for which task {cite}`maierhein2024`; for masks like
-# ours, an overlap together with a boundary score. Surface Dice is described in {cite}`nikolov2021`.
+# So look for three things beside a mean: the classes, the worst cases and a distance. [Where it
+# fails](../conclusions/failures) shows all three, [Look before you score](looking) the first two; of the scores the
+# trial of part IV uses Dice alone, and shows the patients behind each mean. Two long papers collect such pitfalls
+# {cite}`reinke2024` and advise what to measure for which task {cite}`maierhein2024`; for masks like ours, an overlap
+# together with a boundary score. Surface Dice is described in {cite}`nikolov2021`.
 #
 # One trap remains, in the word *mean* itself: the mean over what? Dice can be taken of each slice, as
 # here, or of all slices of a patient at once, as the ACDC challenge does with its volumes
@@ -332,7 +333,7 @@ axes[0].set_ylabel("Dice");
 #
 # ## Questions
 #
-# Three to see whether it has settled. Open an answer to see what becomes of it.
+# Three questions to check yourself. Choose an answer and open it: it says whether it is right, and why.
 #
 # **1.** A network labels pixels with an accuracy of 0.95. How good is it?
 #

@@ -31,7 +31,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 
 from cmrseg import augment, data, metrics, plots
 
@@ -47,9 +46,9 @@ for k, phase in enumerate(("end-diastole", "end-systole")):
 plots.class_legend(figure)
 
 # %% [markdown]
-# *One patient, twice. At end-diastole the ventricles are full; at end-systole, a third of a second
-# later, the cavities have shrunk and the wall between the gold lines has thickened. Note how little
-# contrast there is where the right ventricle's thin wall meets what lies outside.*
+# *One patient, twice. At end-diastole the ventricles are full; at end-systole, a third of a second later, the
+# cavities have shrunk and the wall between the gold and the magenta line has thickened. Note how little contrast
+# there is where the right ventricle's thin wall meets what lies outside.*
 #
 # ## Three classes and a background
 #
@@ -87,15 +86,15 @@ ax.axis("off");
 #
 # ## Where the slices are from
 #
-# The 2020 report {cite}`report2020` worked on 200 slices of 96x96 pixels, 8-bit grey, one ED and one
-# ES frame for each of 100 patients: 100 slices to train, 20 to validate, 80 to test. They come from
-# ACDC {cite}`bernard2018`, a public challenge whose patients have four diseases or none. Here, as
-# there, the labels of the test slices stay with whoever runs the course, so this book never judges
-# on them.
+# The 2020 report {cite}`report2020` worked on 200 slices of 96x96 pixels, 8-bit grey, one ED and one ES frame of each
+# patient: 50 patients to train, 10 to validate, 40 to test, as the numbers go (one of the 40 is there twice: [The
+# data, audited](../conclusions/audit)). They come from ACDC {cite}`bernard2018`, a public challenge whose patients
+# have four diseases or none. Here, as there, the labels of the test slices stay with whoever runs the course, so this
+# book never judges on them.
 #
-# The real slices may not be copied into this repository. Until you fetch them (`make data`) every page
-# runs on *phantoms*: synthetic hearts, drawn with exact masks. You can always tell which you are
-# looking at:
+# The real slices may not be copied into this repository. Unless you fetch them (`make data`) and ask for them
+# (`CMRSEG_DATA=acdc96`) every page runs on *phantoms*: synthetic hearts, drawn with exact masks. You can always tell
+# which you are looking at:
 
 # %%
 print("source:", Path(data.source()).name, "| slices:", len(train), "+", len(val))
@@ -112,23 +111,19 @@ for ax, i in zip(axes, range(0, 96, 8)):
 #
 # ## From files to a batch
 #
-# A network eats *batches*: float tensors of shape (N, 1, H, W), and labels of shape (N, H, W). PyTorch's
-# usual way there is a `Dataset` that knows how to fetch one sample and a `DataLoader` that collects
-# samples into batches, in shuffled order, with worker processes if the fetching is slow.
+# A network eats *batches*: float tensors of shape (N, 1, H, W), and labels of shape (N, H, W). PyTorch's usual way
+# there is a `Dataset` and a `DataLoader`, which pay off when the data do not fit into memory. Ours take about a
+# megabyte, so the book keeps all slices in memory and picks a batch by indexing:
 
 # %%
 images = augment.normalise(train.images)
 labels = torch.from_numpy(train.masks).long()
-loader = DataLoader(TensorDataset(images, labels), batch_size=4, shuffle=True)
-x, y = next(iter(loader))
+chosen = torch.randperm(len(images))[:4]
+x, y = images[chosen], labels[chosen]
 print("images", tuple(x.shape), x.dtype, "| labels", tuple(y.shape), y.dtype)
 print(f"all {len(train)} images take {train.images.nbytes / 1e6:.1f} MB as bytes")
 
 # %% [markdown]
-# A `Dataset` pays off when the data do not fit into memory. Ours take about a megabyte, so the training
-# loop of this book keeps them there and picks a batch by indexing, which is faster than any loader and
-# one idea less.
-#
 # One line above deserves its name: `normalise`. A scanner's grey levels have no unit. The same muscle
 # may be 60 in one patient and 120 in the next, so each slice is shifted and scaled to mean 0 and
 # standard deviation 1 (a *z-score*). The 2020 report fed grey levels from 0 to 255 as they were. What
@@ -153,9 +148,10 @@ for name, grey in greys.items():
     print(f"{name}: standard deviation {np.std(grey):.2f}, {np.std(grey) / np.mean(grey):.2f} of the mean")
 
 # %% [markdown]
-# *The same blood in every heart, yet its grey level varies from patient to patient, for reasons of coil,
-# gain and export. Measured from the mean of its own slice it varies a little less, as the printed shares say; most of the
-# variation stays.*
+# *The same blood in every heart, yet its grey level varies from patient to patient, for reasons of coil, gain and
+# export. Scaling each slice takes the scanner's unit away, but it does not make all blood equal: the printed shares
+# say how much it varies before and after (after, from another zero, even more). What scaling is worth to a network,
+# [Repairs](../conclusions/repairs) measures.*
 #
 # ## What to conclude
 #

@@ -295,7 +295,7 @@ folder.cleanup()
 #
 # ## Questions
 #
-# Three to see whether it has settled. Open an answer to see what becomes of it.
+# Three questions to check yourself. Choose an answer and open it: it says whether it is right, and why.
 #
 # **1.** The loss falls, the Dice has been 0 for ten epochs. What comes first?
 #
@@ -408,9 +408,9 @@ pairs = np.array([each[val.patients == p][:2] for p in people])
 print(f"{len(pairs)} patients, correlation {np.corrcoef(pairs.T)[0, 1]:.2f}")
 
 # %% [markdown]
-# Ten pairs say little: one odd patient can make or undo the correlation. If it is well above zero, two
-# slices of a patient tell less than two slices of two patients would. The page on patients takes this
-# up with sixty pairs.
+# Ten pairs say little: one odd patient can make or undo the correlation. If it is well above zero, two slices of a
+# patient tell less than two slices of two patients would. The page [The patient is the unit](patients) asked the same
+# of sixty pairs: compare its number with this one.
 #
 # ```{solution-end}
 # ```
@@ -434,8 +434,8 @@ print(f"a true myocardium: {mean:.0f} characters on average")
 print(f"a chessboard:      {len(rle.encode(board))} characters")
 
 # %% [markdown]
-# Much shorter: a run costs two numbers however long it is. The code grows with the outline, not with
-# the area. A chessboard is the worst case, for every second pixel starts a run of its own.
+# Much shorter: a run costs two numbers however long it is. The code grows with the outline, not with the area. A
+# chessboard is nearly the worst case, for almost every second pixel starts a run of its own.
 #
 # ```{solution-end}
 # ```

@@ -46,8 +46,9 @@ NAMES = {"report": "the report's", "ce": "cross-entropy", "dice": "soft Dice"}
 COLOURS = dict(zip(NAMES, ("#FE6100", plots.ACCENT, "#00A078")))
 
 # %% [markdown]
-# Here are four trainings on the real slices, from their committed records: the 2020 report's U-Net
-# {cite}`report2020` at full size, and three seeds of the same recipe with a narrower network.
+# Here are four trainings on the real slices, from their committed records: the 2020 report's U-Net {cite}`report2020`
+# at full size, and three *seeds* (three draws of chance) of the same recipe with a narrower and shallower network,
+# for 100 epochs instead of 140.
 
 # %% tags=["hide-input"]
 published = [found for _, found in experiments.records("as-published")]
@@ -92,12 +93,13 @@ below.set(ylabel="validation Dice", xlabel="epoch", ylim=(-0.03, 1));
 # is which.*
 
 # %%
-print("protocol  seed  Dice above 0.1      Dice above 0.7")
+print("network, seed  Dice above 0.1      Dice above 0.7")
 for found in (*replicas, *published):
     curve = results.curve(found)
     first = [curve[curve["mean"] > level].iloc[0] for level in (0.1, 0.7)]
     when = [f"epoch {row['epoch']:3.0f}, loss {row['loss']:.3f}" for row in first]
-    print(f"{found['protocol']:9} {found['seed']:3}  {when[0]}  {when[1]}")
+    size = "narrow" if found["protocol"] == "replica" else "full size"
+    print(f"{size:9}, {found['seed']}   {when[0]}  {when[1]}")
 for name, level in levels.items():
     print(f"{name}: loss {level:.3f}")
 
@@ -227,10 +229,11 @@ left.set_title("in one slice of a heart", loc="left")
 right.legend(loc="upper right");
 
 # %% [markdown]
-# *Left: cross-entropy pulls hardest at the worst pixels. The report's constant inside the logarithm
-# lets go of a pixel once its true class has much less than 0.001, and soft Dice lets go even earlier:
-# both multiply by the softmax's own slope. Right: to the logarithmic losses a pixel is a pixel; to soft
-# Dice a pixel of a small structure is worth more, roughly in inverse proportion to its size.*
+# *Left: cross-entropy pulls hardest at the worst pixels. The report's constant inside the logarithm lets go of a
+# pixel once its true class has much less than 0.001, and soft Dice lets go even earlier: their gradients carry the
+# factor $p$ of the true class, which vanishes with it; in cross-entropy the logarithm's $1/p$ cancels it. Right: to
+# the logarithmic losses a pixel is a pixel; to soft Dice a pixel of a small structure is worth more, and from some
+# hundred pixels on roughly in inverse proportion to its size.*
 #
 # That is why the two are so often added. Cross-entropy never gives a pixel up, Dice sees to it that a
 # small right ventricle counts as much as a large one; nnU-Net trains on the sum {cite}`isensee2021`,
@@ -319,8 +322,8 @@ for found in (*replicas, *published):
 #
 # ## Another loss, or another network?
 #
-# Does the report's loss cause the standstill? We try two other losses on the same network, and the same
-# loss on the textbook's network, with skips from before the pooling.
+# Does the report's loss cause the standstill? We try two other losses on the same network, and the same loss on this
+# book's U-Net, with skips from before the pooling.
 
 # %%
 curves = {"report's network, report's loss": dice}
@@ -349,10 +352,9 @@ ax.legend(loc="upper left");
 # Raw grey levels, which many would blame first, are less of a suspect than they look: batch
 # normalisation {cite}`ioffe2015` right after the first convolution takes their scale away again.
 #
-# A suspect is not a culprit. These were single short runs; the textbook's network differs in two things
-# at once, the place of the skips and the last layer; and three times the learning rate is not the
-# report's. The page *Repairs* in part V changes one thing at a time, over all patients, with an
-# interval, for a verdict.
+# A suspect is not a culprit. These were single short runs; the textbook's network differs in several things at once,
+# the place of the skips, the last layer, one pooling less and the windows; and three times the learning rate is not
+# the report's. The page *Repairs* in part V changes one repair at a time, over all patients, with an interval.
 #
 # ## A loss that counts to two
 #

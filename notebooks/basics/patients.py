@@ -196,11 +196,13 @@ for group, name in ((trained, "in training"), (~trained, "held out too")):
     print(f"sibling {name:>12}: {group.sum():3} slices, difference {change:+.3f}")
 
 # %% [markdown]
-# Read these lines with care. Each side is five trainings, one for each fifth, and the interval knows
-# only how patients differ; that the same training comes out differently each time is not in it. Part III
-# puts that in, and learns to say *inconclusive*. The last two lines ask where a difference comes from: if it came from
-# siblings, the slices whose sibling was in training would gain, and the others would not. The two ways also differ in a second thing: at random,
-# nearly every patient has some slice in training, so the network sees more different people.
+# Read these lines with care. Each side is five trainings, one for each fifth, and the interval knows only how
+# patients differ; that the same training comes out differently each time is not in it. Part III shows how to put that
+# in, and learns to say *inconclusive*. A gain where siblings were in training and none where they were not is what
+# leakage would look like; five trainings a side cannot prove it. The last two lines ask where a difference comes
+# from: if it came from siblings, the slices whose sibling was in training would gain, and the others would not. The
+# two ways also differ in a second thing: at random, nearly every patient has some slice in training, so the network
+# sees more different people.
 #
 # But whatever the size of the difference, the two numbers answer different questions. By patient: how
 # well will it do on *a new person*? At random: how well does it do on another slice of people it has
@@ -252,10 +254,10 @@ print("held out in fold 3:", *np.unique(held_out.patients))
 print("patients on both sides:", len(np.intersect1d(train.patients, held_out.patients)))
 
 # %% [markdown]
-# {func}`cmrseg.data.split` knows this split and the others of the book, {func}`cmrseg.data.folds` makes
-# the five folds of any slices. For a folder of your own, a table `patients.csv` says which image belongs
-# to whom. In scikit-learn, `GroupKFold` keeps patients together when it is given
-# `groups=slices.patients`; its plain `KFold` does not.
+# {func}`cmrseg.data.split` knows this split and the others of the book, {func}`cmrseg.data.folds` makes the five
+# folds of any slices. For a folder of your own, a table `patients.csv` says which image belongs to whom. In
+# scikit-learn, `GroupKFold` keeps patients together when it is given `groups=slices.patients`; its plain `KFold` pays
+# no heed to them (unshuffled and in this order of slices, pairs stay together by luck).
 #
 # ## What to conclude
 #

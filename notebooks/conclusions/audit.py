@@ -74,9 +74,9 @@ pd.DataFrame(said["warnings"])[["file", "problem"]].style.hide(axis="index")
 #
 # ## The same heart twice
 #
-# A copy of a training slice among the held-out ones makes a test worthless, and nobody sees it in a
-# folder. Comparing files finds exact copies only. Someone who cuts out a picture afresh, a pixel
-# further left, or exports it a little larger or brighter makes a new file.
+# A copy of a training slice among the held-out ones lifts the score of whoever remembers, and nobody sees it in a
+# folder. Comparing files finds exact copies only. Someone who cuts out a picture afresh, a pixel further left, or
+# exports it a little larger or brighter makes a new file.
 #
 # So {func}`cmrseg.likeness.likeness` compares *thumbnails*: the middle of each picture on a small grid
 # of points, with the mean taken out and divided by the spread, so that brightness and contrast drop
@@ -135,8 +135,8 @@ ax.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2);
 #
 # ## The map
 #
-# All slices round a clock, each two that are too alike joined by a line. Left the folder as it is;
-# right the same folder after we hid eight altered copies of training slices in the other two splits.
+# All slices on a circle; a line joins every two that are too alike. Left the folder as it is; right the same folder
+# after we hid eight altered copies of training slices in the other two splits.
 
 # %%
 rng = np.random.default_rng(0)
@@ -239,10 +239,10 @@ for count in (0, 1, 2, 5, 10, len(val)):
           f"by who leaked from {min(means):.3f} to {max(means):.3f}")
 
 # %% [markdown]
-# Each leaked slice lifts the mean by the same step, and a method that knows nothing of hearts climbs as
-# far as you let it. A network remembers less exactly. What one of ours gained from *siblings* in its
-# training is measured in [The patient is the unit](../basics/patients); more parameters and more epochs
-# remember more.
+# Each leaked slice lifts the mean by the same step, and a method that knows nothing of hearts climbs as far as you
+# let it. A network remembers less exactly. What one of ours gained from *siblings* in its training is measured in
+# [The patient is the unit](../basics/patients); whether more parameters and more epochs remember more was not
+# measured here.
 #
 # ## A class that is not there
 #
@@ -368,9 +368,9 @@ for ax, (i, title) in zip(axes, found):
     plots.contours(ax, labelled.masks[i])
 
 # %% [markdown]
-# *The labelled ones among them, all in one grey scale. Look before you throw away: the small ones are
-# hearts at end-systole, most of them, or slices near the tip, and the labels fit. The dark ones owe it
-# to a few very bright spots elsewhere, for the brightest pixel of a scan gets the highest grey level.*
+# *The labelled ones among them, all in one grey scale. Look before you throw away: the small ones are hearts at
+# end-systole, most of them, or slices near the tip, and the labels fit. The dark ones owe it to very bright spots
+# elsewhere, for the grey levels are stretched until about one pixel in a hundred has the highest.*
 #
 # So they stay. An outlier is not an error; to drop what is hard and report the rest would be one. But
 # they tell where to expect low scores. What did the baseline's networks get on the real ones?
@@ -412,9 +412,9 @@ for scale in ("raw", "zscore"):
     print(f"{scale:>6}: Dice", ", ".join(f"{mark:.3f} at {gain:.0%}" for mark, gain in zip(marks, gains)))
 
 # %% [markdown]
-# To the network below a dimmed slice is the same slice, but for rounding: brightness can't be an
-# outlier any more. The one above has learned that blood has a certain grey, and is lost where it has
-# another.
+# To the network below a dimmed slice is the same slice, but for rounding: brightness can't be an outlier any more.
+# (Batch normalisation does not help here: after training it divides by its running averages, those of undimmed
+# slices.) The one above has learned that blood has a certain grey, and is lost where it has another.
 #
 # ## Who owns the pixels
 #
@@ -427,9 +427,9 @@ shares = {split: np.bincount(s.masks.ravel(), minlength=4) / s.masks.size
 pd.DataFrame(shares, index=data.CLASSES).T.style.format("{:.3f}")
 
 # %% [markdown]
-# Nearly all is background, and the three classes share the rest about evenly. Hence the long sleep
-# under a loss that counts all pixels alike ([The loss](../basics/loss)), and hence Dice instead of
-# accuracy. Two rows far apart would mean that training and validation are not of one kind.
+# More than four pixels in five are background, and the three classes share the rest about evenly. Hence the
+# temptation to draw nothing under a loss that counts all pixels alike ([The loss](../basics/loss)), and hence Dice
+# instead of accuracy. Two rows far apart would mean that training and validation are not of one kind.
 #
 # ## Live: break a folder
 #
@@ -465,19 +465,19 @@ for kind, found in (("error", errors), ("warning", warnings)):
             print(textwrap.fill(line, 96, subsequent_indent="    "))
 
 # %% [markdown]
-# In a terminal it is `python -m cmrseg doctor FOLDER`, or with `--json` for a program. `train` asks for
-# errors by itself before its first step; warnings wait until you ask.
+# In a terminal it is `python -m cmrseg doctor FOLDER`, or with `--json` for a program. Given a folder of your own,
+# `train` asks for errors by itself before its first step; warnings wait until you ask.
 #
 # ## What to conclude
 #
-# Our folder is in good order: nothing leaks between training, validation and test, and every odd slice
-# turned out to be odd but right, but for a few stray pixels that are too small to matter. What it hid, a patient counted twice in the
-# hidden test set, cannot touch our results, and no one who compared only files could have seen it.
+# The real folder is in good order: nothing leaks between training, validation and test, and every odd slice turned
+# out to be odd but right, but for a few stray pixels that are too small to matter. What it hid, a patient counted
+# twice in the hidden test set, cannot touch our results, and no one who compared only files could have seen it.
 #
-# What each finding would do to a result differs by far more than it looks. A tiny island costs nothing,
-# a class that is not there costs a zero, a dark slice is harmless or fatal by the scaling, and copies
-# across splits make the whole number worthless. So look at all of them, but first at leakage. And write
-# down what you found and kept: a reader can't audit a folder that only you have.
+# What each finding would do to a result differs by far more than it looks. A tiny island costs nothing, a class that
+# is not there costs a zero, a dark slice is harmless or fatal by the scaling, and copies across splits lift the
+# number, the more of them the more. So look at all of them, but first at leakage. And write down what you found and
+# kept: a reader can't audit a folder that only you have.
 #
 # ## Try
 #

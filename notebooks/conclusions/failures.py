@@ -94,8 +94,8 @@ axes[0].set_ylabel("Dice of a slice");
 # *Dice of 120 slices, class by class; crosses are the medians of the report's 20. The healthy recipe
 # lifts the boxes and pulls in the lower tails; the longest tail stays with the right ventricle.*
 #
-# Which class is the hardest? By the median it is the wall, with both recipes. By the mean it is the right
-# ventricle, as in the report, because of that tail. "Hardest" depends on which middle one takes.
+# Which class is the hardest? By the median it is the wall, with both recipes. By the mean it is the right ventricle,
+# as in the report, because of that tail. "Hardest" depends on which average one takes, the median or the mean.
 #
 # ## At which moment?
 
@@ -194,11 +194,13 @@ else:
     print("The slices themselves show with CMRSEG_DATA=acdc96; this page was built without them.")
 
 # %% [markdown]
-# *The five slices with the lowest mean Dice. Above what should have been drawn, below what the network draws, trained again
-# to show it (so its Dice may differ a little from the table).* All are from end-systole, and
-# the table tells why they count so much. In `cmr24` there is no right ventricle at all: a single pixel drawn costs
-# the whole Dice of the class. In two others it is a sliver of some twenty pixels: being off by one row
-# costs more than half of it. A doctor in doubt would look at the neighbouring slices and at the moving
+# *With the real slices the five with the lowest mean Dice stand here: above what should have been drawn, below what
+# the network draws, trained again to show it (so its Dice may differ a little from the table).*
+#
+# All are from end-systole, and the table tells why they count so much. In `cmr24` there is no right ventricle at all:
+# a single pixel drawn costs the whole Dice of the class (and its left ventricle is drawn five times too large). In
+# two others it is a sliver of some twenty pixels, of which the network finds few: being off by one row would already
+# cost a quarter to a third of its Dice. A doctor in doubt would look at the neighbouring slices and at the moving
 # heart; the network has one picture.
 #
 # ## Is the right ventricle hard for the reasons given?
@@ -252,6 +254,9 @@ if data.is_acdc96(data.source()):
 else:
     print("The slices themselves are needed here: CMRSEG_DATA=acdc96.")
 
+# %% [markdown]
+# Beside a verdict stand the wider intervals that hold for all claims of the report together.
+
 # %%
 comparisons.verdicts("where-it-fails")
 
@@ -288,8 +293,8 @@ present = right.query("area_true > 0")["dice"].mean()
 print(f"{present - right['dice'].mean():.3f} of {len(right)} slices, {present / 20:.3f} of 20")
 
 # %% [markdown]
-# On 20 slices, one such slice is worth more than the margin of 0.02 that this book calls a difference. A rule for
-# empty classes is part of a number, and has to be written down with it.
+# On 20 slices, one such slice moves the mean of its class by more than the margin of 0.02, and the mean of the three
+# classes by two thirds of it. A rule for empty classes is part of a number, and has to be written down with it.
 #
 # ```{solution-end}
 # ```

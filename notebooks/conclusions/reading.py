@@ -65,7 +65,7 @@ for count in (2, 3):
 
 # %% [markdown]
 # **2. Skips after the pooling.** They carry what has already lost its resolution. What it cost is on the page
-# [Repairs](repairs): more than any other that was mended there. What catches it: writing the shapes beside
+# [Repairs](repairs): more than any other, made alone as well as left out. What catches it: writing the shapes beside
 # the layers.
 
 # %%
@@ -125,8 +125,9 @@ print(f"mean Dice of perfect masks: {perfect.mean()}; with the empty ones left o
 # %% [markdown]
 # ## Slips of method
 #
-# **7. One training for nearly every setting.** Ten trainings of *one* setting differ, too. Here is every table of
-# the report: the best setting less the second best, beside what chance does on the same 20 slices.
+# **7. One training for nearly every setting.** Ten trainings of *one* setting differ, too. Here are ten of the
+# report's tables and figures, all that have a Dice for each setting: the best setting less the second best, beside
+# what chance does to single trainings on the same 20 slices (the narrow grid of rates holds means of seven).
 
 # %% tags=["hide-input"]
 chance = comparisons.runs("noise-floor")["dice"].to_numpy()
@@ -160,15 +161,15 @@ print(f"{inside} of {len(leads)} leads are no larger than what nine in ten pairs
 # |---|---|---|
 # | convolutions in a block | 2 (final list) | 3 (code) |
 # | first kernel | 3 (final list) | 7 (code) |
-# | channels | 64-128-256-512, "used in the final network" (section on channels) | 32-64-128-256-512 (final list, code) |
+# | channels | 64-128-256-512, said to be in the final network (section on channels) | 32-64-128-256-512 (final list, code) |
 # | last partial batch | dropped (text) | kept (code) |
 # | smaller loss of the optimisers | AdamW (text) | Adam (figure) |
 #
-# What catches it: records. A number in this book comes from a file that holds the configuration it was
-# trained with, so text cannot drift from code.
+# What catches it: records. A number in this book comes from a file that holds the configuration it was trained with,
+# so a printed number cannot drift from the run that it is of.
 #
-# **9. Chosen and reported on the same slices.** Epoch, settings and final number all come from the same 20
-# slices. The report's tables hold twice forty settings. Suppose only forty were equally good and differed by chance
+# **9. Chosen and reported on the same slices.** Epoch, settings and final number all come from the same 20 slices.
+# The report's tables hold some ninety settings. Suppose that forty of them were equally good and differed by chance
 # alone, as our ten seeds do: how good would the best of them look?
 
 # %%
@@ -256,10 +257,10 @@ seeds = {(name, setting): group["seed"].nunique() for name in EXPERIMENTS
 print(f"{sum(n == 1 for n in seeds.values())} of {len(seeds)} settings under the replica have one seed only")
 
 # %% [markdown]
-# At number 5 for settings that ran once on each fold: their share of chance is borrowed from the settings
-# that ran five times. At number 7: twelve of the sixty patients helped to choose learning rates, and are among those
-# judged. At number 9, for all that was tested in the narrow copy only. And at number 1: sixty
-# patients of one hospital are not the world.
+# At number 5 for settings that ran once on each fold: their share of chance is borrowed from the settings that ran
+# three or five times. At number 7: twelve of the sixty patients helped to choose learning rates, and are among those
+# judged. At number 9, for all that was tested in the narrow copy only. And at number 1: sixty patients of one
+# hospital are not the world.
 #
 # ```{solution-end}
 # ```

@@ -9,9 +9,10 @@
 # %% [markdown]
 # # The scoreboard
 #
-# Every claim of the report that a training can answer, with its verdict. The claims were written down as
-# predicates before the first training that could answer them (all but a few, which stand apart); the verdicts are
-# computed, here, from the records.
+# The report's claims that we could put to a training, and one question of our own, with their verdicts. The claims
+# were written down as predicates before the first of the trainings that answer them (eleven were not, and stand
+# apart; and for the two about classes four trainings on the report's own split could have been looked at); the
+# verdicts are computed, here, from the records.
 
 # %% tags=["remove-cell"]
 # In Colab this fetches the book and its package; anywhere else it does nothing.
@@ -58,8 +59,8 @@ met = [verdict for verdict in COLOURS if verdict in set(found["verdict"])]
 ax.legend([plt.Rectangle((0, 0), 1, 1, color=COLOURS[verdict]) for verdict in met], met, loc="upper right");
 
 # %% [markdown]
-# *A tile for each claim, over the page that tries it. Where a question mark stands, even sixty patients and five
-# folds could not tell. A star: what was asked is not quite what was said; the small print below says how.*
+# *A tile for each claim, over what it is about. Where a question mark stands, even sixty patients and five folds
+# could not tell. A star: what was asked is not quite what was said; the small print below says how.*
 
 # %%
 for verdict, count in found["verdict"].value_counts().items():
@@ -68,16 +69,23 @@ for verdict, count in found["verdict"].value_counts().items():
 # %% [markdown]
 # ## Claim by claim
 #
-# Intervals are the wide ones: with probability 95 %, all of them hold together. Dice unless another
-# quantity is named on the claim's page. Small print says where a predicate asks something else than the words of
-# the claim; it was added when the answers were known, and no predicate was changed for it. One measure was: the claims
-# about time are answered by trainings in rounds since our clock was found to lie ([Does our ruler lie?](../statistics/ruler)).
+# Intervals are the wide ones: with probability 95 %, all of them hold together. Dice unless another quantity is
+# named. Small print says where a predicate asks something else than the words of the claim; it was added when the
+# answers were known, and no predicate was changed for it. One measure was: the claims about time are answered by
+# trainings in rounds since our clock was found to lie ([Does our ruler lie?](../statistics/ruler)).
 
 # %% tags=["hide-input"]
 LINKS = {"architectures": "architectures/architectures", "classes": "architectures/as_published",
          "hidden slices": "architectures/as_published", "where-it-fails": "conclusions/failures"}
 LINKS |= {page: f"experiments/{page.replace('-', '_')}" for page in set(found["page"]) - set(LINKS)}
 LINKS |= {net: f"architectures/{net}" for net in ("segnet", "ning", "alexnet")}
+TITLES = {"architectures": "four architectures", "classes": "as published", "hidden slices": "as published",
+          "segnet": "SegNet", "ning": "Ning et al.", "alexnet": "AlexNet-style"}
+
+
+def page_title(page):
+    """How the page is called in the contents."""
+    return TITLES.get(page, page.replace("-", " "))
 
 
 def network_page(claim):
@@ -91,7 +99,7 @@ def board(claims):
     small = ("<br><small>" + claims["note"] + "</small>").where(claims["note"] != "", "")
     table = pd.DataFrame({
         "claim": claims["text"] + small, "the report": claims["said"], "we found": claims["words"],
-        "verdict": claims["verdict"], "page": [f'<a href="../{LINKS[page]}.html">{page}</a>' for page in pages]})
+        "verdict": claims["verdict"], "page": [f'<a href="../{LINKS[page]}.html">{page_title(page)}</a>' for page in pages]})
     return table.style.hide().map(lambda verdict: f"border-left: 5px solid {COLOURS[verdict]}", subset=["verdict"])
 
 
@@ -130,8 +138,8 @@ for y, row in enumerate(dice.itertuples()):
 ax.set_xlabel("difference in Dice");
 
 # %% [markdown]
-# *What was claimed to matter, and what was claimed not to, sorted by what was found. The band is the margin.
-# Few intervals fit inside it: "makes no difference" is the hardest claim to prove.*
+# *What was claimed to matter, and what was claimed not to, sorted by what was found. The band is the margin. Not one
+# interval fits inside it, thick or thin: "makes no difference" is the hardest claim to prove.*
 #
 # ## What the family costs
 #
@@ -180,21 +188,22 @@ print(f"{len(half)} claims of no difference in Dice: half-widths from {half.min(
 # Dice is confirmed, and some are contradicted. And where it sees a small preference, between two rates or two
 # activations, chance can't be ruled out.
 #
-# What is contradicted comes in three kinds. One training was taken for a law: the narrow network that learns nothing, the widths
-# that make no difference. A network was not given the rate or the time that it needs: SGD and its static mask; small rates
-# and Ning et al., where it was we who gave too little. Or something was hardly measured: how long an epoch of a doubled set
-# takes, how far SegNet's training slices lie above the others.
+# What is contradicted comes in three kinds. One training was taken for a law: the narrow network that learns nothing;
+# and perhaps the widths that make no difference, though ours are four times as narrow. A network was not given the
+# rate or the time that it needs: SGD and its static mask; small rates and Ning et al., where it was we who gave too
+# little. Or something was hardly measured: how long an epoch of a doubled set takes, how far SegNet's training slices
+# lie above the others.
 #
-# Nothing of this overturns the main choice. A U-Net, Adam, a small batch, no dropout: whoever followed the report's
-# advice did well. What the trial takes from it are the decimals. What it adds was never in question: where the
-# skips leave ([Repairs](repairs)).
+# None of this overturns the main choice. A U-Net, Adam, a small batch, no dropout: whoever followed the report's
+# advice did well. What the trial takes from it are the decimals. What it adds is a thing that the report never asked
+# about: where the skips leave ([Repairs](repairs)).
 #
 # ## Try
 #
 # ```{exercise} A stricter margin
 # :label: scoreboard-margin
-# Somebody says that 0.01 Dice already matters. Which confirmed equalities would fall? And with a margin of
-# 0.05, which would be confirmed?
+# Somebody says that 0.01 Dice already matters. How many verdicts on an equality in Dice would change? And how many
+# would be confirmed with a margin of 0.05?
 # ```
 #
 # ```{solution-start} scoreboard-margin

@@ -108,7 +108,8 @@ axes[1].set(xlabel="epoch", title="all of them")
 axes[0].legend(loc="upper left");
 
 # %% [markdown]
-# *Mean of the five folds' trainings with seed 0. Left the start, right the whole way.*
+# *Mean of five folds, seed 0; left the first 30 epochs, right all. See who rises first on the left, and whether it is
+# still in front at the end on the right.*
 #
 # ## Verdicts
 #
@@ -133,6 +134,8 @@ for name, group in comparisons.runs("activation", "modern").groupby("setting", s
 
 # %% [markdown]
 # ## Live: two of them, small
+#
+# A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
 train, held_out = data.split(data.source(), "val")

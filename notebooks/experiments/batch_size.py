@@ -138,6 +138,8 @@ for batch in BATCHES[1:]:
 
 # %% [markdown]
 # ## When does Dice rise?
+#
+# A training whose Dice never gets above 0.5 counts as 100, the last epoch, in the verdict below: later by at least that much.
 
 # %%
 for batch in BATCHES:
@@ -175,6 +177,8 @@ comparisons.against("batch-size", "4", "modern").style.format(precision=3, na_re
 
 # %% [markdown]
 # ## Live: the same epochs, the same updates
+#
+# A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
 recipe = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=())
@@ -191,8 +195,9 @@ for batch, epochs in ((4, 8), (16, 8), (16, 32)):
 # measured. Given its share of updates, the batch that was dead learns on all five folds. It was not the batch that
 # failed; it was stopped before it could begin.
 #
-# Most of it, not all. With equal updates 16 and 32 still end below 2, with intervals below zero: here more slices to a
-# step do not make a better step, and each of them has been seen many times as often. One caution: the learning rate stayed. Whoever enlarges the batch usually enlarges the rate as well
+# Most of it, not all. With equal updates 16 and 32 still end below 2, with intervals below zero: here more slices to
+# a step do not make a better step, although with large batches the network has seen every slice many times as often.
+# One caution: the learning rate stayed. Whoever enlarges the batch usually enlarges the rate as well
 # {cite}`goyal2017`, and we did not.
 #
 # With the healthy recipe nothing sleeps. A batch of 32 costs a few hundredths at equal epochs; between 2 and 4 there is no

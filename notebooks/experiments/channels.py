@@ -150,6 +150,8 @@ for name, group in comparisons.runs("channels", "modern").groupby("setting", sor
 
 # %% [markdown]
 # ## Live: two widths
+#
+# A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
 train, held_out = data.split(data.source(), "val")
@@ -166,18 +168,19 @@ for channels in ((2, 4, 8, 16), (8, 16, 32, 64)):
 # finds much of the heart in every one of its trainings, so "learns nothing" is contradicted. The report's
 # zero was one training, and a network that sleeps for a while looks like one that is dead.
 #
-# Nor is the rest flat. From the second width to the fourth Dice rises by more than the margin, and on two
-# folds the widest lies higher still. A caution: we compare in proportion, and our widest is the report's
-# third. On the stretch that both have, from 16-32-64-128 to 32-64-128-256, the report saw no difference between two
-# single trainings; on the two folds that both of ours ran on, the wider one is higher, which is no proof either.
+# Nor is the rest flat. From the second width to the fourth Dice rises by more than the margin, and on two folds the
+# widest lies higher still. A caution: we compare in proportion, and our widest network is only as wide as the third
+# of the report's five. On the stretch that both have, from 16-32-64-128 to 32-64-128-256, the report saw no
+# difference between two single trainings; on the two folds that both of ours ran on, the wider one is higher, which
+# is no proof either.
 #
 # With the healthy recipe the gain from width is smaller but there, except at the narrow end, where things
 # turn round: the smallest network does far worse than with the report's recipe. It learns the left ventricle and
 # nothing else. Why, we did not test. A recipe is healthy for a network of some size.
 #
-# The choice of a wide network was right, for it ends better; that it learns fastest we see of the widest only. "Little
-# difference" does not hold. And one caution more: some of the narrow networks wake later, so after 100 epochs part
-# of our *lower* may be a *later*.
+# The choice of a wide network was right, for it ends better. That it also learns fastest we see only for a still
+# wider one. "Little difference" does not hold. And one caution more: some of the narrow networks wake later, so after
+# 100 epochs part of our *lower* may be a *later*.
 #
 # ## Try
 #

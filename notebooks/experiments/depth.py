@@ -50,7 +50,7 @@ for depth, median in said.items():
 # %% [markdown]
 # No effect, it concluded, so take two: they are the quickest {cite}`report2020`.
 #
-# ## What a convolution more brings
+# ## What one more convolution brings
 #
 # It widens what a level can see, bends once more, and adds weights and seconds.
 
@@ -126,6 +126,8 @@ comparisons.against("depth", "2", "modern").style.format(precision=3, na_rep="")
 
 # %% [markdown]
 # ## Live: two against four
+#
+# A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
 train, held_out = data.split(data.source(), "val")

@@ -145,6 +145,8 @@ comparisons.against("dropout", "0", "modern").style.format(precision=3, na_rep="
 
 # %% [markdown]
 # ## Live
+#
+# A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
 small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 12)

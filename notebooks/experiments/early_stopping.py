@@ -93,8 +93,8 @@ for protocol, runs in LONG.items():
 # %% [markdown]
 # ## Where does the gap open?
 #
-# "Where the curves part" needs a rule. Ours: the first scored epoch from which on the training slices stay
-# ahead by more than 0.05.
+# "Where the curves part" needs a rule. Ours: the first scored epoch from which on the training slices stay ahead by
+# more than 0.05. One number for each fold; `None` where that never happens:
 
 # %%
 def opens(found, ahead=0.05):

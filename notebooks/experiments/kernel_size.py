@@ -139,6 +139,8 @@ comparisons.against("kernel-size", "3", "modern").style.format(precision=3, na_r
 
 # %% [markdown]
 # ## Live: one pixel against nine
+#
+# A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
 small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 12)
@@ -150,10 +152,10 @@ for kernel in (1, 3):
 # ## What to conclude
 #
 # A window of one pixel does worse in the same epochs: confirmed. Would more epochs mend it, as the report thought?
-# Its curve still climbs a little at the end, far below the others: more would help some, and how
-# far we do not know. With the healthy recipe it does worse still, but
-# for a reason of its own: there the windows of the poolings do not overlap, and a 1x1 network never sees beyond its
-# own square of 16 pixels.
+# Its curve still climbs a little at the end, far below the others: more would help some, and how far we do not know.
+# With the healthy recipe it does worse still, but for a reason of its own: its poolings keep the largest of separate
+# 2x2 squares, the report's of overlapping 3x3 ones; so there a 1x1 network never sees beyond its own square of 16
+# pixels.
 #
 # The report thought so because its own 1x1 network reached nearly as much, at four times the width and
 # three times the epochs. Here is a limit of a narrow copy: how large the gap is need not carry over; that

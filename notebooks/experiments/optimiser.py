@@ -157,13 +157,16 @@ comparisons.verdicts("optimiser")
 # %% [markdown]
 # ## With a healthy recipe
 #
-# All three at AdamW's rate again, but with normalised slices and a loss that does not drown in background:
+# All three at one rate once more, AdamW's, with normalised slices and a loss that does not drown in background. (A
+# fair trial of SGD would look for its own rate here, too; we did not.)
 
 # %%
 comparisons.against("optimiser", "AdamW", "modern").style.format(precision=3, na_rep="")
 
 # %% [markdown]
 # ## Live: SGD at two rates
+#
+# A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
 small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 12,

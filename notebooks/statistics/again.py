@@ -119,15 +119,16 @@ for name, difference in differences.items():
     print(f"{name:31} {difference:+.3f}   {share:4.0%} of equal pairs differ as much")
 
 # %% [markdown]
-# A caution about these shares: they come from our narrower copy of the report's network, so they show the
-# order of magnitude on this split, not the report's own noise. The report did average seven runs for one of
-# its tables, the narrow grid of learning rates; a mean of seven is steadier by the factor $\sqrt 7$.
+# A caution about these shares: they come from our narrower copy of the report's network, so they show the order of
+# magnitude on this split, not the report's own noise. The report did average seven runs for one of its tables, the
+# narrow grid of learning rates. A mean of seven is steadier by the factor $\sqrt 7$; that is counted in, and is why
+# its share is so much smaller.
 #
 # ## The bonus of looking
 #
-# The report gives the *best* Dice that a training passed through. Chance helps whoever picks the maximum:
-# the right-hand panel shows the same ten trainings, and none can look worse by its best epoch than by its
-# last, and most look better.
+# The report gives the *best* Dice on its validation slices; of which epoch and of which training it does not say.
+# Chance helps whoever picks the maximum: the right-hand panel shows the same ten trainings, and none can look worse
+# by its best epoch than by its last, and most look better.
 
 # %%
 bonus = best - last
@@ -145,7 +146,7 @@ print(f"best of all ten, by its best-looking epoch: {best.max():.3f}; "
 # ## More seeds do not make more patients
 #
 # Ten trainings tell us how much training varies. They cannot tell how much *patients* vary: all ten were
-# asked about the same ten people.
+# asked about the same ten people. Two 95 % intervals of the same mean Dice, each blind to the other chance:
 
 # %%
 each = comparisons.by_patient(table).to_numpy()

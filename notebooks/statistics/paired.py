@@ -124,10 +124,10 @@ for name, count in rejects.items():
 # has three seeds on each fold and so brings a luck of its own. Others that are still climbing at their
 # last epoch may scatter, too, and were trained once: their intervals may be too narrow.
 #
-# An interval is the mean give or take some two standard errors; how many exactly depends on how well the variances are
-# known. That is counted in *degrees of freedom*: values round a mean of their own have one fewer than they are many, and the
-# fewer, the wider the interval. Those of the sum follow Welch and Satterthwaite. All this is
-# {func}`cmrseg.statistics.paired_difference`, a few lines.
+# An interval is the mean give or take some two standard errors; how many exactly depends on how well the variances
+# are known. That is counted in *degrees of freedom*: a variance of $m$ values around their own mean has $m - 1$. The
+# fewer, the wider the interval. For the sum of several variances there is a formula by Welch and Satterthwaite. All
+# this is {func}`cmrseg.statistics.paired_difference`, a few lines.
 
 # %%
 found = comparisons.compare(a, b).difference
@@ -156,8 +156,8 @@ ax.set_xlabel(f"Dice, {A} minus {B}");
 #
 # ## What to conclude
 #
-# Hold out everyone once, compare patient by patient, and count the trainings as well as the patients. A
-# leaderboard over one test set does none of these {cite}`bouthillier2021`.
+# Hold out everyone once, compare patient by patient, and count the trainings as well as the patients. A single score
+# on one test set does none of these, and the sources of variance are many {cite}`bouthillier2021`.
 #
 # ## Try
 #

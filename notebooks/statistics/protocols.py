@@ -40,24 +40,25 @@ plots.style()
 # %% [markdown]
 # ## Three recipes, and the reader's
 #
-# - **report**: what the 2020 report {cite}`report2020` trained, at its own size. One training takes most of an hour on two
-#   cores, so it was run once, to see that we mean the same network.
-# - **replica**: the same recipe, narrower and shorter. This is the stand in the trial: what the report claims is tested
-#   here.
-# - **modern**: a healthy recipe of today at the replica's width. It answers the second question: does the
-#   choice matter when nothing else is wrong?
+# - **report**: what the 2020 report {cite}`report2020` trained, at its own size. One training takes most of an hour
+#   on two cores, so it was run once, to see that we mean the same network.
+# - **replica**: the same recipe, narrower and shorter. It stands in for the report in the trial: its claims are tested
+#   here. When a later page says *the report's recipe*, it means this one; its unchanged setting is the *baseline*.
+# - **modern**: a recipe of today at the replica's width; the pages call it *the healthy recipe*. It answers the second
+#   question: does the choice matter when nothing else is wrong?
 # - **book**: the modern recipe at twice the width, the network a reader trains.
 
 # %%
 recipes = {name: PRESETS[name] for name in ("report", "replica", "modern", "book")}
 rows = {f.name: [getattr(c, f.name) for c in recipes.values()] for f in fields(PRESETS["report"])}
 rows["parameters"] = [f"{sum(p.numel() for p in build(c).parameters()):,}" for c in recipes.values()]
-table = pd.DataFrame(rows, index=list(recipes)).T.map(str)
+table = pd.DataFrame(rows, index=list(recipes), dtype=object).T.map(lambda value: "-" if value in (None, ()) else str(value))
 table[table.nunique(axis=1) > 1]
 
 # %% [markdown]
-# *Every field in which the four recipes differ. The replica differs from the report in four: widths,
-# convolutions per block, the kernel of the first block and the number of epochs.*
+# *Every field in which the four recipes differ; a dash: none, and for the first kernel that it is no other than in
+# all blocks. The replica differs from the report in four: widths, convolutions per block, the kernel of the first
+# block and the number of epochs.*
 #
 # ## Is the replica a fair copy?
 #
@@ -81,7 +82,7 @@ ax.set(xlabel="epoch", ylabel="Dice on the report's 20 validation slices", ylim=
 ax.legend(loc="lower right");
 
 # %% [markdown]
-# *All replicas but one collapse, wake and level off as the report's network does. They climb more slowly than our
+# *All replicas but one sleep, wake and level off as the report's network does. They climb more slowly than our
 # network of its size, and end a little lower.*
 #
 # So a verdict reads: *under the report's recipe at a quarter of its width*. Claims about what is better
@@ -93,11 +94,11 @@ for what, reason in experiments.NOT_REPEATED.items():
     print(f"{what}: {reason}")
 
 # %% [markdown]
-# ## Telling and descriptive settings
+# ## What ran on five folds, and what on fewer
 #
-# The grids of the report have some ninety settings. Those that a claim names run on all five folds; the
-# rest run on one or two. A table gives those an interval, too, but it is of fewer patients and of one luck; no
-# verdict hangs on it.
+# The grids of the report have some ninety settings. Those that a claim names run on all five folds; the rest run on
+# one or two. The tables give those an interval, too, but it comes from fewer patients and fewer trainings; no verdict
+# depends on it.
 
 # %%
 rows = []
@@ -108,7 +109,8 @@ for name, plan in experiments.EXPERIMENTS.items():
             counts = experiments.overview(name, protocol)
             rows.append((name, protocol, len(settings), len(experiments.telling(name, protocol)),
                          counts["runs"], counts["missing"]))
-pd.DataFrame(rows, columns=["experiment", "protocol", "settings", "telling", "runs", "missing"])
+table = pd.DataFrame(rows, columns=["experiment", "protocol", "settings", "on all folds", "runs", "missing"])
+table.groupby("protocol").sum(numeric_only=True)  # table has it experiment by experiment
 
 # %% [markdown]
 # ## Claims, frozen
@@ -144,7 +146,7 @@ print(f"{len(found)} trainings, {hours:.1f} hours; "
 #
 # ## Questions
 #
-# Three to see whether it has settled. Open an answer to see what becomes of it.
+# Three questions to check yourself. Choose an answer and open it: it says whether it is right, and why.
 #
 # **1.** One training of A reaches 0.84, one of B 0.83, on the same 20 slices. What do you say?
 #
@@ -155,7 +157,8 @@ print(f"{len(found)} trainings, {hours:.1f} hours; "
 # <details class="answer"><summary>They are equivalent.</summary><p>No. That is a claim too: its interval
 # would have to lie within the margin.</p></details>
 #
-# **2.** A difference has the interval from -0.010 to +0.015; the margin is 0.02. The word?
+# **2.** It is claimed that A is better than B. The difference has the interval from -0.010 to +0.015; the margin is
+# 0.02. The word?
 #
 # <details class="answer"><summary>Inconclusive: zero is in it.</summary><p>No. Zero within it says that no
 # difference was shown. But the interval also says how large one can be: less than the margin.</p></details>

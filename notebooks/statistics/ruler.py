@@ -70,11 +70,12 @@ axes[0].set_ylabel("pairings");
 # difference would have been claimed. Left with both parts of the error, right with the spread over patients
 # alone. The width of the grey hill is what one seed per fold can do by chance.*
 #
-# The test has a weakness that we should say: all pairings are dealt from the same 25 networks, so they are
-# not independent, and the variance between seeds that the interval uses was measured on these very
-# networks. And it compares a baseline with itself: it cannot see whether another setting has more luck than the baseline
-# ([More patients, paired](paired) says which may). The rate is a check for gross errors, not a proof to the last percent. The simulation on the
-# same page, where everything is drawn afresh, is the other half of the evidence.
+# The test has a weakness that we should say: all pairings are dealt from the same 25 networks, so they are not
+# independent, and the variance between seeds that the interval uses was measured on these very networks. And it
+# compares a baseline with itself: it cannot see whether another setting has more luck than the baseline ([More
+# patients, paired](paired) says which may). The rate is a check for gross errors, not a proof to the last percent.
+# The simulation in [More patients, paired](paired), where everything is drawn afresh, is the other half of the
+# evidence.
 #
 # ## The same for the modern recipe
 
@@ -89,8 +90,10 @@ print(f"modern: false verdicts in {rate:.1%} of {len(modern)} pairings")
 # %% [markdown]
 # ## What is compared fold by fold
 #
-# Loss, epochs and gaps belong to a training and not to a patient; they are compared by fold, with five differences and
-# Student's interval. The same test:
+# Some quantities belong to a training and not to a patient; they are compared by fold, with five differences and
+# Student's interval. The same test, for the training loss, for the *gap* (Dice of training slices minus Dice of
+# held-out ones), for the epoch at which Dice first passes 0.5, and for the *falls* (how much Dice drops between
+# scored epochs, all drops added up):
 
 # %%
 rng, folds = np.random.default_rng(0), [fold.index.to_numpy() for _, fold in table.groupby("split")]
@@ -120,20 +123,20 @@ low, high = np.exp(again.difference.interval())
 print(f"within rounds, the same setting twice: {np.exp(again.difference.mean):.2f} times ({low:.2f} to {high:.2f})")
 
 # %% [markdown]
-# It does, between days. The setting is the same, the folds are the same, and the interval is sure of a difference that
-# belongs to the machine, or to the code of that day: a fold can't know what else ran. A reader of these pages found this after the
-# first verdicts about time had been given. Since then such claims are answered by short trainings in *rounds*: each
-# setting once, one after the other, and then all again, so that whatever slows the machine slows a whole round. Ten rounds
-# are the experiment `clock`, and within them the same setting agrees with itself. No verdict changed; the estimates
-# did. The seconds in the tables and figures of other pages are those of the records: take them as rough.
+# It does, between days. The setting is the same, the folds are the same, and the interval is sure of a difference
+# that belongs to the machine, or to the code of that day. Comparing fold by fold does not help when one setting ran
+# on a busy day and the other did not. Since then such claims are answered by short trainings in *rounds*: each
+# setting once, one after the other, and then all again, so that whatever slows the machine slows a whole round. Ten
+# rounds are the experiment `clock`, and within them the same setting agrees with itself. No verdict changed; the
+# estimates did. The seconds in the tables and figures of other pages are those of the records: take them as rough.
 #
 # ## What to conclude
 #
-# If a ruler finds differences between equal things much more often than it says, its findings are worth
-# nothing. For Dice, ours errs on the careful side: between equal settings patients differ by little else than
-# the luck of the runs, which so counts twice; between different settings patients do differ. The price is that some small
-# true differences stay *inconclusive*. The test costs no training beyond the seeds of the baseline; any report could carry
-# one.
+# If a ruler finds differences between equal things much more often than it says, its findings are worth nothing. For
+# Dice, ours errs on the careful side: between equal settings the differences of patients are mostly the luck of the
+# runs; our formula counts this luck once in the part of the patients and once in that of the runs, so the interval is
+# too wide. Between different settings patients do differ. The price is that some small true differences stay
+# *inconclusive*. The test costs no training beyond the seeds of the baseline; any report could carry one.
 #
 # ## Try
 #

@@ -76,9 +76,9 @@ ax.set_xticks([-0.06, -0.04, -0.02, 0, 0.02, 0.04, 0.06, 0.08]);
 # | **inconclusive** | everything else | everything else |
 # | **not testable here** | the data cannot answer | the data cannot answer |
 #
-# To ask that the interval lie inside the margin is the *two one-sided tests* procedure: it refuses both
-# that the difference is above $+0.02$ and that it is below $-0.02$. With a 95 % interval it errs in at most
-# 2.5 % of the cases, stricter than the customary 5 %.
+# To ask that the interval lie inside the margin is the *two one-sided tests* procedure: it rejects both that the
+# difference is above $+0.02$ and that it is below $-0.02$. With a 95 % interval, settings that truly differ by the
+# margin or more are called equal in at most 2.5 % of the cases, stricter than the customary 5 %.
 
 # %%
 for interval in ((0.028, 0.072), (-0.013, 0.017), (-0.016, 0.040)):
@@ -102,15 +102,15 @@ for seeds in (1, 3, 5, 10):
           f"chance to show an equality that is true: {power:.0%}")
 
 # %% [markdown]
-# With one seed on each fold even a true equality can hardly be shown under the replica. That is the price of a grid
-# with hundreds of trainings on two cores; where a claim is inconclusive, the page says so, and more seeds may
-# settle it.
+# With one seed on each fold even a true equality can hardly be shown with a narrow copy of the report's recipe. (The
+# spread over patients in this cell is a guess.) That is the price of a grid with hundreds of trainings on two cores;
+# where a claim is inconclusive, the page says so, and more seeds may settle it.
 #
 # ## Many questions at once
 #
-# An interval of 95 % is wrong one time in twenty. Ask forty questions, and two answers will be wrong. The
-# scoreboard at the end of part IV asks that many, so its intervals are widened *together*: with
-# probability 95 %, *all* of them hold.
+# An interval of 95 % is wrong one time in twenty. Ask forty questions, and about two answers will be wrong. The
+# scoreboard at the end of part IV asks that many, so its intervals are widened *together*: with probability 95 %,
+# *all* of them hold.
 
 # %%
 rng = np.random.default_rng(0)

@@ -1,0 +1,121 @@
+"""How fast does `predict` segment? Beside the report's way to do it, and over ten thousand slices.
+
+    python benchmarks/inference.py [--data DIR] [--threads 2] > benchmarks/inference.md
+
+Three processes, one after the other, with the same threads, in fp32:
+
+- `python -m cmrseg predict --model small` over the 80 test slices;
+- the report's way over the same slices: its network, read, asked and written one slice after the other. Its
+  weights were never published; ours are random ones of the same shapes, which takes the same time;
+- `predict --model small` over 10,000 files (the embedded phantoms, again and again).
+
+Of each, the time of the loop alone, from a network that is ready to the last mask on disk; the time of the whole
+process, with start, imports and loading; and the most memory it held. The first two run five times in turn; the
+median counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TIMES = 5
+MANY = 10_000
+
+
+def ours(images: Path, out: Path) -> float:
+    """Seconds that `predict --model small` takes, from a network that is ready."""
+    from cmrseg import cli, runtime
+
+    find, ready = runtime.find, []
+
+    def noted(model: str):
+        network = find(model)
+        ready.append(time.perf_counter())
+        return network
+
+    runtime.find = noted
+    cli.predict(model="small", images=images, out=out)
+    return time.perf_counter() - ready[0]
+
+
+def report(images: Path, out: Path) -> float:
+    """Seconds that the report's network takes, one slice after the other."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from cmrseg.models import build
+    from cmrseg.training import PRESETS
+
+    out.mkdir()
+    network = build(PRESETS["report"]).eval()
+    begun = time.perf_counter()
+    for path in images.glob("*.png"):
+        image = torch.from_numpy(np.array(Image.open(path), np.float32))[None, None]
+        with torch.no_grad():
+            mask = network(image).softmax(1).argmax(1)[0]
+        Image.fromarray(mask.byte().numpy()).save(out / f"{path.stem}_mask.png")
+    return time.perf_counter() - begun
+
+
+def measured(way: str, images: Path, threads: int) -> tuple[float, float, float]:
+    """One process: seconds of its loop, of all of it, and megabytes at most."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, __file__, "--one", way, "--images", str(images), "--out", f"{folder}/masks"]
+        begun = time.perf_counter()
+        done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
+        whole = time.perf_counter() - begun
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    loop, memory = json.loads(done.stdout.splitlines()[-1])
+    return loop, whole, memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("acdc96"), help="a data root (default: acdc96)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every process (default: all cores)")
+    for hidden in ("--one", "--images", "--out"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        loop = {"ours": ours, "report": report}[options.one](Path(options.images), Path(options.out))
+        print(json.dumps([loop, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000]))
+        return
+
+    from cmrseg import data
+    from cmrseg.results import _processor
+
+    test = options.data / "test" / "image"
+    turns = [(measured("ours", test, options.threads), measured("report", test, options.threads))
+             for _ in range(TIMES)]
+    mine, theirs = (tuple(map(statistics.median, zip(*way))) for way in zip(*turns))
+    with tempfile.TemporaryDirectory() as folder:
+        slices = data.load("phantom", "labelled")
+        files = [data._png(image) for image in slices.images]
+        for number in range(MANY):
+            (Path(folder) / f"cmr{number + 1}.png").write_bytes(files[number % len(files)])
+        many = measured("ours", Path(folder), options.threads)
+    count = len(list(test.glob("*.png")))
+    print("# Prediction\n\nWritten by `benchmarks/inference.py`, which says what is measured; "
+          f"{_processor()}, {options.threads} threads, Python {platform.python_version()}.\n")
+    print("| what | slices | loop, s | slices a second | whole process, s | MB at most |\n|---|---|---|---|---|---|")
+    for name, number, (loop, whole, memory) in (("`predict --model small`", count, mine), ("the report's way", count, theirs),
+                                                ("`predict --model small`", MANY, many)):
+        print(f"| {name} | {number} | {loop:.2f} | {number / loop:.0f} | {whole:.2f} | {memory:.0f} |")
+    print(f"\n`small` is {theirs[0] / mine[0]:.1f} times as fast in the loop, {theirs[1] / mine[1]:.1f} times from start to end.")
+
+
+if __name__ == "__main__":
+    main()
