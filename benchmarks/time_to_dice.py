@@ -18,7 +18,7 @@ when everything is imported and before the first slice is read.
   run again, first passed the target: an estimate. With --full it runs to its end.
 
 It writes time_to_dice.json beside this file (time_to_dice_full.json with --full), which the page "Ten seconds"
-reads, and prints a table. It needs: pip install --no-deps -r requirements-bench.txt
+reads, and prints a table. A full run that was stopped goes on where it was, on the same machine. It needs: pip install --no-deps -r requirements-bench.txt
 """
 
 from __future__ import annotations
@@ -250,15 +250,26 @@ def main() -> None:
     from tqdm import tqdm
 
     from cmrseg import results
+
+    dice, epoch = target()
+    out = Path(__file__).with_name("time_to_dice_full.json" if options.full else "time_to_dice.json")
+    about = {"machine": results._processor(), "threads": options.threads, "target": dice, "report_epoch": epoch}
+    runs, part = [], out.with_suffix(".part")
+    if options.full and part.is_file():
+        found = json.loads(part.read_text())
+        runs = found.pop("runs") if about == {key: found[key] for key in about} else []
+    for asked in tqdm(plan(options.full)[len(runs) :], initial=len(runs), total=len(plan(options.full)), unit="training"):
+        runs.append(train(asked, options))
+        save(part, about | {"runs": runs})
+    part.replace(out)
+    print(table(runs, dice, epoch))
+
+
+def save(path: Path, found: dict) -> None:
+    """Write a file whole or not at all."""
     from cmrseg.data import write_bytes
 
-    runs = [train(asked, options) for asked in tqdm(plan(options.full), unit="training")]
-    dice, epoch = target()
-    about = {"machine": results._processor(), "threads": options.threads, "target": dice,
-             "report_epoch": epoch, "runs": runs}
-    out = Path(__file__).with_name("time_to_dice_full.json" if options.full else "time_to_dice.json")
-    write_bytes(out, (json.dumps(about, indent=1) + "\n").encode())
-    print(table(runs, dice, epoch))
+    write_bytes(path, (json.dumps(found, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ Each group fails after any of these one-line changes of ``benchmarks/time_to_dic
 
 - reached: ``if d >= dice`` -> ``if d > 0``; ``(epoch - 1)`` -> ``epoch``; for `sprint` its end -> its first passing
 - table: ``+ run["imports"]`` dropped; ``sum(ends) / len(ends)`` -> ``max(ends)``
+- resuming: ``runs = found.pop("runs") if ...`` -> ``runs = []``, or without its condition; drop ``save(part, ...)``
 - plan: ``range(SEEDS)`` -> ``range(1)``; a rate of BEST that is not among RATES
 """
 
+import json
 import runpy
 
 import pytest
@@ -57,3 +59,39 @@ def test_what_is_trained(bench, full):
     assert len(rivals) == (18 if full else 2) == len({asked["name"] for asked in rivals})
     everything = [asked["name"] for asked in bench["plan"](True)]
     assert all(asked["name"] in everything for asked in rivals)
+
+
+def test_a_full_run_that_was_stopped_goes_on(tmp_path, monkeypatch, capsys):
+    names = runpy.run_path(str(REPOSITORY / "benchmarks" / "time_to_dice.py"))["main"].__globals__
+    asked = []
+
+    def train(what, options):
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(what["name"])
+        return what | run(what["name"], [1.0, 2.0], [0.5, 0.9])
+
+    monkeypatch.setitem(names, "__file__", str(tmp_path / "time_to_dice.py"))
+    monkeypatch.setitem(names, "plan", lambda full: [{"name": f"training {n}"} for n in range(5)] + [{"name": "sprint"}])
+    monkeypatch.setitem(names, "train", train)
+    monkeypatch.setattr("sys.argv", ["time_to_dice.py", "--full"])
+    with pytest.raises(KeyboardInterrupt):
+        names["main"]()
+    asked.insert(0, "so that the next stop is not at three")
+    names["main"]()
+    assert asked[1:] == [*(f"training {n}" for n in range(5)), "sprint"]
+    found = json.loads((tmp_path / "time_to_dice_full.json").read_text())
+    assert [each["name"] for each in found["runs"]] == asked[1:]
+    assert [path.name for path in tmp_path.iterdir()] == ["time_to_dice_full.json"]
+
+
+def test_another_machine_begins_anew(tmp_path, monkeypatch):
+    names = runpy.run_path(str(REPOSITORY / "benchmarks" / "time_to_dice.py"))["main"].__globals__
+    (tmp_path / "time_to_dice_full.part").write_text(json.dumps(
+        {"machine": "another", "threads": 1, "target": 0, "report_epoch": 0, "runs": [run("old", [1.0], [0.5])]}))
+    monkeypatch.setitem(names, "__file__", str(tmp_path / "time_to_dice.py"))
+    monkeypatch.setitem(names, "plan", lambda full: [{"name": "sprint"}])
+    monkeypatch.setitem(names, "train", lambda what, options: run("sprint", [1.0], [0.9]))
+    monkeypatch.setattr("sys.argv", ["time_to_dice.py", "--full"])
+    names["main"]()
+    assert [each["name"] for each in json.loads((tmp_path / "time_to_dice_full.json").read_text())["runs"]] == ["sprint"]

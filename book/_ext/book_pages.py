@@ -45,7 +45,7 @@ def caption_figures(app, doctree) -> None:
             image["alt"] = paragraph.astext()
 
 
-GLOSSARY = "book/glossary"
+GLOSSARY, WITHOUT_LINKS = "book/glossary", ("book/glossary", "book/api", "book/bibliography")
 UNLINKED = (nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw,
             nodes.caption, addnodes.pending_xref)
 
@@ -60,10 +60,10 @@ def terms_of(app) -> dict[str, str]:
 def link_terms(app, doctree) -> None:
     """Make the first use of each term of the glossary a link to it, once on a page."""
     terms = terms_of(app)
-    if not terms or app.env.docname == GLOSSARY:
+    if not terms or app.env.docname in WITHOUT_LINKS:
         return
     longest_first = sorted(terms, key=len, reverse=True)
-    use = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, longest_first))})(?=(?:e?s)?(?![\w-]))", re.IGNORECASE)
+    use = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, longest_first))})(?:e?s)?(?![\w-])", re.IGNORECASE)
     for text in list(doctree.findall(nodes.Text)):
         above = text.parent
         while above is not None and not isinstance(above, (nodes.paragraph, *UNLINKED)):
@@ -72,7 +72,7 @@ def link_terms(app, doctree) -> None:
             continue
         parts, end = [], 0
         for found in use.finditer(str(text)):
-            term = terms.pop(found.group().lower(), None)
+            term = terms.pop(found.group(1).lower(), None)
             if term is not None:
                 link = addnodes.pending_xref("", nodes.inline("", found.group(), classes=["std-term"]),
                                              refdomain="std", reftype="term", reftarget=term, refexplicit=True,

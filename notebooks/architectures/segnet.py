@@ -96,10 +96,10 @@ print(f"its U-Net: validation {REPORT['final']['validation_dice']:.2f}, "
 # So a lead of six hundredths, and no overfitting {cite}`report2020`. Another study finds hardly any lead: Dangi and
 # colleagues trained both on the full volumes of ACDC and report a mean Dice over the three structures of 0.911 for
 # SegNet and 0.916 for the U-Net at end-diastole, 0.873 and 0.872 at end-systole {cite}`dangi2019`. Those numbers are
-# not comparable with ours, which are of single slices, cropped to 96 x 96; the *gap* is a hint that a large one may
-# be a matter of tuning.
+# not comparable with ours, which are of single slices, cropped to 96 x 96; but that they hardly differ is a hint that
+# a large lead may be a matter of tuning.
 #
-# ## The gap against tuning
+# ## The lead against tuning
 #
 # We gave both networks the same learning rates, on patients held out within the training part of fold 0. Then
 # each went to all five folds at its own best rate. (The twelve patients that helped to choose are among the sixty
@@ -135,26 +135,26 @@ def on_folds(name, a, b, protocol):
 
 
 runs = {protocol: comparisons.runs("architectures", protocol) for protocol in tuning}
-at_own, gaps = {p: dict(list(table.groupby("setting"))) for p, table in runs.items()}, {}
+at_own, leads = {p: dict(list(table.groupby("setting"))) for p, table in runs.items()}, {}
 segnet = {p: table[table["setting"] == "SegNet"] for p, table in runs.items()}
 for protocol in tuning:
     u, s = tried[protocol, "U-Net"], tried[protocol, "SegNet"]
-    gaps[f"{protocol}, 0.001"] = (u[0.001] - s[0.001],) * 3
+    leads[f"{protocol}, 0.001"] = (u[0.001] - s[0.001],) * 3
     if protocol == "replica":  # at 0.001 the U-Net is the baseline, and 0.001 is SegNet's own rate
-        gaps |= on_folds("replica, 0.001", comparisons.runs("baseline"), segnet[protocol], protocol)
-    gaps[f"{protocol}, own rates"] = (max(u.values()) - max(s.values()),) * 3
-    gaps |= on_folds(f"{protocol}, own rates", at_own[protocol]["U-Net"], segnet[protocol], protocol)
+        leads |= on_folds("replica, 0.001", comparisons.runs("baseline"), segnet[protocol], protocol)
+    leads[f"{protocol}, own rates"] = (max(u.values()) - max(s.values()),) * 3
+    leads |= on_folds(f"{protocol}, own rates", at_own[protocol]["U-Net"], segnet[protocol], protocol)
 figure, ax = plt.subplots(figsize=(8, 3.4))
-plots.differences(ax, gaps)
+plots.differences(ax, leads)
 theirs = REPORT["final"]["validation_dice"] - said["validation"]
 ax.axvline(theirs, color=plots.SAID, linewidth=1, linestyle=":")
-ax.annotate("the report's gap", (theirs, 0), xytext=(4, 8), textcoords="offset points", color=plots.SAID,
+ax.annotate("the report's lead", (theirs, 0), xytext=(4, 8), textcoords="offset points", color=plots.SAID,
             fontsize=9.5)
 ax.set_xlabel("Dice of the U-Net above SegNet");
 
 # %% [markdown]
-# *The gap between the two, before and after tuning, on the one inner hold-out (a point) and on five folds
-# (with its 95 % interval). The grey band is the margin.*
+# *The lead of the U-Net, before and after tuning, on the one inner hold-out (a point) and on five folds (with its 95
+# % interval). The grey band is the margin.*
 #
 # ## What we ran
 #
@@ -234,7 +234,7 @@ for model in ("unet", "segnet"):
 # ## What to conclude
 #
 # Here the U-Net is ahead, and it is not the learning rate: at the report's 0.001, at each one's own rate and with the
-# healthy recipe the gap over five folds is about the same, and a little more than the report's. So is it with as many
+# healthy recipe the lead over five folds is about the same, and a little more than the report's. So is it with as many
 # parameters as the U-Net has. The single trainings on one fold scatter from below zero to well above it: whoever had
 # tried two rates once each could have told any story.
 #
@@ -243,7 +243,7 @@ for model in ("unet", "segnet"):
 #
 # SegNet rises at once, where the U-Net of the report's recipe sleeps, and comes to rest lower. What goes across
 # may be why: a position says where a value was, not what was beside it. That would fit, and we have not tested it.
-# Nor does it agree with the study above, which found no gap on full volumes, with more data and other choices. What
+# Nor does it agree with the study above, which found no lead on full volumes, with more data and other choices. What
 # we can say holds for a hundred slices, random weights to begin with, and these recipes.
 #
 # ## Try
