@@ -267,6 +267,23 @@ def against(
     return pd.DataFrame(rows).set_index("setting")
 
 
+def legible(found: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """What :func:`against` returned, as a table to be read: each number with its interval in one cell."""
+    def cells(names: list[str], sign: str) -> list[str]:
+        number = f"{{:{sign}.3f}}"
+        return ["" if np.isnan(row[0]) else f"{number} ({number} to {number})".format(*row)
+                for row in found[names].to_numpy(float)]
+
+    table = pd.DataFrame({
+        "trainings": found["runs"], "folds": found["folds"], "Dice": cells(["dice", "dice_low", "dice_high"], ""),
+        "collapsed": found["collapsed"].map("{:.0%}".format)}, index=found.index)
+    if "difference" in found:
+        table[f"difference from {baseline}"] = cells(["difference", "low", "high"], "+")
+    more = found.drop(columns=[c for c in found if c in ("runs", "folds", "collapsed", "difference", "low", "high")
+                               or c.startswith("dice")])
+    return table.join(more.map("{:.3f}".format))
+
+
 def same_against_same(
     protocol: str = "replica", draws: int = 1000, seed: int = 0, store: Path = results.STORE
 ) -> pd.DataFrame:

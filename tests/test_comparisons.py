@@ -11,6 +11,7 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
   ``if True``
 - a setting's own: in luck_of(), ``> 2 and`` -> ``> 9 and``, or ``if not pooled & ...`` -> ``if True``
 - shared fate: in compare(), ``0 < t["collapsed"].mean() < 1`` -> ``False``
+- legible: ``found[names]`` -> ``found[names[::-1]]``; "" -> "nan"
 - A/A: in same_against_same(), ``replace=False`` -> ``replace=True``, or take ``fold[:2]`` each time
 - the family: in family_level(), ``largest = np.abs(errors).max(1)`` -> ``np.abs(errors)[:, 0]``
 - judged: in _answer(), ``sides[1]`` -> ``sides[0]``; in judge(), ``interval(wides[row["late"]])`` ->
@@ -199,6 +200,17 @@ def test_where_some_runs_collapsed_folds_are_compared(trial):
     alone = comparisons.compare(b, 0.0, store=store).difference
     assert tuple(table.loc["b", ["dice_low", "dice_high"]]) == alone.interval()
     assert table.loc["b", "dice"] == pytest.approx(alone.mean)
+
+
+def test_a_legible_table_says_the_same(trial):
+    found = comparisons.against("trial", "b", store=trial({"a": 0.1, "b": 0.0})).assign(steps=2.0)
+    table = comparisons.legible(found, "b")
+    assert list(table) == ["trainings", "folds", "Dice", "collapsed", "difference from b", "steps"]
+    row = found.loc["a"]
+    assert table.loc["a", "Dice"] == "{:.3f} ({:.3f} to {:.3f})".format(*row[["dice", "dice_low", "dice_high"]])
+    assert table.loc["a", "difference from b"] == "{:+.3f} ({:+.3f} to {:+.3f})".format(*row[["difference", "low", "high"]])
+    assert table.loc["b", "difference from b"] == ""
+    assert list(table.loc["a", ["trainings", "folds", "collapsed", "steps"]]) == [row["runs"], row["folds"], "0%", "2.000"]
 
 
 def test_the_ruler_does_not_lie_when_it_counts_the_luck_of_runs(trial):

@@ -217,11 +217,11 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 # %%
 table = comparisons.against("architectures", "U-Net")
 ours = table[table.index.str.startswith(("U-Net", "AlexNet"))]
-ours.style.format(precision=3, na_rep="")
+comparisons.legible(ours, "U-Net")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from the U-Net with its 95 % interval, where both ran on the same folds.*
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
+# the same folds.*
 
 # %% tags=["hide-input"]
 runs = comparisons.runs("architectures")
@@ -295,7 +295,7 @@ comparisons.verdicts("architectures", "unet-over-alexnet", "alexnet-static", "al
 
 # %%
 modern = comparisons.against("architectures", "U-Net", "modern")
-modern[modern.index.isin(["U-Net", "AlexNet"])].style.format(precision=3, na_rep="")
+comparisons.legible(modern[modern.index.isin(["U-Net", "AlexNet"])], "U-Net")
 
 # %%
 healthy = comparisons.runs("architectures", "modern")

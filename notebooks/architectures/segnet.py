@@ -166,11 +166,11 @@ ax.set_xlabel("Dice of the U-Net above SegNet");
 # %%
 table = comparisons.against("architectures", "U-Net")
 ours = table[table.index.str.startswith(("U-Net", "SegNet"))]
-ours.style.format(precision=3, na_rep="")
+comparisons.legible(ours, "U-Net")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from the U-Net with its 95 % interval, where both ran on the same folds.*
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
+# the same folds.*
 
 # %% tags=["hide-input"]
 groups = {name: runs["replica"][runs["replica"]["setting"] == name] for name in ours.index}
@@ -211,7 +211,7 @@ comparisons.verdicts("architectures", "unet-over-segnet", "segnet-not-overfitted
 
 # %%
 modern = comparisons.against("architectures", "U-Net", "modern")
-modern[modern.index.isin(["U-Net", "SegNet"])].style.format(precision=3, na_rep="")
+comparisons.legible(modern[modern.index.isin(["U-Net", "SegNet"])], "U-Net")
 
 # %%
 healthy = comparisons.runs("architectures", "modern")

@@ -217,8 +217,9 @@ for line in (0.25, 0.3, 0.35, 0.4, 0.45):
     print(f"{line:.0%}: {wrong} on the wrong side, {near} near the line")
 
 # %% [markdown]
-# A line is crossed by mistake where many patients are near it. So how often a network "changes the diagnosis" is not a
-# property of the network alone: the line and the patients are in it, too.
+# How often a network "changes the diagnosis" is not a property of the network alone: the line and the patients are in
+# it, too. And it is not only a matter of how many are near: where the network errs to one side, as for middling right
+# ventricles, a line there catches more of them.
 #
 # ```{solution-end}
 # ```

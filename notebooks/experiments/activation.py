@@ -71,11 +71,11 @@ for name, dice in sorted(said.items(), key=lambda pair: -pair[1]):
 
 # %%
 table = comparisons.against("activation", "relu")
-table.style.format(precision=3, na_rep="")
+comparisons.legible(table, "relu")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from ReLU with its 95 % interval, where both ran on the same folds.*
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
+# the same folds.*
 
 # %% tags=["hide-input"]
 runs = comparisons.runs("activation")
@@ -126,7 +126,7 @@ comparisons.verdicts("activation")
 # carry full resolution:
 
 # %%
-comparisons.against("activation", "relu", "modern").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("activation", "relu", "modern"), "relu")
 
 # %%
 for name, group in comparisons.runs("activation", "modern").groupby("setting", sort=False):

@@ -77,11 +77,11 @@ plots.class_legend(figure);
 # steps.
 
 # %%
-comparisons.against("augmentation", "none").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("augmentation", "none"), "none")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from none with its 95 % interval, where both ran on the same folds.
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
+# the same folds.
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
 # %% tags=["hide-input"]
@@ -128,7 +128,7 @@ comparisons.verdicts("augmentation")
 # ## With a healthy recipe
 
 # %%
-comparisons.against("augmentation", "none", "modern").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("augmentation", "none", "modern"), "none")
 
 # %% tags=["hide-input"]
 modern = comparisons.runs("augmentation", "modern")

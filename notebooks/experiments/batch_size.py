@@ -91,11 +91,11 @@ for batch in BATCHES:
 # slices for 1600 epochs. Batches of 2, 8 and 32, and 32 with equal updates, on all five folds, the others on two.
 
 # %%
-comparisons.against("batch-size", "2").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("batch-size", "2"), "2")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from batches of 2 with its 95 % interval, where both ran on the same folds.
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
+# the same folds.
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
 # %% tags=["hide-input"]
@@ -173,7 +173,7 @@ comparisons.verdicts("batch-size")
 # ## With a healthy recipe
 
 # %%
-comparisons.against("batch-size", "4", "modern").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("batch-size", "4", "modern"), "4")
 
 # %% [markdown]
 # ## Live: the same epochs, the same updates

@@ -77,11 +77,11 @@ for name in NAMES:
 # fail; the other two on folds 0 and 1.
 
 # %%
-comparisons.against("channels", "4-8-16-32").reindex(NAMES).style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("channels", "4-8-16-32").reindex(NAMES), "4-8-16-32")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from 4-8-16-32 with its 95 % interval, where both ran on the same folds.
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
+# the same folds.
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
 # %% tags=["hide-input"]
@@ -141,8 +141,7 @@ comparisons.verdicts("channels")
 # ## With a healthy recipe
 
 # %%
-comparisons.against("channels", "4-8-16-32", "modern").reindex(experiments.CHANNELS_TELLING).style.format(
-    precision=3, na_rep="")
+comparisons.legible(comparisons.against("channels", "4-8-16-32", "modern").reindex(experiments.CHANNELS_TELLING), "4-8-16-32")
 
 # %%
 for name, group in comparisons.runs("channels", "modern").groupby("setting", sort=False):

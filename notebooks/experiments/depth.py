@@ -67,11 +67,11 @@ for depth in (2, 3, 4, 5, 6):
 # Two and six convolutions on all five folds, three to five on the first two.
 
 # %%
-comparisons.against("depth", "2").sort_index().style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("depth", "2").sort_index(), "2")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from two with its 95 % interval, where both ran on the same folds.
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
+# the same folds.
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
 # %% tags=["hide-input"]
@@ -122,7 +122,7 @@ comparisons.verdicts("depth")
 # ## With a healthy recipe
 
 # %%
-comparisons.against("depth", "2", "modern").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("depth", "2", "modern"), "2")
 
 # %% [markdown]
 # ## Live: two against four

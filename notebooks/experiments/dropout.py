@@ -81,11 +81,11 @@ for rate, dice in said.items():
 
 # %%
 table = comparisons.against("dropout", "0")
-table.sort_index().style.format(precision=3, na_rep="")
+comparisons.legible(table.sort_index(), "0")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from none with its 95 % interval, where both ran on the same folds.
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
+# the same folds.
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
 # %% tags=["hide-input"]
@@ -141,7 +141,7 @@ comparisons.verdicts("dropout")
 # ## With a healthy recipe
 
 # %%
-comparisons.against("dropout", "0", "modern").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("dropout", "0", "modern"), "0")
 
 # %% [markdown]
 # ## Live

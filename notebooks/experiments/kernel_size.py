@@ -89,11 +89,11 @@ for kernel, dice in said.items():
 
 # %%
 table = comparisons.against("kernel-size", "3")
-table.style.format(precision=3, na_rep="")
+comparisons.legible(table, "3")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from 3x3 with its 95 % interval, where both ran on the same folds.*
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
+# the same folds.*
 
 # %% tags=["hide-input"]
 runs = comparisons.runs("kernel-size")
@@ -135,7 +135,7 @@ comparisons.verdicts("kernel-size")
 # ## With a healthy recipe
 
 # %%
-comparisons.against("kernel-size", "3", "modern").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("kernel-size", "3", "modern"), "3")
 
 # %% [markdown]
 # ## Live: one pixel against nine

@@ -118,12 +118,12 @@ ax.set(xscale="log", xlabel="learning rate", ylabel="Dice, last epoch", ylim=(-0
 # %%
 ends = wide.groupby("setting")["dice"].agg(lowest="min", highest="max")
 table = comparisons.against("learning-rate-wide", "0.001").join(ends)
-table[table["folds"] > 1].style.format(precision=3, na_rep="")
+comparisons.legible(table[table["folds"] > 1], "0.001")
 
 # %% [markdown]
-# *A row is a rate: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed,
-# the paired difference from 0.001 with its interval, the worst training and the best. An interval may reach below 0, where no
-# Dice can be: it is the mean give or take its error, not a range of scores.*
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired; lowest and highest
+# are single trainings. An interval may reach below 0, where no Dice can be: it is the mean give or take its error, not a
+# range of scores.*
 
 # %%
 for row in wide[wide["setting"] == "0.6"].itertuples():
@@ -161,7 +161,7 @@ beside("learning-rate-narrow", NARROW["dice"])
 # others by more than its own dots scatter?*
 
 # %%
-comparisons.against("learning-rate-narrow", "0.001").sort_index().style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("learning-rate-narrow", "0.001").sort_index(), "0.001")
 
 # %%
 comparisons.verdicts("learning-rate-narrow")
@@ -176,7 +176,7 @@ beside("learning-rate-small", SMALL["dice"])
 # *The same for the small rates. Look which of them fall behind.*
 
 # %%
-comparisons.against("learning-rate-small", "0.001").sort_index().style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("learning-rate-small", "0.001").sort_index(), "0.001")
 
 # %% tags=["hide-input"]
 small = comparisons.runs("learning-rate-small")

@@ -125,11 +125,11 @@ ax.set_xlabel("learning rate");
 # its own rate, SGD also with momentum.
 
 # %%
-comparisons.against("optimiser", "Adam").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("optimiser", "Adam"), "Adam")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from Adam with its 95 % interval, where both ran on the same folds.*
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
+# the same folds.*
 
 # %% tags=["hide-input"]
 runs = comparisons.runs("optimiser")
@@ -161,7 +161,7 @@ comparisons.verdicts("optimiser")
 # fair trial of SGD would look for its own rate here, too; we did not.)
 
 # %%
-comparisons.against("optimiser", "AdamW", "modern").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("optimiser", "AdamW", "modern"), "AdamW")
 
 # %% [markdown]
 # ## Live: SGD at two rates

@@ -60,11 +60,11 @@ for blocks, row in zip(BLOCKS, said):
 
 # %%
 runs = comparisons.runs("topology")
-comparisons.against("topology", "5 x 2").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("topology", "5 x 2"), "5 x 2")
 
 # %% [markdown]
-# *A row is a setting: trainings, folds, mean Dice of its patients with its 95 % interval, share of trainings that collapsed (Dice below 0.1),
-# and the paired difference from `5 x 2` with its 95 % interval, where both ran on the same folds.
+# *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
+# the same folds.
 # Means over different folds are means of different patients; the figures compare the two folds that all ran on.*
 
 # %% tags=["hide-input"]
@@ -149,7 +149,7 @@ comparisons.verdicts("topology")
 # ## With a healthy recipe
 
 # %%
-comparisons.against("topology", "5 x 2", "modern").style.format(precision=3, na_rep="")
+comparisons.legible(comparisons.against("topology", "5 x 2", "modern"), "5 x 2")
 
 # %% [markdown]
 # ## Live: two blocks against four
