@@ -261,8 +261,10 @@ def main() -> None:
     for asked in tqdm(plan(options.full)[len(runs) :], initial=len(runs), total=len(plan(options.full)), unit="training"):
         runs.append(train(asked, options))
         save(part, about | {"runs": runs})
-    part.replace(out)
-    print(table(runs, dice, epoch))
+    shown = table(runs, dice, epoch)
+    save(out, about | {"table": shown, "runs": runs})
+    part.unlink()
+    print(shown)
 
 
 def save(path: Path, found: dict) -> None:
