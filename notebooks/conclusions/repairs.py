@@ -189,7 +189,7 @@ for name, changes in (("replica", {}), ("with skips", REPAIRS["skips"])):
 
 # %%
 for name in REPAIRS:
-    first, last = dice[f"with {name}"] - dice["report"], dice["all five"] - dice[f"without {name}"]
+    first, last = dice[f"with {name}"] - dice["replica"], dice["all five"] - dice[f"without {name}"]
     print(f"{name:>12}: added first {first:+.3f}, added last {last:+.3f}")
 
 # %% [markdown]
