@@ -40,7 +40,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, files_in
 
-from cmrseg import comparisons, data, ensemble, experiments, results, rle, training
+from cmrseg import comparisons, data, ensemble, experiments, results, rle, runtime, training
 from cmrseg.ensemble import Ensemble, Ways
 from cmrseg.experiments import Planned
 from cmrseg.training import TrainConfig
@@ -227,6 +227,10 @@ def test_what_is_delivered_is_the_networks_that_were_judged(keeping, root, tmp_p
         masks = rle.read_submission(submission, test.images.shape[1:])
         assert tuple(masks) == test.names
         assert all(map(np.array_equal, masks.values(), ensemble.predict(found, test.images)))
+    quick = runtime.from_onnx(tmp_path / "weights" / "small.onnx")(test.images)
+    assert (quick == np.stack(list(masks.values()))).mean() > 0.999
+    assert [line.split()[1] for line in (tmp_path / "weights" / runtime.SUMS).read_text().splitlines()] == [
+        "final.safetensors", "small.onnx", "small.safetensors"]
 
 
 def test_a_fold_begins_with_phantoms_of_its_own(tiny, root, tmp_path, monkeypatch):

@@ -3,7 +3,8 @@
     CMRSEG_DATA=acdc96 python tools/deliver.py
 
 `weights/final.safetensors`: the five networks of the folds within the training patients.
-`weights/small.safetensors`: one network, trained on all training slices. Networks that are not in
+`weights/small.safetensors`: one network, trained on all training slices; `small.onnx` is the same for
+onnxruntime, which starts sooner than PyTorch. Networks that are not in
 `runs/networks` are trained first (hours). Then the test slices are predicted with the files just written:
 `results/submission-final.csv` and `-small.csv`.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cmrseg import data, ensemble, experiments, results, rle
+from cmrseg import data, ensemble, experiments, export, results, rle, runtime
 
 
 def main(store: Path = results.STORE, weights: Path = ensemble.WEIGHTS) -> None:
@@ -21,6 +22,9 @@ def main(store: Path = results.STORE, weights: Path = ensemble.WEIGHTS) -> None:
         networks = experiments.networks(planned, source, store)
         path = weights / f"{planned.setting}.safetensors"
         ensemble.save(path, networks, planned.ways)
+        if planned.setting == "small":
+            export.export(ensemble.load(path), path.with_suffix(".onnx"))
+            runtime.enlist(path.with_suffix(".onnx"))
         slices = data.load(source, "test")
         masks = dict(zip(slices.names, ensemble.predict(ensemble.load(path), slices.images)))
         store.mkdir(parents=True, exist_ok=True)
