@@ -447,7 +447,9 @@ EXPERIMENTS: dict[str, list[Planned]] = {
     ],
     # The validation slices, once: five networks, one of each fold; and one, trained on all training slices.
     "final": _look("final", FINAL, FINAL_WAYS, ["val"], seeds=(0,)) + _look("small", SMALL, SMALL_WAYS, ["val"]),
-    "sprint-ideas": _runs("sprint", TRAIN_FOLDS, settings=_climb(IDEAS) | OTHER_IDEAS),
+    # Four more seeds of the sprint itself, its last idea, say what the luck of a run is worth.
+    "sprint-ideas": _runs("sprint", TRAIN_FOLDS, settings=_climb(IDEAS) | OTHER_IDEAS)
+    + _runs("sprint", TRAIN_FOLDS, range(1, 5), dict([*_climb(IDEAS).items()][-1:])),
     # As long as forty minutes of two cores allow: seven times the recipe's epochs.
     "early-stopping": _runs("replica", FOLDS, settings={"long": {"epochs": 700}}, score_train=True)
     + _runs("modern", FOLDS, settings={"long": {"epochs": 240}}, score_train=True),
