@@ -281,7 +281,7 @@ def legible(found: pd.DataFrame, baseline: str) -> pd.DataFrame:
         table[f"difference from {baseline}"] = cells(["difference", "low", "high"], "+")
     more = found.drop(columns=[c for c in found if c in ("runs", "folds", "collapsed", "difference", "low", "high")
                                or c.startswith("dice")])
-    return table.join(more.map("{:.3f}".format))
+    return table.join(more.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value))
 
 
 def same_against_same(
