@@ -222,7 +222,7 @@ def _climb(rungs: dict) -> dict:
 LADDER = _climb(RUNGS) | {
     "300 epochs, not mirrored": _climb(RUNGS)["+ more greys"] | {"epochs": 300},
     "120 epochs, at half the resolution": _climb(RUNGS)["+ more greys"] | {"strided": True},
-    "300 epochs, half as wide": _climb(RUNGS)["+ 300 epochs"] | {"channels": (8, 16, 32, 64, 96)},
+    "300 epochs, half as wide": _climb(RUNGS)["+ more greys"] | {"epochs": 300, "channels": (8, 16, 32, 64, 96)},
 }
 
 
@@ -244,6 +244,7 @@ WAYS = {
     "as it is": Ways(),
     "mirrored": Ways(mirror=True),
     "turned": Ways(TURNS),
+    "turned, cleaned": Ways(TURNS, clean=True),
     "mirrored, turned": Ways(TURNS, mirror=True),
     "mirrored, turned, cleaned": Ways(TURNS, mirror=True, clean=True),
 }
