@@ -222,6 +222,9 @@ def _climb(rungs: dict) -> dict:
 LADDER = _climb(RUNGS) | {
     "300 epochs, not mirrored": _climb(RUNGS)["+ more greys"] | {"epochs": 300},
     "120 epochs, at half the resolution": _climb(RUNGS)["+ more greys"] | {"strided": True},
+    "120 epochs, Dice of each slice": _climb(RUNGS)["+ more greys"] | {"loss": "ce+dice each"},
+    "120 epochs, the plain U-Net": _climb(RUNGS)["+ more greys"] | {
+        "model": "unet", "residual": False, "channels": PRESETS["book"].channels, "deep": 0},
     "300 epochs, half as wide": _climb(RUNGS)["+ more greys"] | {"epochs": 300, "channels": (8, 16, 32, 64, 96)},
 }
 

@@ -6,6 +6,7 @@ Each group fails after any of these one-line changes of ``cmrseg/losses.py``:
   ``.mean()`` -> ``.sum() / (8 * y[0, 0].numel())``, right at batch size 2 only
 - plain numpy: in cross_entropy(), ``reduction="sum"`` and ``/ 50``; in soft_dice(), ``(p *
   y).sum(...)`` -> ``0.9 * (p * y).sum(...)``, or drop both ``[:, 1:]``
+- each slice: in soft_dice(), ``(2, 3) if each`` -> ``(0, 2, 3) if each``
 - gradients: in report(), ``.softmax(1)`` -> ``.softmax(1).detach() + 0 * logits``; in ce_dice(),
   ``soft_dice(logits, labels)`` -> ``soft_dice(logits.detach(), labels)``
 - the true class wins: in soft_dice(), ``1 - (`` -> ``(``
@@ -53,7 +54,7 @@ def test_the_loss_of_the_report_stays_finite_when_the_network_is_sure_and_wrong(
     assert losses.report(logits, torch.tensor([[[2]]])).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["report", "ce"])
+@pytest.mark.parametrize("name", ["report", "ce", "ce+dice each"])
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_a_mean_over_pixels_is_the_mean_over_the_slices(name, n):
     logits, labels = batch(n)
@@ -63,6 +64,8 @@ def test_a_mean_over_pixels_is_the_mean_over_the_slices(name, n):
 
 def plain(name, logits, labels):
     """The same from the definitions, pixel by pixel."""
+    if name == "ce+dice each":
+        return np.mean([plain("ce+dice", logits[n : n + 1], labels[n : n + 1]) for n in range(len(labels))])
     logits, labels = logits.double().numpy(), labels.numpy()
     terms, overlap, size = [], np.zeros(4), np.zeros(4)
     for n, y, x in np.ndindex(labels.shape):
