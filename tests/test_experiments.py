@@ -215,10 +215,8 @@ def test_the_small_network_is_half_as_wide_unless_that_costs_a_hundredth():
     assert experiments.SMALL == (half if fits else experiments.FINAL)
 
 
-def test_the_final_ways_are_the_best_of_one_network_or_nothing_hangs_on_them_yet(monkeypatch):
-    alone = [p for p in EXPERIMENTS["final-ways"] if p.seeds == (0,)]
-    monkeypatch.setitem(EXPERIMENTS, "alone", alone)
-    best = highest("alone")
+def test_the_final_ways_are_the_best_of_one_network_or_nothing_hangs_on_them_yet():
+    best = highest("final-ways")
     assert experiments.WAYS.get(best) == experiments.FINAL_WAYS or best is None and nothing_is_run("final")
 
 
