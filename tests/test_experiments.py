@@ -210,7 +210,7 @@ def test_the_small_network_is_half_as_wide_unless_that_costs_a_hundredth():
     if not (found := means("final-ladder")):
         assert nothing_is_run("final")
         return
-    half = "300 epochs, half as wide"
+    half = "1000 epochs, half as wide"
     fits = found[half] >= found[experiments.FINAL] - 0.01
     assert experiments.SMALL == (half if fits else experiments.FINAL)
 
