@@ -270,9 +270,7 @@ def against(
 def legible(found: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """What :func:`against` returned, as a table to be read: each number with its interval in one cell."""
     def cells(names: list[str], sign: str) -> list[str]:
-        number = f"{{:{sign}.3f}}"
-        return ["" if np.isnan(row[0]) else f"{number} ({number} to {number})".format(*row)
-                for row in found[names].to_numpy(float)]
+        return ["" if np.isnan(row[0]) else with_interval(f"{{:{sign}.3f}}", row) for row in found[names].to_numpy(float)]
 
     table = pd.DataFrame({
         "trainings": found["runs"], "folds": found["folds"], "Dice": cells(["dice", "dice_low", "dice_high"], ""),
@@ -281,7 +279,7 @@ def legible(found: pd.DataFrame, baseline: str) -> pd.DataFrame:
         table[f"difference from {baseline}"] = cells(["difference", "low", "high"], "+")
     more = found.drop(columns=[c for c in found if c in ("runs", "folds", "collapsed", "difference", "low", "high")
                                or c.startswith("dice")])
-    return table.join(more.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value))
+    return table.rename_axis(None).join(more.map(lambda value: f"{value:.3f}" if isinstance(value, float) else value))
 
 
 def same_against_same(
@@ -367,6 +365,12 @@ def verdicts(name: str, *ids: str, store: Path = results.STORE) -> pd.DataFrame:
                          "verdict": words.tolist()}, index=found["text"].tolist())
 
 
+def with_interval(number: str, values, unit: str = "") -> str:
+    """``0.812 (0.788 to 0.836)``: an estimate and its interval; a line may break between the two, not within."""
+    estimate, low, high = (number.format(value).replace("-", "\u2212") for value in values)
+    return f"{estimate}{unit} ({low}\u00a0to\u00a0{high})"
+
+
 # What an endpoint measures, where it is not the Dice of the last epoch.
 QUANTITIES = {"dice@30": "Dice at epoch 30", "gain@140": "Dice, last epoch minus epoch 140", "loss": "training loss",
               "train-gap": "Dice, training minus held-out slices", "falls": "Dice, all its falls added up",
@@ -380,14 +384,13 @@ def in_words(row) -> str:
         return ""
     values = np.array([estimate, row["low"], row["high"]])
     if row["endpoint"] == "seconds":
-        return "{:.2f} times ({:.2f} to {:.2f})".format(*np.exp(values))
+        return with_interval("{:.2f}", np.exp(values), " times")
     if row["endpoint"] in ("static", "collapsed"):
-        return "{:.0%} of the runs ({:.0%} to {:.0%})".format(*(values + row["against"]))
+        return with_interval("{:.0%}", values + row["against"], " of the runs")
     quantity = ", " + QUANTITIES[row["endpoint"]] if row["endpoint"] in QUANTITIES else ""
     if row["against"]:
-        return "{:.3f} ({:.3f} to {:.3f})".format(*(values + row["against"])) + quantity
-    number = "{:+.0f}" if row["endpoint"].startswith("epoch") else "{:+.3f}"
-    return f"{number} ({number} to {number})".format(*values) + quantity
+        return with_interval("{:.3f}", values + row["against"]) + quantity
+    return with_interval("{:+.0f}" if row["endpoint"].startswith("epoch") else "{:+.3f}", values) + quantity
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, to_rgba
+from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
@@ -27,21 +28,24 @@ GREY = "#808080"
 ACCENT = "#785EF0"
 SAID = "#FE6100"  # what the report said
 LICENCE = "slices: ACDC, CC BY-NC-SA 4.0"
+HEAT = LinearSegmentedColormap.from_list("heat", list(zip((0, 0.3, 1), (to_rgba(ACCENT, a) for a in (0.06, 0.55, 1)))))
 LABELS = ListedColormap([(0, 0, 0, 0), *(to_rgba(c) for c in CLASS_COLOURS.values())])
 
 
 def style() -> None:
-    """Set the look of every figure; call it once at the top of a notebook."""
+    """Set the look of every figure and table; call it once at the top of a notebook."""
+    pd.options.display.max_colwidth = None  # a verdict is not cut in mid-word
     plt.rcParams.update({
         "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
         "figure.dpi": 100, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
+        "figure.constrained_layout.hspace": 0.06,
         "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY,
         "xtick.color": GREY, "ytick.color": GREY, "axes.titlecolor": GREY,
         "axes.titlesize": 11, "axes.labelsize": 10.5, "font.size": 10.5, "legend.fontsize": 9.5,
         "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
         "axes.grid": False, "grid.color": GREY, "grid.alpha": 0.2, "lines.linewidth": 2,
         "image.cmap": "gray", "svg.hashsalt": "cmrseg",
-        "axes.prop_cycle": plt.cycler(color=[ACCENT, "#FE6100", "#00A078", *CLASS_COLOURS.values()]),
+        "axes.prop_cycle": plt.cycler(color=[ACCENT, "#FE6100", "#00A078", GREY, "#5B8C9E", "#A0522D"]),
     })
     if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():  # a notebook
         from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -167,8 +171,30 @@ def boxes(ax: Axes, columns: dict[str, np.ndarray]) -> Axes:
 
 
 
+def grid(ax: Axes, table, bold=None, digits: int = 2, low: float = 0, high: float = 1) -> Axes:
+    """Draw a table of scores as cells, the darker the higher, each with its number; an empty cell stays empty.
+
+    Args:
+        table: a DataFrame; its index and columns name the rows and columns.
+        bold: which cells are printed in bold, an array of its shape.
+        low, high: the scores of the palest and the darkest cell.
+    """
+    scores = table.to_numpy(float)
+    ax.imshow(np.ma.masked_invalid(scores), cmap=HEAT, vmin=low, vmax=high, aspect="auto")
+    for (y, x), score in np.ndenumerate(scores):
+        if not np.isnan(score):
+            ax.text(x, y, f"{score:.{digits}f}", ha="center", va="center",
+                    fontweight="bold" if bold is not None and bold[y, x] else None,
+                    color="white" if score > low + 0.3 * (high - low) else GREY)
+    ax.set_xticks(range(scores.shape[1]), table.columns)
+    ax.set_yticks(range(scores.shape[0]), table.index)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
 def ring(ax: Axes, parts: dict[str, int], links: dict[str, list[tuple[int, int]]]) -> Axes:
-    """Draw pictures round a clock, from twelve on, and a line between each two that are linked.
+    """Draw pictures on a circle, from twelve o'clock on, and a line between every two that are linked.
 
     Args:
         ax: axes without a frame.

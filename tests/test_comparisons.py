@@ -207,8 +207,9 @@ def test_a_legible_table_says_the_same(trial):
     table = comparisons.legible(found, "b")
     assert list(table) == ["trainings", "folds", "Dice", "collapsed", "difference from b", "steps"]
     row = found.loc["a"]
-    assert table.loc["a", "Dice"] == "{:.3f} ({:.3f} to {:.3f})".format(*row[["dice", "dice_low", "dice_high"]])
-    assert table.loc["a", "difference from b"] == "{:+.3f} ({:+.3f} to {:+.3f})".format(*row[["difference", "low", "high"]])
+    assert table.loc["a", "Dice"] == "{:.3f} ({:.3f}\u00a0to\u00a0{:.3f})".format(*row[["dice", "dice_low", "dice_high"]])
+    assert table.loc["a", "difference from b"].replace("\u2212", "-") == "{:+.3f} ({:+.3f}\u00a0to\u00a0{:+.3f})".format(
+        *row[["difference", "low", "high"]])
     assert table.loc["b", "difference from b"] == ""
     assert list(table.loc["a", ["trainings", "folds", "collapsed", "steps"]]) == [row["runs"], row["folds"], "0%", "2.000"]
 

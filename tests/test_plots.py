@@ -8,6 +8,7 @@ Each group fails after any of these one-line changes of ``cmrseg/plots.py``:
 - curves, intervals, boxes, panels: in learning_curve(), ``epochs[-1], values[-1]`` -> ``epochs[0],
   values[0]``; in intervals(), ``len(rows) - 0.5, -0.5`` -> ``-0.5, len(rows) - 0.5``; in boxes(),
   drop ``values = values[~np.isnan(values)]``; in panels(), drop ``ax.axis("off")``
+- grid: ``if not np.isnan(score)`` -> ``if True``; ``bold[y, x]`` -> ``bold[x, y]``; drop ``table.index``
 - ring: in ring(), ``radius * np.sin(angle), radius * np.cos(angle)`` -> swapped; ``start += size`` ->
   ``pass``; ``(a + b) / 2`` -> ``a``
 - style: drop ``"figure.facecolor": "none"`` and its neighbours; ``if "IPython" in sys.modules and
@@ -19,6 +20,7 @@ import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.contour import ContourSet
@@ -145,3 +147,16 @@ def test_style_in_a_plain_script_starts_no_notebook_machinery():
               "shell = sys.modules.get('IPython.core.interactiveshell');"
               "sys.exit(bool(shell and shell.InteractiveShell.initialized()))")
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_a_grid_prints_each_score_and_leaves_empty_cells_empty():
+    table = pd.DataFrame([[0.1, np.nan], [0.5, 0.9]], index=["a", "b"], columns=["x", "y"])
+    figure, ax = plt.subplots()
+    plots.grid(ax, table, bold=np.array([[False, False], [False, True]]))
+    cells = {text.get_text(): text for text in ax.texts}
+    assert list(cells) == ["0.10", "0.50", "0.90"]
+    assert cells["0.90"].get_fontweight() == "bold" and cells["0.50"].get_fontweight() != "bold"
+    assert cells["0.10"].get_color() == plots.GREY and cells["0.90"].get_color() == "white"
+    assert cells["0.90"].get_position() == (1, 1)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    plt.close(figure)

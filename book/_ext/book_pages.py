@@ -5,7 +5,7 @@
 - Thebe, which jupyter-book declares on every page and which wants a server elsewhere, is removed.
 - A page without vendored MathJax or mermaid says so instead of asking another host.
 - Roles, lists and heads of tables that screen readers cannot make sense of are mended.
-- The first use of each term of the glossary on a page links to it.
+- The first use of each term of the glossary on a page links to it; a number and its % stay on one line.
 - Under its title each notebook page says how long the notebook ran when the page was made. ``{runs}`` names
   notebooks, one or more, and shows the time of all together; ``{{ machine }}`` shows what they ran on.
 """
@@ -45,7 +45,7 @@ def caption_figures(app, doctree) -> None:
             image["alt"] = paragraph.astext()
 
 
-GLOSSARY, WITHOUT_LINKS = "book/glossary", ("book/glossary", "book/api", "book/bibliography")
+GLOSSARY, WITHOUT_LINKS = "book/glossary", ("book/glossary", "book/api", "book/bibliography", "book/teaching")
 UNLINKED = (nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw,
             nodes.caption, addnodes.pending_xref)
 
@@ -81,6 +81,13 @@ def link_terms(app, doctree) -> None:
                 end = found.end()
         if parts:
             text.parent.replace(text, [*parts, nodes.Text(str(text)[end:])])
+
+
+def keep_together(app, doctree) -> None:
+    """A number and its per cent sign stay on one line."""
+    for text in list(doctree.findall(nodes.Text)):
+        if re.search(r"\d %", text) and not isinstance(text.parent, (nodes.literal, nodes.literal_block, nodes.raw)):
+            text.parent.replace(text, nodes.Text(re.sub(r"(\d) %", "\\1\u00a0%", str(text))))
 
 
 def disconnect(app, module: str) -> None:
@@ -193,6 +200,7 @@ def setup(app) -> dict:
     app.add_node(runs)
     app.add_role("runs", runs_role)
     app.connect("doctree-read", caption_figures)
+    app.connect("doctree-read", keep_together)
     app.connect("doctree-read", link_terms)
     app.connect("doctree-read", say_how_long)
     app.connect("doctree-resolved", fill_in_times)

@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -80,33 +82,48 @@ for _ in range(5 if SMOKE else 100):
 cells, blended = metrics.coarsen(held_out.masks, 16), logits.argmax(1).numpy()
 
 figure, axes = plots.panels(3, size=2.9)
-drawn = {"the true mask": held_out.masks, "one label for each cell": cells, "36 answers, blended": blended}
+drawn = {
+    "the true mask": held_out.masks,
+    "one label for each cell": cells,
+    "36 answers, blended": blended,
+}
 for ax, (name, masks) in zip(axes, drawn.items()):
     plots.overlay(ax, held_out.images[0], masks[0], name)
-    ax.vlines(np.arange(15.5, 90, 16), -0.5, 95.5, color="white", linewidth=0.5, alpha=0.6)
-    ax.hlines(np.arange(15.5, 90, 16), -0.5, 95.5, color="white", linewidth=0.5, alpha=0.6)
+    ax.vlines(
+        np.arange(15.5, 90, 16), -0.5, 95.5, color="white", linewidth=0.5, alpha=0.6
+    )
+    ax.hlines(
+        np.arange(15.5, 90, 16), -0.5, 95.5, color="white", linewidth=0.5, alpha=0.6
+    )
 plots.class_legend(figure)
 
 # %% [markdown]
 # *The grid that the network answers on, over a slice. A cell is wider than the wall of the heart is thick:
 # with one label for each cell, the myocardium hardly gets a cell of its own.*
 
-# %%
+# %% tags=["hide-input"]
 print(f"the {len(held_out)} validation slices of this page")
 for name, masks in list(drawn.items())[1:]:
     dice = metrics.dice(masks, held_out.masks)
-    print(f"{name}: Dice {metrics.mean(dice):.3f} (" + ", ".join(
-        f"{c} {d:.3f}" for c, d in zip(results.CLASSES, metrics.per_class(dice))) + ")")
+    print(
+        f"{name}: Dice {metrics.mean(dice):.3f} ("
+        + ", ".join(
+            f"{c} {d:.3f}" for c, d in zip(results.CLASSES, metrics.per_class(dice))
+        )
+        + ")"
+    )
 
 # %% [markdown]
 # A surprise: blended, 36 answers can draw a heart as well as a U-Net does. An answer is four numbers,
 # not a label, and where the numbers of two neighbours cross, a boundary runs. The numbers should be good, but
 # they need not be perfect. Add some noise to them:
 
-# %%
+# %% tags=["hide-input"]
 rng = torch.Generator().manual_seed(0)
 for part in (0, 0.2, 0.4, 0.8):
-    noisy = answers.detach() + part * answers.std() * torch.randn(answers.shape, generator=rng)
+    noisy = answers.detach() + part * answers.std() * torch.randn(
+        answers.shape, generator=rng
+    )
     masks = F.interpolate(noisy, scale_factor=16, mode="bilinear").argmax(1).numpy()
     dice = metrics.mean(metrics.dice(masks, held_out.masks))
     print(f"answers off by {part:3.0%} of their spread: Dice {dice:.3f}")
@@ -117,9 +134,11 @@ for part in (0, 0.2, 0.4, 0.8):
 # five pixels further asks for other numbers in all the cells it touches, and each place of an edge within a
 # cell has to be learned for itself. And it has few examples to learn from:
 
-# %%
+# %% tags=["hide-input"]
 for name, places in (("AlexNet-style", 6 * 6), ("U-Net", 96 * 96)):
-    print(f"{name:13}: {places * len(train):7,} answers to learn from in {len(train)} slices")
+    print(
+        f"{name:13}: {places * len(train):7,} answers to learn from in {len(train)} slices"
+    )
 
 # %% [markdown]
 # Keep this in mind until we see how well it knows the slices that it was trained on.
@@ -130,12 +149,17 @@ for name, places in (("AlexNet-style", 6 * 6), ("U-Net", 96 * 96)):
 # best such mask be? All hearts here are centred, so ask each pixel which label it had most often in the
 # training slices.
 
-# %%
+# %% tags=["hide-input"]
 votes = np.stack([(train.masks == c).sum(0) for c in range(4)])
 static = votes.argmax(0).astype(np.uint8)
 dice = metrics.dice(np.broadcast_to(static, held_out.masks.shape), held_out.masks)
-print(f"Dice of one mask for all: {metrics.mean(dice):.3f} ("
-      + ", ".join(f"{c} {d:.3f}" for c, d in zip(results.CLASSES, metrics.per_class(dice))) + ")")
+print(
+    f"Dice of one mask for all: {metrics.mean(dice):.3f} ("
+    + ", ".join(
+        f"{c} {d:.3f}" for c, d in zip(results.CLASSES, metrics.per_class(dice))
+    )
+    + ")"
+)
 print(f"the report's AlexNet-style network: {said['alexnet']['validation']:.2f}")
 
 # %% tags=["hide-input"]
@@ -151,10 +175,12 @@ for ax, n in zip(axes, (order[-1], order[len(order) // 2], order[0])):
 #
 # ## What the report said
 
-# %%
+# %% tags=["hide-input"]
 alexnet = said["alexnet"]
-print(f"validation Dice {alexnet['validation']:.2f} after {alexnet['epochs']} epochs; "
-      f"optimiser: {alexnet['optimiser']}")
+print(
+    f"validation Dice {alexnet['validation']:.2f} after {alexnet['epochs']} epochs; "
+    f"optimiser: {alexnet['optimiser']}"
+)
 
 # %% [markdown]
 # And: it over-fitted; neither more epochs nor more dropout helped {cite}`report2020`.
@@ -164,17 +190,20 @@ print(f"validation Dice {alexnet['validation']:.2f} after {alexnet['epochs']} ep
 # Before anything else each optimiser looked for its learning rate, on patients held out within the training
 # part of fold 0:
 
-# %%
+# %% tags=["hide-input"]
 tuning = comparisons.runs("architectures-tuning")
 tuning = tuning[tuning["setting"].str.startswith("AlexNet")]
 for setting, found in sorted(zip(tuning["setting"], tuning["record"])):
     empty = not np.any(found["images"]["area_pred"])
-    print(f"{setting:20} Dice {found['dice_last']:.3f}, {found['distinct_masks']:2} different masks for "
-          f"{len(found['images']['name'])} slices{', all of them empty' if empty else ''}")
+    print(
+        f"{setting:20} Dice {found['dice_last']:.3f}, {found['distinct_masks']:2} different masks for "
+        f"{len(found['images']['name'])} slices{', all of them empty' if empty else ''}"
+    )
 
 # %% [markdown]
 # So the static mask exists, in our hands as an empty one. Why does SGD not leave it? One step of each
 # optimiser, and how far it moves each layer compared with how large its weights are:
+
 
 # %% tags=["hide-input"]
 def one_step(make):
@@ -191,16 +220,29 @@ def one_step(make):
 
 figure, ax = plt.subplots(figsize=(7.5, 3.2))
 for rate in (0.001, 0.01, 0.1):
-    ax.semilogy(one_step(lambda w: torch.optim.SGD(w, rate)), "o-", markersize=4, linewidth=1,
-                label=f"SGD, rate {rate:g}")
-ax.semilogy(one_step(lambda w: torch.optim.Adam(w, 0.001)), "o-", markersize=4, linewidth=1,
-            color=plots.GREY, label="Adam, rate 0.001")
-ax.set_xticks(range(9), ["11x11", "5x5", "3x3", "3x3", "3x3", "1x1", "1x1", "1x1", "enlarge"])
+    ax.semilogy(
+        one_step(lambda w: torch.optim.SGD(w, rate)),
+        "o-",
+        markersize=4,
+        linewidth=1,
+        label=f"SGD, rate {rate:g}",
+    )
+ax.semilogy(
+    one_step(lambda w: torch.optim.Adam(w, 0.001)),
+    "o-",
+    markersize=4,
+    linewidth=1,
+    color=plots.GREY,
+    label="Adam, rate 0.001",
+)
+ax.set_xticks(
+    range(9), ["11x11", "5x5", "3x3", "3x3", "3x3", "1x1", "1x1", "1x1", "enlarge"]
+)
 ax.set(ylabel="length of the step / weights", xlabel="layer, from input to output")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 
 # %% [markdown]
-# *One step on two slices, layer by layer, logarithmic. with SGD some layers move many times as far as others,
+# *One step on two slices, layer by layer, logarithmic. With SGD some layers move many times as far as others,
 # compared with their weights, and at small rates all by next to nothing; Adam moves all of them by about as much,
 # within a factor of ten.*
 #
@@ -228,9 +270,15 @@ runs = comparisons.runs("architectures")
 short = {name: name.replace("AlexNet, ", "AlexNet,\n") for name in ours.index}
 figure, ax = plt.subplots(figsize=(9.5, 3.6))
 groups = {short[name]: runs[runs["setting"] == name] for name in ours.index}
-plots.settings(ax, {name: group["dice"] for name, group in groups.items()},
-               {"U-Net": results.report()["final"]["validation_dice"], "AlexNet": alexnet["validation"]},
-               comparisons.patients_of(groups.items()))
+plots.settings(
+    ax,
+    {name: group["dice"] for name, group in groups.items()},
+    {
+        "U-Net": results.report()["final"]["validation_dice"],
+        "AlexNet": alexnet["validation"],
+    },
+    comparisons.patients_of(groups.items()),
+)
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
 
@@ -243,7 +291,9 @@ ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
 against = comparisons.against("architectures", "AlexNet")
 against = against[against.index.str.startswith("AlexNet,")].dropna(subset="difference")
 figure, ax = plt.subplots(figsize=(7.5, 0.6 + 0.4 * len(against)))
-plots.differences(ax, {name: row[["difference", "low", "high"]] for name, row in against.iterrows()})
+plots.differences(
+    ax, {name: row[["difference", "low", "high"]] for name, row in against.iterrows()}
+)
 ax.set_xlabel("Dice above (below) the AlexNet-style network with Adam");
 
 # %% [markdown]
@@ -255,17 +305,32 @@ ax.set_xlabel("Dice above (below) the AlexNet-style network with Adam");
 # %% tags=["hide-input"]
 figure, (ax, bars) = plt.subplots(1, 2, figsize=(9.5, 3.5), width_ratios=(3, 2))
 for name in ("U-Net", "AlexNet", "AlexNet, SGD", "AlexNet, long"):
-    curve = comparisons.mean_curve(runs[(runs["setting"] == name) & (runs["seed"] == 0)])
+    curve = comparisons.mean_curve(
+        runs[(runs["setting"] == name) & (runs["seed"] == 0)]
+    )
     if len(curve):
         ax.plot(curve.index, curve, label=name)
-learnt = {name: [results.mean_dice(f["dice_train"]) for f in group["record"] if "dice_train" in f]
-          for name, group in groups.items()}
+learnt = {
+    name: [
+        results.mean_dice(f["dice_train"]) for f in group["record"] if "dice_train" in f
+    ]
+    for name, group in groups.items()
+}
 for y, name in enumerate(groups):
-    bars.plot([groups[name]["dice"].mean(), np.mean(learnt[name])], [y, y], color=plots.ACCENT, alpha=0.4)
+    bars.plot(
+        [groups[name]["dice"].mean(), np.mean(learnt[name])],
+        [y, y],
+        color=plots.ACCENT,
+        alpha=0.4,
+    )
     bars.plot(groups[name]["dice"].mean(), y, "o", color=plots.ACCENT)
     bars.plot(np.mean(learnt[name]), y, "o", color=plots.ACCENT, markerfacecolor="none")
 bars.set_yticks(range(len(groups)), list(groups))
-bars.set(xlabel="Dice: held out (full), trained on (ring)", xlim=(0, 1), ylim=(len(groups) - 0.5, -0.5))
+bars.set(
+    xlabel="Dice: held out (full), trained on (ring)",
+    xlim=(0, 1),
+    ylim=(len(groups) - 0.5, -0.5),
+)
 ax.set(xlabel="epoch", ylabel="held-out Dice, mean of folds", ylim=(0, 1))
 ax.legend(loc="lower right");
 
@@ -273,10 +338,12 @@ ax.legend(loc="lower right");
 # *Left: held-out Dice, seed 0, mean of the folds. Right: how far the slices that were trained on lie above
 # those held out.*
 
-# %%
+# %% tags=["hide-input"]
 for name in groups:
-    print(f"{' '.join(name.split()):22} Dice of the slices trained on {np.mean(learnt[name]):.3f}, "
-          f"held out {groups[name]['dice'].mean():.3f}")
+    print(
+        f"{' '.join(name.split()):22} Dice of the slices trained on {np.mean(learnt[name]):.3f}, "
+        f"held out {groups[name]['dice'].mean():.3f}"
+    )
 
 # %% [markdown]
 # ## Verdicts
@@ -285,8 +352,15 @@ for name in groups:
 # were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 
 # %%
-comparisons.verdicts("architectures", "unet-over-alexnet", "alexnet-static", "alexnet-adam", "alexnet-epochs",
-                     "alexnet-dropout", "alexnet-overfitted")
+comparisons.verdicts(
+    "architectures",
+    "unet-over-alexnet",
+    "alexnet-static",
+    "alexnet-adam",
+    "alexnet-epochs",
+    "alexnet-dropout",
+    "alexnet-overfitted",
+)
 
 # %% [markdown]
 # ## With a healthy recipe
@@ -297,11 +371,21 @@ comparisons.verdicts("architectures", "unet-over-alexnet", "alexnet-static", "al
 modern = comparisons.against("architectures", "U-Net", "modern")
 comparisons.legible(modern[modern.index.isin(["U-Net", "AlexNet"])], "U-Net")
 
-# %%
+# %% tags=["hide-input"]
 healthy = comparisons.runs("architectures", "modern")
-for name, group in healthy[healthy["setting"].isin(["U-Net", "AlexNet"])].groupby("setting"):
-    learnt = np.mean([results.mean_dice(f["dice_train"]) for f in group["record"] if "dice_train" in f])
-    print(f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}")
+for name, group in healthy[healthy["setting"].isin(["U-Net", "AlexNet"])].groupby(
+    "setting"
+):
+    learnt = np.mean(
+        [
+            results.mean_dice(f["dice_train"])
+            for f in group["record"]
+            if "dice_train" in f
+        ]
+    )
+    print(
+        f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
+    )
 
 # %% [markdown]
 # ## Live: one mask, or many?
@@ -310,11 +394,16 @@ for name, group in healthy[healthy["setting"].isin(["U-Net", "AlexNet"])].groupb
 
 # %%
 short_recipe = replace(recipe, epochs=2 if SMOKE else 12)
-for name, changes in (("SGD, 0.01", {"optimiser": "sgd", "lr": 0.01}), ("Adam, 0.001", {})):
+for name, changes in (
+    ("SGD, 0.01", {"optimiser": "sgd", "lr": 0.01}),
+    ("Adam, 0.001", {}),
+):
     run = fit(replace(short_recipe, **changes), train[:48], precision="fp32")
     masks = predict(run.model, held_out.images, "raw")
-    print(f"{name}: {len(np.unique(masks, axis=0))} different masks for {len(masks)} slices, "
-          f"Dice {results.mean_dice(score(run, held_out)):.3f}, loss {run.history['loss'][-1]:.3f}")
+    print(
+        f"{name}: {len(np.unique(masks, axis=0))} different masks for {len(masks)} slices, "
+        f"Dice {results.mean_dice(score(run, held_out)):.3f}, loss {run.history['loss'][-1]:.3f}"
+    )
 
 # %% [markdown]
 # ## What to conclude
@@ -370,10 +459,15 @@ for weight in (1, 2, 3):
 # :class: dropdown
 # ```
 
-# %%
+# %% tags=["hide-input"]
 for square in (16, 8, 4):
-    dice = metrics.per_class(metrics.dice(metrics.coarsen(held_out.masks, square), held_out.masks))
-    print(f"{square:2} pixels: " + ", ".join(f"{c} {d:.3f}" for c, d in zip(results.CLASSES, dice)))
+    dice = metrics.per_class(
+        metrics.dice(metrics.coarsen(held_out.masks, square), held_out.masks)
+    )
+    print(
+        f"{square:2} pixels: "
+        + ", ".join(f"{c} {d:.3f}" for c, d in zip(results.CLASSES, dice))
+    )
 
 # %% [markdown]
 # For the myocardium: it is a ring a few pixels wide, and without blending a cell must be no wider than what

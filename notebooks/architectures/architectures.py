@@ -22,7 +22,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -42,14 +44,19 @@ SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts 
 REPORT = results.report()
 said = REPORT["architectures"]
 NETS = list(experiments.NETS)
-runs = {protocol: comparisons.runs("architectures", protocol) for protocol in ("replica", "modern")}
+runs = {
+    protocol: comparisons.runs("architectures", protocol)
+    for protocol in ("replica", "modern")
+}
 
 # %% [markdown]
 # ## What the report said
 
-# %%
-print(f"U-Net {REPORT['final']['validation_dice']:.2f}, SegNet {said['segnet']['validation']:.2f}, "
-      f"Ning at most {said['ning']['validation_at_most']:.2f}, AlexNet {said['alexnet']['validation']:.2f}")
+# %% tags=["hide-input"]
+print(
+    f"U-Net {REPORT['final']['validation_dice']:.2f}, SegNet {said['segnet']['validation']:.2f}, "
+    f"Ning at most {said['ning']['validation_at_most']:.2f}, AlexNet {said['alexnet']['validation']:.2f}"
+)
 
 # %% [markdown]
 # Each network with settings of its own: 140, 200, 1000 and 100 epochs; and it is not said how its learning
@@ -66,15 +73,16 @@ for ax, protocol in zip(axes, runs):
     tuning = comparisons.runs("architectures-tuning", protocol)
     tuning[["net", "rate"]] = tuning["setting"].str.rsplit(", ", n=1, expand=True)
     tuning["rate"] = tuning["rate"].astype(float)
-    grid = tuning.pivot(index="net", columns="rate", values="dice").reindex(experiments.RATES[protocol])
-    ax.pcolormesh(np.ma.masked_invalid(grid), cmap="Purples", vmin=0, vmax=1, edgecolors="white", linewidth=2)
-    for (y, x), dice in np.ndenumerate(grid.to_numpy()):
-        chosen = grid.columns[x] == experiments.RATES[protocol][grid.index[y]]
-        ax.text(x + 0.5, y + 0.5, "" if np.isnan(dice) else f"{dice:.2f}", ha="center", va="center",
-                fontweight="bold" if chosen else None, color="white" if dice > 0.5 else "black")
-    ax.set_xticks(np.arange(grid.shape[1]) + 0.5, [f"{rate:g}" for rate in grid.columns])
-    ax.set_yticks(np.arange(len(grid)) + 0.5, grid.index)
-    ax.set(xlabel="learning rate", title=protocol, ylim=(len(grid), 0))
+    grid = tuning.pivot(index="net", columns="rate", values="dice").reindex(
+        experiments.RATES[protocol]
+    )
+    chosen = [
+        [rate == experiments.RATES[protocol][net] for rate in grid.columns]
+        for net in grid.index
+    ]
+    grid.columns = [f"{rate:g}" for rate in grid.columns]
+    plots.grid(ax, grid, np.array(chosen))
+    ax.set(xlabel="learning rate", title=protocol)
 
 # %% [markdown]
 # *Dice after the last epoch, one training for each rate tried. Bold: what is used below. Ning et al. still has its
@@ -88,6 +96,7 @@ for ax, protocol in zip(axes, runs):
 # seconds of an epoch in our trainings. *Matched* networks have their widths changed until they have about as
 # many parameters as the U-Net.
 
+
 # %%
 def cost(config):
     """Thousands of parameters, and millions of multiply-adds for a slice."""
@@ -95,12 +104,27 @@ def cost(config):
     return sum(p.numel() for p in net.parameters()) / 1e3, multiply_adds(net) / 1e6
 
 
-SIZES = [*NETS, *(f"{net}, matched" for net in experiments.MATCHED), "AlexNet, full width"]
-plan = {p.setting: p.config for p in experiments.EXPERIMENTS["architectures"] if p.protocol == "replica"}
-costs = pd.DataFrame([cost(plan[name]) for name in SIZES], index=SIZES,
-                     columns=["thousand parameters", "million multiply-adds"])
-epoch = {name: (group["seconds"] / [found["config"]["epochs"] for found in group["record"]]).mean()
-         for name, group in runs["replica"].groupby("setting")}
+SIZES = [
+    *NETS,
+    *(f"{net}, matched" for net in experiments.MATCHED),
+    "AlexNet, full width",
+]
+plan = {
+    p.setting: p.config
+    for p in experiments.EXPERIMENTS["architectures"]
+    if p.protocol == "replica"
+}
+costs = pd.DataFrame(
+    [cost(plan[name]) for name in SIZES],
+    index=SIZES,
+    columns=["thousand parameters", "million multiply-adds"],
+)
+epoch = {
+    name: (
+        group["seconds"] / [found["config"]["epochs"] for found in group["record"]]
+    ).mean()
+    for name, group in runs["replica"].groupby("setting")
+}
 costs["seconds an epoch"] = costs.index.map(epoch)
 costs.style.format(precision=1, na_rep="")
 
@@ -114,15 +138,30 @@ costs.style.format(precision=1, na_rep="")
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.9), sharey=True, width_ratios=(3, 2))
 colours = dict(zip(NETS, plt.rcParams["axes.prop_cycle"].by_key()["color"]))
 for ax, (protocol, table) in zip(axes, runs.items()):
-    for name, group in table[table["setting"].isin(SIZES)].groupby("setting", sort=False):
+    for name, group in table[table["setting"].isin(SIZES)].groupby(
+        "setting", sort=False
+    ):
         net, _, size = name.partition(", ")
         _, x = cost(TrainConfig.from_dict(group["record"].iloc[0]["config"]))
         found = comparisons.compare(group, 0.0, protocol).difference
         ax.plot([x, x], found.interval(), color=colours[net], linewidth=1.5)
-        ax.plot(x, found.mean, "o", color=colours[net], markerfacecolor="none" if size else None)
+        ax.plot(
+            x,
+            found.mean,
+            "o",
+            color=colours[net],
+            markerfacecolor="none" if size else None,
+        )
         beside = (6, 4) if size else (-6, -11 if net in ("Ning", "SegNet") else 4)
-        ax.annotate(name.replace(", ", ",\n"), (x, found.mean), xytext=beside, textcoords="offset points",
-                    color=colours[net], fontsize=9, ha="left" if size else "right")
+        ax.annotate(
+            name.replace(", ", ",\n"),
+            (x, found.mean),
+            xytext=beside,
+            textcoords="offset points",
+            color=colours[net],
+            fontsize=9,
+            ha="left" if size else "right",
+        )
     ax.set(xscale="log", xlabel="million multiply-adds for a slice", title=protocol)
     ax.set(xlim=(7, 1100), ylim=(0, 1))
     ax.set_xticks([10, 30, 100, 300, 1000], [10, 30, 100, 300, 1000])
@@ -135,12 +174,18 @@ axes[0].set_ylabel("Dice, 60 patients");
 #
 # What its size does to each network, paired by patient:
 
-# %%
+# %% tags=["hide-input"]
 table = runs["replica"]
 for name in (name for name in SIZES if ", " in name):
     net = name.partition(",")[0]
-    found = comparisons.compare(*(table[table["setting"] == s] for s in (name, net))).difference
-    print("{:19} minus {:7}: {:+.3f} ({:+.3f} to {:+.3f})".format(name, net, found.mean, *found.interval()))
+    found = comparisons.compare(
+        *(table[table["setting"] == s] for s in (name, net))
+    ).difference
+    print(
+        "{:19} minus {:7}: {:+.3f} ({:+.3f} to {:+.3f})".format(
+            name, net, found.mean, *found.interval()
+        )
+    )
 
 # %% [markdown]
 # Class by class, at their own size:
@@ -171,8 +216,15 @@ plots.class_legend(figure)
 # Times were compared in rounds ([Does our ruler lie?](../statistics/ruler) says why).
 
 # %%
-comparisons.verdicts("architectures", "unet-over-segnet", "unet-over-ning", "unet-over-alexnet",
-                     "unet-faster-than-segnet", "unet-faster-than-ning", "unet-faster-than-alexnet")
+comparisons.verdicts(
+    "architectures",
+    "unet-over-segnet",
+    "unet-over-ning",
+    "unet-over-alexnet",
+    "unet-faster-than-segnet",
+    "unet-faster-than-ning",
+    "unet-faster-than-alexnet",
+)
 
 # %% [markdown]
 # ## Live: the same seconds
@@ -181,9 +233,16 @@ comparisons.verdicts("architectures", "unet-over-segnet", "unet-over-ning", "une
 
 # %%
 train, held_out = data.split(data.source(), "val")
-LIVE = {"U-Net": {"channels": (4, 8, 16, 32)}, "SegNet": {"model": "segnet", "channels": (4, 8, 16, 32)},
-        "AlexNet": {"model": "alexnet", "channels": (12, 32, 48, 48, 32, 128), "dropout": 0.5},
-        "Ning": {"model": "ning", "channels": (6, 16, 40)}}
+LIVE = {
+    "U-Net": {"channels": (4, 8, 16, 32)},
+    "SegNet": {"model": "segnet", "channels": (4, 8, 16, 32)},
+    "AlexNet": {
+        "model": "alexnet",
+        "channels": (12, 32, 48, 48, 32, 128),
+        "dropout": 0.5,
+    },
+    "Ning": {"model": "ning", "channels": (6, 16, 40)},
+}
 for name, changes in LIVE.items():
     recipe = replace(PRESETS["modern"], augment=(), schedule="constant", **changes)
     once = fit(replace(recipe, epochs=1), train[:48], precision="fp32").seconds
@@ -230,8 +289,10 @@ net = build(plan["SegNet"]).eval()
 for level, block in enumerate(net.encoder):
     size, channels = 96 // 2**level, block[0].in_channels
     work = multiply_adds(block, (1, channels, size, size)) / 1e6
-    print(f"level {level}, {size:2} pixels wide: {work:4.1f} million multiply-adds, "
-          f"{sum(p.numel() for p in block.parameters()) / 1e3:5.1f} thousand parameters")
+    print(
+        f"level {level}, {size:2} pixels wide: {work:4.1f} million multiply-adds, "
+        f"{sum(p.numel() for p in block.parameters()) / 1e3:5.1f} thousand parameters"
+    )
 
 # %% [markdown]
 # The work is spread over the levels, the parameters sit at the coarse ones. A parameter at the finest level

@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -46,10 +48,12 @@ preset = PRESETS["report"]
 #
 # The best Dice on its 20 validation slices, and on the 80 hidden ones:
 
-# %%
+# %% tags=["hide-input"]
 final = REPORT["final"]
-print(f"validation {final['validation_dice']:.3f}, hidden {final['kaggle_dice']:.3f} "
-      f"after {final['epochs']} epochs")
+print(
+    f"validation {final['validation_dice']:.3f}, hidden {final['kaggle_dice']:.3f} "
+    f"after {final['epochs']} epochs"
+)
 
 # %% [markdown]
 # ## Text against code
@@ -65,9 +69,11 @@ print(f"validation {final['validation_dice']:.3f}, hidden {final['kaggle_dice']:
 # | last partial batch | dropped | kept |
 # | why Adam and not AdamW | AdamW's loss was better | the figure shows Adam's below |
 
-# %%
+# %% tags=["hide-input"]
 net = build(preset)
-print(f"our network of the code: {sum(p.numel() for p in net.parameters()) / 1e6:.2f} million parameters")
+print(
+    f"our network of the code: {sum(p.numel() for p in net.parameters()) / 1e6:.2f} million parameters"
+)
 shape = net(torch.zeros(1, 1, 96, 96)).shape
 print(f"a slice of 96 x 96 gives logits {tuple(shape)}")
 
@@ -79,15 +85,28 @@ print(f"a slice of 96 x 96 gives logits {tuple(shape)}")
 # more.
 
 # %% tags=["hide-input"]
-(_, found), = experiments.records("as-published")
+((_, found),) = experiments.records("as-published")
 curve, again = results.curve(found), REPORT["rerun"]["dice_by_epoch"]
 figure, ax = plt.subplots(figsize=(8.5, 3.8))
 ax.plot(curve["epoch"], curve["mean"], color=plots.ACCENT, label="our code, one run")
-ax.plot([int(e) for e in again], list(again.values()), "x", color=plots.SAID, markersize=8,
-        markeredgewidth=2, label="its own code, one run")
+ax.plot(
+    [int(e) for e in again],
+    list(again.values()),
+    "x",
+    color=plots.SAID,
+    markersize=8,
+    markeredgewidth=2,
+    label="its own code, one run",
+)
 ax.axhline(final["validation_dice"], color=plots.SAID, linewidth=1, linestyle=":")
-ax.annotate("the report's best", (0, final["validation_dice"]), (2, 4), textcoords="offset points",
-            color=plots.SAID, fontsize=9.5)
+ax.annotate(
+    "the report's best",
+    (0, final["validation_dice"]),
+    (2, 4),
+    textcoords="offset points",
+    color=plots.SAID,
+    fontsize=9.5,
+)
 ax.set(xlabel="epoch", ylabel="Dice on the 20 validation slices", ylim=(0, 0.95))
 ax.legend(loc="lower right");
 
@@ -95,12 +114,16 @@ ax.legend(loc="lower right");
 # *Both sit at zero for tens of epochs (ours leaves it earlier and crawls for a while), climb steeply around epoch 60
 # and level off together, below the dotted line: the best Dice that the report saw in all its trainings.*
 
-# %%
+# %% tags=["hide-input"]
 for epoch, dice in again.items():
     near = curve.iloc[(curve["epoch"] - int(epoch)).abs().argmin()]
-    print(f"epoch {epoch:>3}: its code {dice:.3f}, ours {near['mean']:.3f} (at {near['epoch']:.0f})")
-print(f"last epoch {found['dice_last']:.3f}; best-looking epoch {found['dice_best']:.3f} "
-      f"({found['epoch_best']})")
+    print(
+        f"epoch {epoch:>3}: its code {dice:.3f}, ours {near['mean']:.3f} (at {near['epoch']:.0f})"
+    )
+print(
+    f"last epoch {found['dice_last']:.3f}; best-looking epoch {found['dice_best']:.3f} "
+    f"({found['epoch_best']})"
+)
 print(f"{found['seconds'] / 60:.0f} minutes, threads: {found['threads']}")
 
 # %% [markdown]
@@ -116,18 +139,27 @@ print(f"{found['seconds'] / 60:.0f} minutes, threads: {found['threads']}")
 dice, said = results.dice_table(found), REPORT["per_class"]
 figure, ax = plt.subplots(figsize=(6.5, 3.4))
 plots.boxes(ax, {name: dice[name].to_numpy() for name in results.CLASSES})
-ax.plot(range(3), [said[name]["median"] for name in results.CLASSES], "x", color=plots.SAID,
-        markersize=9, markeredgewidth=2.5, zorder=5)
+ax.plot(
+    range(3),
+    [said[name]["median"] for name in results.CLASSES],
+    "x",
+    color=plots.SAID,
+    markersize=9,
+    markeredgewidth=2.5,
+    zorder=5,
+)
 ax.set_ylabel("Dice of a slice");
 
 # %% [markdown]
 # *Boxes and dots: our run, one dot for each of the 20 slices. Crosses: the report's medians. The order is
 # the same, the right ventricle scatters most, and its worst slices are nearly lost.*
 
-# %%
+# %% tags=["hide-input"]
 for name in results.CLASSES:
-    print(f"{name:>3}: median {dice[name].median():.3f} (report {said[name]['median']:.3f}), "
-          f"standard deviation {dice[name].std():.3f} (report {said[name]['sd']:.3f})")
+    print(
+        f"{name:>3}: median {dice[name].median():.3f} (report {said[name]['median']:.3f}), "
+        f"standard deviation {dice[name].std():.3f} (report {said[name]['sd']:.3f})"
+    )
 
 # %% [markdown]
 # Is the right ventricle really the hardest and the left the easiest? On sixty patients and five seeds of
@@ -174,10 +206,14 @@ for name in ("report", "replica"):
 # ```
 
 # %%
-found = comparisons.runs("optimiser").query("seed == 0 and setting in ('Adam', 'AdamW')")
+found = comparisons.runs("optimiser").query(
+    "seed == 0 and setting in ('Adam', 'AdamW')"
+)
 for name, group in found.groupby("setting"):
-    print(f"{name:>5}: training loss {group['loss'].mean():.4f}, Dice of held-out patients from "
-          f"{group['dice'].min():.3f} to {group['dice'].max():.3f} over {len(group)} folds")
+    print(
+        f"{name:>5}: training loss {group['loss'].mean():.4f}, Dice of held-out patients from "
+        f"{group['dice'].min():.3f} to {group['dice'].max():.3f} over {len(group)} folds"
+    )
 
 # %% [markdown]
 # No: a training loss says how well the slices at hand are remembered, and weight decay is *meant* to raise

@@ -22,7 +22,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -65,13 +67,20 @@ plots.class_legend(figure)
 # *The true mask, the same at a quarter of the resolution, and in white what is lost: a fringe along every
 # boundary, and the myocardium has two of them.*
 
-# %%
+# %% tags=["hide-input"]
 labelled = data.load(data.source(), "labelled")
-print(f"the true masks of all {len(labelled)} labelled slices of this page, reduced and enlarged again:")
+print(
+    f"the true masks of all {len(labelled)} labelled slices of this page, reduced and enlarged again:"
+)
 for square, name in ((1, "full"), (2, "a half"), (4, "a quarter"), (8, "an eighth")):
     dice = metrics.dice(metrics.coarsen(labelled.masks, square), labelled.masks)
-    print(f"{name:>10}: Dice {metrics.mean(dice):.3f} (" + ", ".join(
-        f"{c} {d:.3f}" for c, d in zip(results.CLASSES, metrics.per_class(dice))) + ")")
+    print(
+        f"{name:>10}: Dice {metrics.mean(dice):.3f} ("
+        + ", ".join(
+            f"{c} {d:.3f}" for c, d in zip(results.CLASSES, metrics.per_class(dice))
+        )
+        + ")"
+    )
 
 # %% [markdown]
 # That is what the resolution alone takes away, however well the network learns. It does not explain a Dice
@@ -84,6 +93,7 @@ for square, name in ((1, "full"), (2, "a half"), (4, "a quarter"), (8, "an eight
 # does, and see how many of its numbers sit at the bound, where the slope is nearly zero and nothing is
 # learned.
 
+
 # %%
 def at_the_bound(scale):
     """The share of numbers beyond 0.99 after each sub-sampling of an untrained network."""
@@ -91,7 +101,9 @@ def at_the_bound(scale):
     net, shares = build(recipe).eval(), []
     for layer in net.layers:
         if isinstance(layer, Subsample):
-            layer.register_forward_hook(lambda _, __, out: shares.append((out.abs() > 0.99).float().mean()))
+            layer.register_forward_hook(
+                lambda _, __, out: shares.append((out.abs() > 0.99).float().mean())
+            )
     net(normalise(held_out.images, scale))
     return shares
 
@@ -99,7 +111,10 @@ def at_the_bound(scale):
 net = build(recipe)
 print(f"{sum(p.numel() for p in net.parameters()):,} parameters")
 for scale in ("raw", "zscore"):
-    print(f"{scale:6}: at the bound " + ", then ".join(f"{share:.0%}" for share in at_the_bound(scale)))
+    print(
+        f"{scale:6}: at the bound "
+        + ", then ".join(f"{share:.0%}" for share in at_the_bound(scale))
+    )
 
 # %% [markdown]
 # And it sees little. As on the page [Kernel size](../experiments/kernel_size), the gradient of one answer
@@ -108,13 +123,19 @@ for scale in ("raw", "zscore"):
 # %% tags=["hide-input"]
 torch.manual_seed(0)
 figure, axes = plots.panels(2, size=2.9)
-for ax, changes in zip(axes, ({"model": "ning", "channels": experiments.NING["channels"]}, {})):
+for ax, changes in zip(
+    axes, ({"model": "ning", "channels": experiments.NING["channels"]}, {})
+):
     net = build(replace(PRESETS["replica"], **changes)).eval()
     x = normalise(held_out.images[:1]).requires_grad_()
     net(x)[0, :, 50 // net.stride, 46 // net.stride].sum().backward()
     plots.show(ax, held_out.images[0], "Ning et al." if changes else "the U-Net")
-    ax.imshow(np.ma.masked_equal((x.grad[0, 0] != 0).numpy(), False), cmap="cool", alpha=0.55)
-    print(f"{'Ning et al.' if changes else 'U-Net':11}: {int((x.grad != 0).any(2).sum())} pixels wide")
+    ax.imshow(
+        np.ma.masked_equal((x.grad[0, 0] != 0).numpy(), False), cmap="cool", alpha=0.55
+    )
+    print(
+        f"{'Ning et al.' if changes else 'U-Net':11}: {int((x.grad != 0).any(2).sum())} pixels wide"
+    )
 
 # %% [markdown]
 # *In colour: what one answer in the middle of the heart depends on. The left patch is smaller than many
@@ -123,8 +144,10 @@ for ax, changes in zip(axes, ({"model": "ning", "channels": experiments.NING["ch
 # ## What the report said
 
 # %%
-print(f"after {said['epochs']} epochs a training loss {said['training_loss']}, "
-      f"and validation Dice never above {said['validation_at_most']:.2f}")
+print(
+    f"after {said['epochs']} epochs a training loss {said['training_loss']}, "
+    f"and validation Dice never above {said['validation_at_most']:.2f}"
+)
 
 # %% [markdown]
 # Near-zero loss and poor Dice: the picture of a network that has learned its slices by heart
@@ -148,9 +171,16 @@ comparisons.legible(ours, "U-Net")
 runs = comparisons.runs("architectures")
 groups = {name: runs[runs["setting"] == name] for name in ours.index}
 figure, ax = plt.subplots(figsize=(8, 3.5))
-reported = {"U-Net": results.report()["final"]["validation_dice"], "Ning, long": said["validation_at_most"]}
-plots.settings(ax, {name: group["dice"] for name, group in groups.items()}, reported,
-               comparisons.patients_of(groups.items()))
+reported = {
+    "U-Net": results.report()["final"]["validation_dice"],
+    "Ning, long": said["validation_at_most"],
+}
+plots.settings(
+    ax,
+    {name: group["dice"] for name, group in groups.items()},
+    reported,
+    comparisons.patients_of(groups.items()),
+)
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
 
@@ -161,7 +191,9 @@ ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
 
 # %% tags=["hide-input"]
 labels = torch.from_numpy(train.masks[:20]).long()
-nothing = torch.tensor([20.0, 0, 0, 0])[None, :, None, None].expand(len(labels), 4, *labels.shape[1:])
+nothing = torch.tensor([20.0, 0, 0, 0])[None, :, None, None].expand(
+    len(labels), 4, *labels.shape[1:]
+)
 figure, (ax, curve) = plt.subplots(1, 2, figsize=(9.5, 3.5))
 for name in (n for n in ("U-Net", "Ning, long", "Ning, matched") if n in groups):
     shown = groups[name][groups[name]["seed"] == 0]
@@ -171,7 +203,9 @@ for name in (n for n in ("U-Net", "Ning, long", "Ning, matched") if n in groups)
     curve.plot(mean.index, mean, label=name)
 empty = LOSSES["report"](nothing, labels).item()
 ax.axhline(empty, color=plots.GREY, linewidth=1, linestyle=":")
-ax.annotate("an empty mask", (0, empty), (4, 3), textcoords="offset points", fontsize=9.5)
+ax.annotate(
+    "an empty mask", (0, empty), (4, 3), textcoords="offset points", fontsize=9.5
+)
 ax.set_yticks([0.01, 0.03, 0.1, 0.3], ["0.01", "0.03", "0.1", "0.3"])
 ax.minorticks_off()
 ax.set(xlabel="epoch", ylabel="training loss")
@@ -183,12 +217,19 @@ curve.legend(loc="lower right");
 # mask on slices of this page. Right: the held-out Dice of the same trainings. Ning's loss counts squares, the
 # U-Net's pixels. The first 100 epochs of "Ning, long" are those of "Ning".*
 
-# %%
+# %% tags=["hide-input"]
 for name, group in groups.items():
-    learnt = np.mean([results.mean_dice(found["dice_train"]) for found in group["record"]
-                      if "dice_train" in found])
-    print(f"{name:13}: loss {group['loss'].mean():.4f}, Dice of the slices trained on {learnt:.3f}, "
-          f"held out {group['dice'].mean():.3f}")
+    learnt = np.mean(
+        [
+            results.mean_dice(found["dice_train"])
+            for found in group["record"]
+            if "dice_train" in found
+        ]
+    )
+    print(
+        f"{name:13}: loss {group['loss'].mean():.4f}, Dice of the slices trained on {learnt:.3f}, "
+        f"held out {group['dice'].mean():.3f}"
+    )
 
 # %% [markdown]
 # ## Verdicts
@@ -196,7 +237,9 @@ for name, group in groups.items():
 # Beside a verdict stand the wider intervals that hold for all claims of the report together.
 
 # %%
-comparisons.verdicts("architectures", "unet-over-ning", "ning-loss-near-zero", "ning-at-most")
+comparisons.verdicts(
+    "architectures", "unet-over-ning", "ning-loss-near-zero", "ning-at-most"
+)
 
 # %% [markdown]
 # ## With a healthy recipe
@@ -205,11 +248,21 @@ comparisons.verdicts("architectures", "unet-over-ning", "ning-loss-near-zero", "
 modern = comparisons.against("architectures", "U-Net", "modern")
 comparisons.legible(modern[modern.index.isin(["U-Net", "Ning"])], "U-Net")
 
-# %%
+# %% tags=["hide-input"]
 healthy = comparisons.runs("architectures", "modern")
-for name, group in healthy[healthy["setting"].isin(["U-Net", "Ning"])].groupby("setting"):
-    learnt = np.mean([results.mean_dice(f["dice_train"]) for f in group["record"] if "dice_train" in f])
-    print(f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}")
+for name, group in healthy[healthy["setting"].isin(["U-Net", "Ning"])].groupby(
+    "setting"
+):
+    learnt = np.mean(
+        [
+            results.mean_dice(f["dice_train"])
+            for f in group["record"]
+            if "dice_train" in f
+        ]
+    )
+    print(
+        f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
+    )
 
 # %% [markdown]
 # ## Live: with and without grey levels in bounds
@@ -218,10 +271,15 @@ for name, group in healthy[healthy["setting"].isin(["U-Net", "Ning"])].groupby("
 
 # %%
 for scale, rate in (("raw", recipe.lr), ("zscore", 0.003)):
-    run = fit(replace(recipe, lr=rate, scale=scale, epochs=2 if SMOKE else 20), train[:48],
-              precision="fp32")
-    print(f"{scale:6}: loss {run.history['loss'][-1]:.3f}, "
-          f"Dice {results.mean_dice(score(run, held_out)):.3f}")
+    run = fit(
+        replace(recipe, lr=rate, scale=scale, epochs=2 if SMOKE else 20),
+        train[:48],
+        precision="fp32",
+    )
+    print(
+        f"{scale:6}: loss {run.history['loss'][-1]:.3f}, "
+        f"Dice {results.mean_dice(score(run, held_out)):.3f}"
+    )
 
 # %% [markdown]
 # ## What to conclude
@@ -256,6 +314,7 @@ for scale, rate in (("raw", recipe.lr), ("zscore", 0.003)):
 # :class: dropdown
 # ```
 
+
 # %%
 def drawn_from(share, c):
     """Mean Dice of a class if each square is drawn in which it has at least this share of 16 pixels."""
@@ -268,8 +327,10 @@ def drawn_from(share, c):
 for c, name in enumerate(results.CLASSES, start=1):
     tried = {n: drawn_from(n / 16, c) for n in range(4, 12)}
     best = max(tried, key=tried.get)
-    print(f"{name}: Dice {tried[best]:.3f} from {best} of 16 pixels on; majority "
-          f"{np.nanmean(metrics.dice(coarse, held_out.masks, classes=(c,))):.3f}")
+    print(
+        f"{name}: Dice {tried[best]:.3f} from {best} of 16 pixels on; majority "
+        f"{np.nanmean(metrics.dice(coarse, held_out.masks, classes=(c,))):.3f}"
+    )
 
 # %% [markdown]
 # Hardly higher: where Dice is high, the best share is near a half. The ceiling is a ceiling.

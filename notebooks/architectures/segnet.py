@@ -22,7 +22,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -56,13 +58,20 @@ train, held_out = data.split(data.source(), "val")
 torch.manual_seed(0)
 net = SegNet(experiments.SEGNET["channels"]).eval()
 features = net.encoder[0](normalise(held_out.images[:1]))
-features = features[:, (features > 0).float().mean((0, 2, 3)).argmax()][None]  # the one least often zero
+features = features[:, (features > 0).float().mean((0, 2, 3)).argmax()][
+    None
+]  # the one least often zero
 pooled, indices = net.pool(features)
 unpooled = net.unpool(pooled, indices)
 filled = F.avg_pool2d(unpooled, 3, stride=1, padding=1)
 
 figure, axes = plots.panels(4, size=2.5)
-stages = {"features": features, "pooled": pooled, "unpooled": unpooled, "and a 3x3 mean": filled}
+stages = {
+    "features": features,
+    "pooled": pooled,
+    "unpooled": unpooled,
+    "and a 3x3 mean": filled,
+}
 for ax, (name, maps) in zip(axes, stages.items()):
     size = maps.shape[-1]
     around = slice(size // 3, 2 * size // 3)
@@ -75,10 +84,12 @@ axes[0].plot(columns - 32, rows - 32, "o", color=plots.SAID, markersize=1.5);
 # each square. Unpooled, three pixels of four are black, but what is bright lies where it was. The last
 # picture is the simplest convolution that fills the gaps.*
 
-# %%
+# %% tags=["hide-input"]
 zeros = (unpooled == 0).float().mean().item()
 there = (unpooled.detach() == features.detach())[unpooled > 0].float().mean().item()
-print(f"{zeros:.0%} of the unpooled map is zero; of the rest {there:.0%} is exactly where it was")
+print(
+    f"{zeros:.0%} of the unpooled map is zero; of the rest {there:.0%} is exactly where it was"
+)
 
 # %% [markdown]
 # An index costs two bits and says where, but not what: the three values that lost are gone for good. The
@@ -86,11 +97,15 @@ print(f"{zeros:.0%} of the unpooled map is zero; of the rest {there:.0%} is exac
 #
 # ## What the report said
 
-# %%
-print(f"SegNet, {said['epochs']} epochs of {said['optimiser']}: Dice of the training slices "
-      f"{said['train']:.2f}, validation {said['validation']:.2f}, hidden {said['kaggle']:.2f}")
-print(f"its U-Net: validation {REPORT['final']['validation_dice']:.2f}, "
-      f"hidden {REPORT['final']['kaggle_dice']:.2f}")
+# %% tags=["hide-input"]
+print(
+    f"SegNet, {said['epochs']} epochs of {said['optimiser']}: Dice of the training slices "
+    f"{said['train']:.2f}, validation {said['validation']:.2f}, hidden {said['kaggle']:.2f}"
+)
+print(
+    f"its U-Net: validation {REPORT['final']['validation_dice']:.2f}, "
+    f"hidden {REPORT['final']['kaggle_dice']:.2f}"
+)
 
 # %% [markdown]
 # So a lead of six hundredths, and no overfitting {cite}`report2020`. Another study finds hardly any lead: Dangi and
@@ -106,10 +121,19 @@ print(f"its U-Net: validation {REPORT['final']['validation_dice']:.2f}, "
 # judged; both networks had that advantage.)
 
 # %% tags=["hide-input"]
-tuning = {protocol: comparisons.runs("architectures-tuning", protocol) for protocol in ("replica", "modern")}
-tried = {(p, net): {float(s.split(", ")[1]): dice for s, dice in zip(table["setting"], table["dice"])
-                    if s.startswith(f"{net}, ")}
-         for p, table in tuning.items() for net in ("U-Net", "SegNet")}
+tuning = {
+    protocol: comparisons.runs("architectures-tuning", protocol)
+    for protocol in ("replica", "modern")
+}
+tried = {
+    (p, net): {
+        float(s.split(", ")[1]): dice
+        for s, dice in zip(table["setting"], table["dice"])
+        if s.startswith(f"{net}, ")
+    }
+    for p, table in tuning.items()
+    for net in ("U-Net", "SegNet")
+}
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.3), sharey=True)
 for ax, protocol in zip(axes, tuning):
     for net in ("U-Net", "SegNet"):
@@ -117,13 +141,20 @@ for ax, protocol in zip(axes, tuning):
         plots.learning_curve(ax, list(found), list(found.values()), net, marker="o")
     ax.axvline(0.001, color=plots.SAID, linewidth=1, linestyle=":")
     ax.set(xscale="log", xlabel="learning rate", title=protocol, ylim=(0, 1))
-axes[0].annotate("the report's rate", (0.001, 0.03), xytext=(4, 0), textcoords="offset points",
-                 color=plots.SAID, fontsize=9.5)
+axes[0].annotate(
+    "the report's rate",
+    (0.001, 0.03),
+    xytext=(4, 0),
+    textcoords="offset points",
+    color=plots.SAID,
+    fontsize=9.5,
+)
 axes[0].set_ylabel("Dice, one training each");
 
 # %% [markdown]
 # *Dice against learning rate, the report's recipe on the left and the healthy one on the right. SegNet cares
 # less for the rate than the U-Net of the report's recipe does, which at small rates gets nowhere in 100 epochs.*
+
 
 # %% tags=["hide-input"]
 def on_folds(name, a, b, protocol):
@@ -135,26 +166,41 @@ def on_folds(name, a, b, protocol):
 
 
 runs = {protocol: comparisons.runs("architectures", protocol) for protocol in tuning}
-at_own, leads = {p: dict(list(table.groupby("setting"))) for p, table in runs.items()}, {}
+at_own, leads = (
+    {p: dict(list(table.groupby("setting"))) for p, table in runs.items()},
+    {},
+)
 segnet = {p: table[table["setting"] == "SegNet"] for p, table in runs.items()}
 for protocol in tuning:
     u, s = tried[protocol, "U-Net"], tried[protocol, "SegNet"]
     leads[f"{protocol}, 0.001"] = (u[0.001] - s[0.001],) * 3
-    if protocol == "replica":  # at 0.001 the U-Net is the baseline, and 0.001 is SegNet's own rate
-        leads |= on_folds("replica, 0.001", comparisons.runs("baseline"), segnet[protocol], protocol)
+    if (
+        protocol == "replica"
+    ):  # at 0.001 the U-Net is the baseline, and 0.001 is SegNet's own rate
+        leads |= on_folds(
+            "replica, 0.001", comparisons.runs("baseline"), segnet[protocol], protocol
+        )
     leads[f"{protocol}, own rates"] = (max(u.values()) - max(s.values()),) * 3
-    leads |= on_folds(f"{protocol}, own rates", at_own[protocol]["U-Net"], segnet[protocol], protocol)
+    leads |= on_folds(
+        f"{protocol}, own rates", at_own[protocol]["U-Net"], segnet[protocol], protocol
+    )
 figure, ax = plt.subplots(figsize=(8, 3.4))
 plots.differences(ax, leads)
 theirs = REPORT["final"]["validation_dice"] - said["validation"]
 ax.axvline(theirs, color=plots.SAID, linewidth=1, linestyle=":")
-ax.annotate("the report's lead", (theirs, 0), xytext=(4, 8), textcoords="offset points", color=plots.SAID,
-            fontsize=9.5)
+ax.annotate(
+    "the report's lead",
+    (theirs, 0),
+    xytext=(4, 8),
+    textcoords="offset points",
+    color=plots.SAID,
+    fontsize=9.5,
+)
 ax.set_xlabel("Dice of the U-Net above SegNet");
 
 # %% [markdown]
-# *The lead of the U-Net, before and after tuning, on the one inner hold-out (a point) and on five folds (with its 95
-# % interval). The grey band is the margin.*
+# *The lead of the U-Net, before and after tuning, on the one inner hold-out (a point) and on five folds (with its
+# 95 % interval). The grey band is the margin.*
 #
 # ## What we ran
 #
@@ -173,11 +219,18 @@ comparisons.legible(ours, "U-Net")
 # the same folds.*
 
 # %% tags=["hide-input"]
-groups = {name: runs["replica"][runs["replica"]["setting"] == name] for name in ours.index}
+groups = {
+    name: runs["replica"][runs["replica"]["setting"] == name] for name in ours.index
+}
 figure, (ax, curve) = plt.subplots(1, 2, figsize=(9.5, 3.5))
-plots.settings(ax, {name.replace(", ", ",\n"): group["dice"] for name, group in groups.items()},
-               {"U-Net": REPORT["final"]["validation_dice"], "SegNet": said["validation"]},
-               comparisons.patients_of((name.replace(", ", ",\n"), group) for name, group in groups.items()))
+plots.settings(
+    ax,
+    {name.replace(", ", ",\n"): group["dice"] for name, group in groups.items()},
+    {"U-Net": REPORT["final"]["validation_dice"], "SegNet": said["validation"]},
+    comparisons.patients_of(
+        (name.replace(", ", ",\n"), group) for name, group in groups.items()
+    ),
+)
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1))
 for name, group in groups.items():
@@ -191,12 +244,19 @@ curve.legend(loc="lower right");
 #
 # ## Hardly overfitted?
 
-# %%
+# %% tags=["hide-input"]
 for name, group in groups.items():
-    learnt = np.mean([results.mean_dice(found["dice_train"]) for found in group["record"]
-                      if "dice_train" in found])
-    print(f"{name:15}: training slices {learnt:.3f}, held out {group['dice'].mean():.3f}, "
-          f"gap {learnt - group['dice'].mean():+.3f}")
+    learnt = np.mean(
+        [
+            results.mean_dice(found["dice_train"])
+            for found in group["record"]
+            if "dice_train" in found
+        ]
+    )
+    print(
+        f"{name:15}: training slices {learnt:.3f}, held out {group['dice'].mean():.3f}, "
+        f"gap {learnt - group['dice'].mean():+.3f}"
+    )
 
 # %% [markdown]
 # ## Verdicts
@@ -213,11 +273,21 @@ comparisons.verdicts("architectures", "unet-over-segnet", "segnet-not-overfitted
 modern = comparisons.against("architectures", "U-Net", "modern")
 comparisons.legible(modern[modern.index.isin(["U-Net", "SegNet"])], "U-Net")
 
-# %%
+# %% tags=["hide-input"]
 healthy = comparisons.runs("architectures", "modern")
-for name, group in healthy[healthy["setting"].isin(["U-Net", "SegNet"])].groupby("setting"):
-    learnt = np.mean([results.mean_dice(f["dice_train"]) for f in group["record"] if "dice_train" in f])
-    print(f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}")
+for name, group in healthy[healthy["setting"].isin(["U-Net", "SegNet"])].groupby(
+    "setting"
+):
+    learnt = np.mean(
+        [
+            results.mean_dice(f["dice_train"])
+            for f in group["record"]
+            if "dice_train" in f
+        ]
+    )
+    print(
+        f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
+    )
 
 # %% [markdown]
 # ## Live: what against where
@@ -225,10 +295,14 @@ for name, group in healthy[healthy["setting"].isin(["U-Net", "SegNet"])].groupby
 # Three levels each, equally wide, the same few epochs:
 
 # %%
-small = replace(PRESETS["modern"], channels=(8, 16, 32), augment=(), epochs=2 if SMOKE else 8)
+small = replace(
+    PRESETS["modern"], channels=(8, 16, 32), augment=(), epochs=2 if SMOKE else 8
+)
 for model in ("unet", "segnet"):
     run = fit(replace(small, model=model), train[:48], precision="fp32")
-    print(f"{model}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s")
+    print(
+        f"{model}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
+    )
 
 # %% [markdown]
 # ## What to conclude
@@ -263,7 +337,9 @@ for model in ("unet", "segnet"):
 levels = [(c, 96 // 2**n) for n, c in enumerate((16, 32, 64, 128))]
 copies = sum(c * size**2 * 32 for c, size in levels)
 places = sum(c * (size // 2) ** 2 * 2 for c, size in levels)
-print(f"{copies / 8e3:.0f} kB of copies, {places / 8e3:.0f} kB of positions: {copies / places:.0f} times")
+print(
+    f"{copies / 8e3:.0f} kB of copies, {places / 8e3:.0f} kB of positions: {copies / places:.0f} times"
+)
 
 # %% [markdown]
 # A number has sixteen times the bits of a position, and there are four for each position: 64. To save memory

@@ -25,7 +25,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -50,18 +52,25 @@ train, val = data.split(data.source(), "val")
 
 # %% tags=["hide-input"]
 epochs = 1 if SMOKE else 10
-run = fit(TrainConfig(channels=(8, 16, 32, 64, 128), epochs=epochs), train[:16] if SMOKE else train)
+run = fit(
+    TrainConfig(channels=(8, 16, 32, 64, 128), epochs=epochs),
+    train[:16] if SMOKE else train,
+)
 seen = {}
 for name, block in run.model.named_modules():
     if name.count(".") == 1 and name.startswith(("encoder", "decoder")):
-        block.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out[0]}))
+        block.register_forward_hook(
+            lambda _, __, out, name=name: seen.update({name: out[0]})
+        )
 mask = predict(run.model, val.images[:1])[0]
 
 
 def picture(ax, name):
     """Draw the liveliest channel of a level, at the level's own resolution."""
     maps = seen[name]
-    plots.show(ax, maps[maps.std((1, 2)).argmax()], f"{maps.shape[0]} x {maps.shape[1]}²")
+    plots.show(
+        ax, maps[maps.std((1, 2)).argmax()], f"{maps.shape[0]} x {maps.shape[1]}²"
+    )
 
 
 figure, axes = plt.subplots(2, 6, figsize=(10.5, 3.9))
@@ -104,7 +113,7 @@ x = normalise(val.images[:2])  # (2, 1, 96, 96)
 skips = []
 for block in net.encoder[:-1]:
     x = block(x)
-    print(f"block  {tuple(x.shape)}   a copy goes across")
+    print(f"block  {str(tuple(x.shape)):18} a copy goes across")
     skips.append(x)
     x = net.pool(x)
 x = net.encoder[-1](x)

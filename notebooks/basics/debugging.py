@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -51,14 +53,20 @@ train, val = data.split(data.source(), "val")
 
 # %% tags=["hide-input"]
 TREE = {
-    "it does not even start": ["a broken or missing file",
-                               "mask values 0, 85, 170, 255"],
+    "it does not even start": [
+        "a broken or missing file",
+        "mask values 0, 85, 170, 255",
+    ],
     "the loss jumps or grows": ["learning rate too high"],
     "the loss stops far above zero": ["softmax applied twice"],
-    "the loss falls, Dice stays at 0": ["background wins every pixel",
-                                        "batch-norm averages lag behind"],
-    "the loss falls, Dice stays low": ["each image has another's mask",
-                                       "augmentation moves the image only"],
+    "the loss falls, Dice stays at 0": [
+        "background wins every pixel",
+        "batch-norm averages lag behind",
+    ],
+    "the loss falls, Dice stays low": [
+        "each image has another's mask",
+        "augmentation moves the image only",
+    ],
     "Dice changes from call to call": ["model.eval() forgotten"],
 }
 figure, ax = plt.subplots(figsize=(4.3, 4.9))
@@ -84,6 +92,7 @@ ax.axis("off");
 # Before any long training, try the shortest. A healthy network with a healthy loop learns two slices
 # by heart in seconds. If it cannot do that, more data and more epochs will not help, and you have a
 # bug that shows itself in seconds too.
+
 
 # %%
 def learn(net, batches, loss=ce_dice, lr=0.02):
@@ -169,6 +178,7 @@ print(f"evaluation mode Dice {dice(young, two):.3f}")
 # The same mistake from the other side: predict without `model.eval()`, and the answer for a slice depends on which
 # other slice shares its batch. In a batch of two, half of the mean and spread come from that other slice.
 
+
 # %%
 def answers(net, companion):
     """The labels of a slice it has learned, in a batch with another one."""
@@ -192,6 +202,7 @@ for mode in ("train", "eval"):
 # through it once by hand and once inside the cross-entropy. Nothing fails. But the loss now sees "logits"
 # between 0 and 1, and cannot fall below $\ln(e + 3) - 1$ however sure the network is. On the right, the
 # learning rate is too high.
+
 
 # %%
 def twice(logits, labels):
@@ -249,8 +260,10 @@ print("as numbers:", *numbers[:6])
 swapped = tiny()
 learn(swapped, [(x, y.flip(0))] * STEPS)
 wrong = metrics.mean(metrics.dice(predict(swapped, two.images), two.masks[::-1]))
-print(f"masks swapped: Dice {wrong:.3f} against the masks it was given, "
-      f"{dice(swapped, two):.3f} against the true ones")
+print(
+    f"masks swapped: Dice {wrong:.3f} against the masks it was given, "
+    f"{dice(swapped, two):.3f} against the true ones"
+)
 
 # %% [markdown]
 # ### Augmentation moves the image only
@@ -277,6 +290,7 @@ plots.contours(plots.show(axes[2], image[:, ::-1], "only the image mirrored"), m
 #
 # Broken files are the kind ones: they can be caught before anything is learned. Five common ones, made
 # here and read:
+
 
 # %%
 def complaint(path, mask=False):
@@ -310,6 +324,7 @@ with tempfile.TemporaryDirectory() as folder:
 # image without its mask, an empty mask, a label in stray pieces, one slice in two splits? Here is a
 # small data set, broken on purpose.
 
+
 # %%
 def write(root, split, count, first):
     """A few slices of the training set, as a split of a data root."""
@@ -335,7 +350,7 @@ with tempfile.TemporaryDirectory() as folder:
     told = subprocess.run(command, capture_output=True, text=True)
 lines = told.stdout.replace(folder + "/", "").replace(folder, "FOLDER").splitlines()
 for line in lines:
-    print(textwrap.fill(line, 88, subsequent_indent="    "))
+    print(textwrap.fill(line, 78, subsequent_indent="    "))
 print("exit status", told.returncode)
 
 # %% [markdown]
@@ -371,18 +386,26 @@ print("exit status", told.returncode)
 # :class: dropdown
 # ```
 
+
 # %%
 def contrast(images, masks):
     """Grey level of the LV's label minus that of the myocardium's, each slice."""
-    return np.array([image[mask == 3].mean() - image[mask == 2].mean()
-                     for image, mask in zip(images, masks) if {2, 3} <= set(mask.flat)])
+    return np.array(
+        [
+            image[mask == 3].mean() - image[mask == 2].mean()
+            for image, mask in zip(images, masks)
+            if {2, 3} <= set(mask.flat)
+        ]
+    )
 
 
 slipped = np.roll(train.masks, 2, axis=0)
 for name, masks in (("right", train.masks), ("slipped", slipped)):
     found = contrast(train.images, masks)
-    print(f"{name:>8} masks: median contrast {np.median(found):5.1f} grey levels, "
-          f"LV brighter in {(found > 0).mean():.0%} of the slices")
+    print(
+        f"{name:>8} masks: median contrast {np.median(found):5.1f} grey levels, "
+        f"LV brighter in {(found > 0).mean():.0%} of the slices"
+    )
 
 # %% [markdown]
 # In these images blood is brighter than muscle. So the mean grey level inside the LV's label should

@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -136,8 +138,13 @@ figure, ax = plt.subplots(figsize=(3.4, 3.0))
 ax.plot(d, d, ":", color=plots.GREY, linewidth=1.4)
 ax.plot(d, d / (2 - d))
 for name, mask in wrong.items():
-    ax.plot(dice_of(mask), (mask & truth).sum() / (mask | truth).sum(), "o",
-            color=plots.CLASS_COLOURS["LV"], alpha=0.6)
+    ax.plot(
+        dice_of(mask),
+        (mask & truth).sum() / (mask | truth).sum(),
+        "o",
+        color=plots.CLASS_COLOURS["LV"],
+        alpha=0.6,
+    )
 ax.set(xlabel="Dice", ylabel="intersection over union")
 ax.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
 ax.set_aspect("equal");
@@ -175,8 +182,10 @@ ax.legend(loc="lower right", bbox_to_anchor=(1, 0.06));
 # %%
 for c, name in enumerate(plots.CLASS_COLOURS):
     middle = np.nanmedian(areas[:, c])
-    print(f"{name:>3}: median area {middle:3.0f} pixels, one pixel of shift costs "
-          f"{1 - np.nanmean(moved[:, c]):.3f} Dice on average")
+    print(
+        f"{name:>3}: median area {middle:3.0f} pixels, one pixel of shift costs "
+        f"{1 - np.nanmean(moved[:, c]):.3f} Dice on average"
+    )
 
 # %% [markdown]
 # For a disc of radius $r$ the cost is about $2 / \pi r$. So when the Dice of one class is lower than of
@@ -252,14 +261,14 @@ for name, value in rules.items():
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(6.4, 3.7))
 rows, columns = np.nanmean(table, 1), np.nanmean(table, 0)
-ax.imshow(table, cmap="Purples", vmin=0.2, vmax=1.5, aspect=0.5)
+ax.imshow(table, cmap=plots.HEAT, vmin=0.2, vmax=1.5, aspect=0.5)
 cells = [(i, j, table[i, j]) for i in range(6) for j in range(3)]
 cells += [(i, 3.1, value) for i, value in enumerate(rows)]
 cells += [(6.2, j, value) for j, value in enumerate(columns)]
 for i, j, value in cells:
     inside = i < 6 and j < 3
     text = "0/0" if np.isnan(value) else f"{value:.2f}"
-    shade = "#FE6100" if np.isnan(value) else "black" if inside else plots.ACCENT
+    shade = "#FE6100" if np.isnan(value) else "white" if inside else plots.ACCENT
     ax.text(j, i, text, ha="center", va="center", color=shade)
 for j, name in zip((0, 1, 2, 3.1), (*plots.CLASS_COLOURS, "mean of\nthe slice")):
     ax.text(j, -0.65, name, ha="center", va="bottom")
@@ -287,6 +296,7 @@ for order, name in orders.items():
 #
 # Two made-up methods on the validation slices. One is off by a pixel or two on every slice, one is
 # perfect on most and finds nothing at all on some.
+
 
 # %% tags=["hide-input"]
 def slice_means(pred):
@@ -374,7 +384,8 @@ axes[0].set_ylabel("Dice");
 A, B = np.zeros((2, 3, 4), bool)
 A[0], B[:2, 0] = True, True  # their Dice is 1/3
 SLIPS = {
-    1 / 5: "that is intersection over union: divide by the sum of the sizes, not by the union",
+    1
+    / 5: "that is intersection over union: divide by the sum of the sizes, not by the union",
     1 / 6: "that is half of it: the overlap counts twice, as it is in both masks",
     1 / 4: "that is the part of the first mask that is right: divide by both sizes",
     1 / 2: "that is the part of the second mask that was found: divide by both sizes",
@@ -391,7 +402,11 @@ def check_dice(mine):
         slips = [why for value, why in SLIPS.items() if np.isclose(found, value)]
         return slips[0] if slips else f"of two masks with a Dice of 1/3 it says {found}"
     empty = A & ~A
-    return "right" if np.isnan(mine(empty, empty)) else "two empty masks have no Dice: return np.nan"
+    return (
+        "right"
+        if np.isnan(mine(empty, empty))
+        else "two empty masks have no Dice: return np.nan"
+    )
 
 
 # %%
@@ -406,6 +421,7 @@ print("my_dice:", check_dice(my_dice))
 # ```{solution-start} dice-yourself
 # :class: dropdown
 # ```
+
 
 # %%
 def my_dice(pred, truth):

@@ -22,7 +22,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -80,9 +82,8 @@ ax.set_ylim(-0.45, 0.8)
 ax.axis("off");
 
 # %% [markdown]
-# *More than four pixels in five are background. A network that answers "background" everywhere is
-# right most of the time and useless all of the time: the first trap of this task, and the subject of
-# the page on Dice.*
+# *More than four pixels in five are background. A network that answers "background" everywhere is right most of the
+# time and useless all of the time: the first trap of this task, and the subject of the page on [Dice](dice).*
 #
 # ## Where the slices are from
 #
@@ -138,14 +139,19 @@ def blood(stack):
     return [image[inside].mean() for image, inside in zip(stack[::2], cavity)]
 
 
-greys = {"as stored": blood(train.images), "after normalising": blood(images[:, 0].numpy())}
+greys = {
+    "as stored": blood(train.images),
+    "after normalising": blood(images[:, 0].numpy()),
+}
 figure, axes = plt.subplots(1, 2, figsize=(8.5, 2.4), sharey=True)
 for ax, grey, limits in zip(axes, greys.values(), ((0, 255), (-1, 4))):
     ax.hist(grey, bins=20, range=limits, color=plots.CLASS_COLOURS["LV"])
 axes[0].set(title="blood in the LV, grey level as stored", ylabel="patients")
 axes[1].set_title("the same, after normalising")
 for name, grey in greys.items():
-    print(f"{name}: standard deviation {np.std(grey):.2f}, {np.std(grey) / np.mean(grey):.2f} of the mean")
+    print(
+        f"{name}: standard deviation {np.std(grey):.2f}, {np.std(grey) / np.mean(grey):.2f} of the mean"
+    )
 
 # %% [markdown]
 # *The same blood in every heart, yet its grey level varies from patient to patient, for reasons of coil, gain and

@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -112,6 +114,7 @@ figure.legend(handles=handles, loc="outside lower center", ncols=3);
 #
 # To put a number on it: how many of the wrong pixels lie within one pixel of a true outline?
 
+
 # %%
 def near_outline(mask):
     """Pixels at most one away from the outline of any class of one label map."""
@@ -123,8 +126,10 @@ def near_outline(mask):
 
 rim = np.stack([near_outline(mask) for mask in val.masks])
 wrong = errors > 0
-print(f"on the rim: {(wrong & rim).sum() / wrong.sum():.0%} of all wrong pixels, "
-      f"but only {rim.mean():.0%} of all pixels")
+print(
+    f"on the rim: {(wrong & rim).sum() / wrong.sum():.0%} of all wrong pixels, "
+    f"but only {rim.mean():.0%} of all pixels"
+)
 for k, kind in enumerate(KINDS, start=1):
     print(f"{kind:>10}: {(errors == k).sum() / wrong.sum():.0%} of all wrong pixels")
 
@@ -333,13 +338,21 @@ folder.cleanup()
 # ```
 
 # %% tags=["hide-input"]
-board = np.array([[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0], [0, 1, 0, 0]])  # as above
+board = np.array(
+    [[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0], [0, 1, 0, 0]]
+)  # as above
 runs = np.array(rle.encode(board).split(), int).reshape(-1, 2)
 SLIPS = {
     "it counts from 0: the first pixel is number 1": runs - [1, 0],
-    "it gives the last pixel of a run: give its length": np.stack([runs[:, 0], runs.sum(1) - 1], 1),
-    "it gives the pixel after a run: give the run's length": np.stack([runs[:, 0], runs.sum(1)], 1),
-    "it goes along the rows: pixels are numbered down the columns": rle.encode(board.T).split(),
+    "it gives the last pixel of a run: give its length": np.stack(
+        [runs[:, 0], runs.sum(1) - 1], 1
+    ),
+    "it gives the pixel after a run: give the run's length": np.stack(
+        [runs[:, 0], runs.sum(1)], 1
+    ),
+    "it goes along the rows: pixels are numbered down the columns": rle.encode(
+        board.T
+    ).split(),
 }
 
 
@@ -350,8 +363,16 @@ def check_code(mine):
     for slip, numbers in SLIPS.items():
         if mine(board) == " ".join(map(str, np.ravel(numbers))):
             return slip
-    masks = {"the board": board, "an empty mask": 0 * board, "a full one": 0 * board + 1}
-    wrong = [f"of {n} it says {mine(m)!r}" for n, m in masks.items() if mine(m) != rle.encode(m)]
+    masks = {
+        "the board": board,
+        "an empty mask": 0 * board,
+        "a full one": 0 * board + 1,
+    }
+    wrong = [
+        f"of {n} it says {mine(m)!r}"
+        for n, m in masks.items()
+        if mine(m) != rle.encode(m)
+    ]
     return wrong[0] if wrong else "right"
 
 
@@ -367,6 +388,7 @@ print("my_code:", check_code(my_code))
 # ```{solution-start} looking-code
 # :class: dropdown
 # ```
+
 
 # %%
 def my_code(mask):

@@ -22,7 +22,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -61,25 +63,42 @@ def blind(share, c=0.001):
     return -(q * np.log(q + c) + (1 - q) * np.log(1 - q + c)).mean()
 
 
-areas = {name: area for _, found in experiments.records("leakage") if found["split"].startswith("fold")
-         for name, area in zip(found["images"]["name"], found["images"]["area_true"])}
-trained = [area for name, area in areas.items() if name not in replicas[0]["images"]["name"]]
+areas = {
+    name: area
+    for _, found in experiments.records("leakage")
+    if found["split"].startswith("fold")
+    for name, area in zip(found["images"]["name"], found["images"]["area_true"])
+}
+trained = [
+    area for name, area in areas.items() if name not in replicas[0]["images"]["name"]
+]
 share = np.mean(trained, 0) / 96**2  # of RV, Myo and LV in the slices trained on
 share = np.array([1 - share.sum(), *share])
-levels = {"one answer for all pixels": blind(share),
-          "heart found, parts not": (1 - share[0]) * blind(share * [0, 1, 1, 1])}
+levels = {
+    "one answer for all pixels": blind(share),
+    "heart found, parts not": (1 - share[0]) * blind(share * [0, 1, 1, 1]),
+}
 
 figure, (above, below) = plt.subplots(2, figsize=(7.5, 5.4), sharex=True)
-for runs, name, colour in ((replicas, "narrow, three seeds", plots.ACCENT),
-                           (published, "full size, our code", "#FE6100")):
+for runs, name, colour in (
+    (replicas, "narrow, three seeds", plots.ACCENT),
+    (published, "full size, our code", "#FE6100"),
+):
     for k, curve in enumerate(map(results.curve, runs)):
         look = {"color": colour, "linewidth": 1.6, "label": "" if k else name}
         above.plot(curve["epoch"], curve["loss"], **look)
         below.plot(curve["epoch"], curve["mean"], **look)
 for name, level in levels.items():
     above.axhline(level, color=plots.GREY, linestyle=":", linewidth=1.4)
-    above.annotate(name, (1, level), (0, 3), ("axes fraction", "data"), "offset points",
-                   ha="right", fontsize=9.5)
+    above.annotate(
+        name,
+        (1, level),
+        (0, 3),
+        ("axes fraction", "data"),
+        "offset points",
+        ha="right",
+        fontsize=9.5,
+    )
 above.set(yscale="log", ylabel="training loss")
 above.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5], ["0.02", "0.05", "0.1", "0.2", "0.5"])
 above.minorticks_off()
@@ -99,7 +118,7 @@ for found in (*replicas, *published):
     first = [curve[curve["mean"] > level].iloc[0] for level in (0.1, 0.7)]
     when = [f"epoch {row['epoch']:3.0f}, loss {row['loss']:.3f}" for row in first]
     size = "narrow" if found["protocol"] == "replica" else "full size"
-    print(f"{size:9}, {found['seed']}   {when[0]}  {when[1]}")
+    print(f"{size + ', ' + str(found['seed']):13}  {when[0]}  {when[1]}")
 for name, level in levels.items():
     print(f"{name}: loss {level:.3f}")
 
@@ -174,12 +193,17 @@ for name in NAMES:
     values = np.array([constant(name, chance) for chance in chances])
     ax.plot(chances, values / values[0], color=COLOURS[name], label=NAMES[name])
     best = chances[values.argmin()]
-    print(f"{NAMES[name]:>13}: {values[0]:.3f} for four equal parts; "
-          f"least at {best:.2f}: {values.min():.3f}")
+    print(
+        f"{NAMES[name]:>13}: {values[0]:.3f} for four equal parts; "
+        f"least at {best:.2f}: {values.min():.3f}"
+    )
 ax.axvline(background, color=plots.GREY, linestyle=":", linewidth=1.4)
 ax.text(background - 0.008, 0.32, "share of background", ha="right", fontsize=9.5)
-ax.set(xlabel="probability given to background, everywhere", ylim=(0.29, 1.17),
-       ylabel="loss, relative to\nfour equal parts")
+ax.set(
+    xlabel="probability given to background, everywhere",
+    ylim=(0.29, 1.17),
+    ylabel="loss, relative to\nfour equal parts",
+)
 ax.legend(loc="lower left", bbox_to_anchor=(0, 0.1));
 
 # %% [markdown]
@@ -195,6 +219,7 @@ ax.legend(loc="lower left", bbox_to_anchor=(0, 0.1));
 # A loss acts through its *gradient*: how hard each pixel pulls at the logit of its own class. We let
 # autograd tell, for a pixel of the myocardium, as the probability of its true class goes from
 # hopeless to perfect. The rest of its probability is on background, the likely mistake.
+
 
 # %% tags=["hide-input"]
 def pull(loss, p, truth, c=2):
@@ -217,8 +242,12 @@ areas = np.geomspace(10, 3000, 25).astype(int)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.3))
 for name in NAMES:
     left.plot(odds, [pull(name, p, labels[:1]) for p in odds], color=COLOURS[name])
-    right.plot(areas, [pull(name, 0.5, disc(n)) for n in areas], color=COLOURS[name],
-               label=NAMES[name])
+    right.plot(
+        areas,
+        [pull(name, 0.5, disc(n)) for n in areas],
+        color=COLOURS[name],
+        label=NAMES[name],
+    )
 left.set(xscale="logit", xlabel="probability of its true class", ylabel="its pull")
 ticks = (0.0001, 0.01, 0.5, 0.99, 0.9999)
 left.set_xticks(ticks, [str(tick) for tick in ticks])

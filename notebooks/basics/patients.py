@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -85,8 +87,10 @@ axes[0].legend(loc="upper left");
 # %%
 for name, values in (("pictures, correlation", alike), ("masks, Dice", copied)):
     within, between = values[upper & same], values[upper & ~same]
-    print(f"{name:>21}: within a patient {within.mean():.2f}, "
-          f"between patients {between.mean():.2f}")
+    print(
+        f"{name:>21}: within a patient {within.mean():.2f}, "
+        f"between patients {between.mean():.2f}"
+    )
 
 # %% [markdown]
 # So a network that only remembers already knows something about the sibling of what it has seen. That
@@ -96,6 +100,7 @@ for name, values in (("pictures, correlation", alike), ("masks, Dice", copied)):
 #
 # Here are two ways to hold out a fifth. One draws slices; one draws patients, and their slices come along. A fifth
 # of the patients is called a *fold*: with five of them, everyone is held out once.
+
 
 # %% tags=["hide-input"]
 def held_out_names(split):
@@ -129,8 +134,10 @@ for way in ("random", "fold"):
         train, held_out = data.split(data.source(), f"{way}{k}")
         siblings.append(np.isin(held_out.patients, train.patients).sum())
         counts.append(len(held_out))
-    print(f"{way:>6}: {sum(siblings)} of {sum(counts)} held-out slices "
-          "have their sibling in training")
+    print(
+        f"{way:>6}: {sum(siblings)} of {sum(counts)} held-out slices "
+        "have their sibling in training"
+    )
 
 # %% [markdown]
 # ## One network, both ways
@@ -139,12 +146,15 @@ for way in ("random", "fold"):
 # slices held out at random, five times with a fifth of the patients. Either way every slice is held out
 # exactly once, so every slice has two scores, each from a network that was not shown it.
 
+
 # %%
 def scores(way):
     """Mean Dice of every slice when it was held out, with its patient and its split."""
-    parts = [results.dice_table(found).assign(split=planned.split)
-             for planned, found in experiments.records("leakage")
-             if planned.split.startswith(way)]
+    parts = [
+        results.dice_table(found).assign(split=planned.split)
+        for planned, found in experiments.records("leakage")
+        if planned.split.startswith(way)
+    ]
     table = pd.concat(parts).set_index("name")
     table["dice"] = table[results.CLASSES].mean(axis=1)
     return table
@@ -159,8 +169,10 @@ trained = random.groupby("patient")["split"].transform("nunique") > 1  # the sib
 figure, (ax, strip) = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(1.1, 1))
 start = min(random["dice"].min(), fold["dice"].min()) - 0.03
 ax.plot([start, 1], [start, 1], color=plots.GREY, linewidth=1, linestyle=":")
-for group, colour, label in ((trained, THEM, "sibling in the training at random"),
-                             (~trained, plots.GREY, "sibling held out with it")):
+for group, colour, label in (
+    (trained, THEM, "sibling in the training at random"),
+    (~trained, plots.GREY, "sibling held out with it"),
+):
     look = {"color": colour, "markersize": 4.5, "alpha": 0.75, "label": label}
     ax.plot(fold["dice"][group], random["dice"][group], "o", **look)
 ax.set(xlabel="Dice, held out by patient", ylabel="Dice, held out at random")
@@ -174,8 +186,15 @@ strip.hlines(range(len(ranked)), 0, ranked, color=plots.GREY, linewidth=0.8, alp
 strip.plot(ranked, range(len(ranked)), "o", color=THEM, markersize=3.5)
 strip.plot([low, high], [-6, -6], color=US, linewidth=3, solid_capstyle="round")
 strip.plot(gain.mean(), -6, "o", color=US, markersize=8)
-strip.annotate("mean, 95 % interval", (high, -6), (8, 0), textcoords="offset points",
-               va="center", color=US, fontsize=9.5)
+strip.annotate(
+    "mean, 95 % interval",
+    (high, -6),
+    (8, 0),
+    textcoords="offset points",
+    va="center",
+    color=US,
+    fontsize=9.5,
+)
 strip.set(xlabel="Dice at random minus Dice by patient")
 strip.set(yticks=[], ylim=(-10, len(gain)))
 strip.spines["left"].set_visible(False)
@@ -186,8 +205,10 @@ strip.spines["left"].set_visible(False)
 # made by a rule that catches the true mean in 95 of 100 such studies.*
 
 # %%
-print(f"mean Dice of {len(gain)} patients: at random {random['dice'].mean():.3f}, "
-      f"by patient {fold['dice'].mean():.3f}")
+print(
+    f"mean Dice of {len(gain)} patients: at random {random['dice'].mean():.3f}, "
+    f"by patient {fold['dice'].mean():.3f}"
+)
 print(f"difference {gain.mean():+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
 verdict = "better" if low > 0 else "worse" if high < 0 else "neither better nor worse"
 print(f"by this interval the random split looks {verdict}")
@@ -224,8 +245,11 @@ print(f"correlation of the two Dices within {len(pairs)} patients: {together:.2f
 # %% tags=["hide-input"]
 dice = fold["dice"].to_numpy()
 each = statistics.patient_means(dice[:, None], fold["patient"].to_numpy())[:, 0]
-samples = {f"{len(dice)} slices": dice, f"{len(each)} patients": each,
-           "every slice, ten times": np.repeat(dice, 10)}
+samples = {
+    f"{len(dice)} slices": dice,
+    f"{len(each)} patients": each,
+    "every slice, ten times": np.repeat(dice, 10),
+}
 rows = {name: (v.mean(), *statistics.mean_interval(v)) for name, v in samples.items()}
 figure, ax = plt.subplots(figsize=(7, 1.9))
 plots.intervals(ax, rows)
@@ -273,6 +297,7 @@ print("patients on both sides:", len(np.intersect1d(train.patients, held_out.pat
 # order. The check says what is wrong, not only that something is.
 # ```
 
+
 # %% tags=["hide-input"]
 def check_folds(mine):
     """What is wrong with a function that should give each slice a fold."""
@@ -282,7 +307,11 @@ def check_folds(mine):
     folds = np.asarray(mine(people))
     if folds.shape != people.shape or not np.isin(folds, range(5)).all():
         return f"give one number from 0 to 4 for each of the {len(people)} slices"
-    return faults_of(folds, people) if (folds == mine(people)).all() else "asked again, it answers otherwise"
+    return (
+        faults_of(folds, people)
+        if (folds == mine(people)).all()
+        else "asked again, it answers otherwise"
+    )
 
 
 def faults_of(folds, people):
@@ -291,7 +320,11 @@ def faults_of(folds, people):
     if torn:
         return f"{len(torn)} patients are in two folds, patient {torn[0]} for one"
     sizes = np.bincount(folds, minlength=5)
-    return "right" if np.ptp(sizes) <= 2 else f"the folds differ in size: {sizes.tolist()} slices"
+    return (
+        "right"
+        if np.ptp(sizes) <= 2
+        else f"the folds differ in size: {sizes.tolist()} slices"
+    )
 
 
 # %%
@@ -306,6 +339,7 @@ print("my_folds:", check_folds(my_folds))
 # ```{solution-start} patients-folds
 # :class: dropdown
 # ```
+
 
 # %%
 def my_folds(patients):

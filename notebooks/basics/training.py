@@ -22,7 +22,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -40,7 +42,12 @@ from cmrseg.augment import augment, normalise
 from cmrseg.losses import ce_dice
 from cmrseg.models import build
 from cmrseg.training import (
-    PRESETS, fit, make_optimiser, predict, probe_precision, schedule,
+    PRESETS,
+    fit,
+    make_optimiser,
+    predict,
+    probe_precision,
+    schedule,
 )
 
 plots.style()
@@ -58,7 +65,11 @@ def begin(config):
     """A fresh network, its optimiser and its chance, all made from the seed."""
     torch.manual_seed(config.seed)
     net = build(config).to(memory_format=torch.channels_last)
-    return net, make_optimiser(config, net.parameters()), torch.Generator().manual_seed(config.seed)
+    return (
+        net,
+        make_optimiser(config, net.parameters()),
+        torch.Generator().manual_seed(config.seed),
+    )
 
 
 net, optimiser, rng = begin(config)
@@ -99,8 +110,21 @@ plots.class_legend(figure)
 
 # %%
 config = replace(PRESETS["modern"], epochs=config.epochs)
-for name in ("model", "channels", "convolutions", "loss", "optimiser", "lr", "weight_decay", "schedule", "batch", "epochs",
-             "scale", "augment", "seed"):
+for name in (
+    "model",
+    "channels",
+    "convolutions",
+    "loss",
+    "optimiser",
+    "lr",
+    "weight_decay",
+    "schedule",
+    "batch",
+    "epochs",
+    "scale",
+    "augment",
+    "seed",
+):
     print(f"{name:>12}: {getattr(config, name)}")
 
 # %% [markdown]
@@ -163,8 +187,11 @@ for name, colour in (("one-cycle", plots.ACCENT), ("constant", plots.GREY)):
     ax.plot(done, rates, color=colour, linestyle="-" if name == "one-cycle" else ":")
 ax.text(0.02, 1.04, "constant", fontsize=9.5)
 ax.text(0.69, 0.55, "one-cycle", color=plots.ACCENT, fontsize=9.5)
-ax.set(xlabel="part of the training that is over", ylim=(0, 1.15),
-       ylabel="learning rate,\npart of its peak");
+ax.set(
+    xlabel="part of the training that is over",
+    ylim=(0, 1.15),
+    ylabel="learning rate,\npart of its peak",
+);
 
 # %% [markdown]
 # *Warm up for three tenths, then glide along half a cosine. The last steps are so small that the
@@ -210,8 +237,12 @@ right.legend(loc="lower right");
 # The round cavity of the left ventricle is learned first.*
 
 # %%
-print("validation Dice, last epoch: " + ", ".join(
-    f"{name} {value:.3f}" for name, value in zip(plots.CLASS_COLOURS, dice[-1])))
+print(
+    "validation Dice, last epoch: "
+    + ", ".join(
+        f"{name} {value:.3f}" for name, value in zip(plots.CLASS_COLOURS, dice[-1])
+    )
+)
 print(f"mean {dice[-1].mean():.3f}")
 
 # %% [markdown]
@@ -302,8 +333,10 @@ for found in runs:
     dice = "  ".join(f"{last[name]:.3f}" for name in ("RV", "Myo", "LV", "mean"))
     print(f"{found['seed']:4}  {found['seconds']:7.0f}  {dice}")
 scores = [found["dice_last"] for found in runs]
-print(f"\nmean of {len(runs)} seeds {np.mean(scores):.4f}, from {min(scores):.4f} to "
-      f"{max(scores):.4f}")
+print(
+    f"\nmean of {len(runs)} seeds {np.mean(scores):.4f}, from {min(scores):.4f} to "
+    f"{max(scores):.4f}"
+)
 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(6.8, 3))
@@ -339,7 +372,9 @@ for plan, found in experiments.records("book-recipe"):
 figure, ax = plt.subplots(figsize=(6.8, 3.4))
 for y, (name, folds) in enumerate(tried.items()):
     ax.plot(folds, [y] * len(folds), "o", color=plots.GREY, alpha=0.6, markersize=4)
-    ax.plot(np.mean(folds), y, "|", color=plots.ACCENT, markersize=20, markeredgewidth=3)
+    ax.plot(
+        np.mean(folds), y, "|", color=plots.ACCENT, markersize=20, markeredgewidth=3
+    )
 ax.set_yticks(range(len(tried)), list(tried))
 ax.set(xlabel="Dice of held-out training patients", ylim=(len(tried) - 0.5, -0.5));
 
@@ -353,7 +388,11 @@ ranked = sorted(tried, key=lambda name: -np.mean(tried[name]))
 for name in ranked:
     d = np.subtract(tried[ranked[0]], tried[name])
     low, high = statistics.mean_interval(d)
-    below = "" if name == ranked[0] else f", below the best by {d.mean():.4f} ({low:+.4f} to {high:+.4f})"
+    below = (
+        ""
+        if name == ranked[0]
+        else f", below the best by {d.mean():.4f} ({low:+.4f} to {high:+.4f})"
+    )
     print(f"{name:28} {np.mean(tried[name]):.4f}{below}")
 
 # %% [markdown]
@@ -412,10 +451,14 @@ with tempfile.TemporaryDirectory() as folder:
 # %%
 book = PRESETS["book"]
 per_epoch = -(-100 // book.batch)
-rates = [schedule(book.schedule, s / (per_epoch * book.epochs))
-         for s in range(per_epoch * book.epochs)]
-print(f"{len(rates)} steps; each slice {book.epochs} times; "
-      f"the peak, {book.lr:g}, in epoch {1 + np.argmax(rates) // per_epoch}")
+rates = [
+    schedule(book.schedule, s / (per_epoch * book.epochs))
+    for s in range(per_epoch * book.epochs)
+]
+print(
+    f"{len(rates)} steps; each slice {book.epochs} times; "
+    f"the peak, {book.lr:g}, in epoch {1 + np.argmax(rates) // per_epoch}"
+)
 
 # %% [markdown]
 # A step is a batch; each epoch shows every slice once, in another variation. The peak comes when three

@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -44,7 +46,6 @@ from cmrseg.training import PRESETS, fit, predict
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-pd.set_option("display.max_colwidth", None)
 parts = {split: data.load(data.source(), split) for split in data.SPLITS}
 train, val, test = parts.values()
 labelled = train + val
@@ -84,13 +85,15 @@ pd.DataFrame(said["warnings"])[["file", "problem"]].style.hide(axis="index")
 # a copy then? We let the data say: below are pairs of strangers, pairs of siblings (the two slices of
 # one patient) and copies that we made ourselves.
 
-# %%
+# %% tags=["hide-input"]
 ALTER = {
     "a pixel to the right": lambda x: np.roll(x, 1, 1),
     "a tenth larger": lambda x: zoom(x, 1.1, order=1)[5:101, 5:101],
     "brighter": lambda x: np.clip(1.2 * x + 20, 0, 255).astype(np.uint8),
 }
-ALTER["all three"] = lambda x: ALTER["brighter"](ALTER["a tenth larger"](np.roll(x, 1, 1)))
+ALTER["all three"] = lambda x: ALTER["brighter"](
+    ALTER["a tenth larger"](np.roll(x, 1, 1))
+)
 
 alike = likeness(images)
 upper, strangers = np.triu(np.ones_like(alike, bool), 1), patients[:, None] != patients
@@ -99,20 +102,31 @@ copies = {}
 for name, alter in ALTER.items():
     altered = np.stack([alter(x) for x in images])
     copies[name] = np.diag(likeness([*images, *altered]), len(images))
-    print(f"{name:>20}: likeness at least {copies[name].min():.2f}, "
-          f"found {(copies[name] > limit).mean():.0%}")
+    print(
+        f"{name:>20}: likeness at least {copies[name].min():.2f}, "
+        f"found {(copies[name] > limit).mean():.0%}"
+    )
 siblings = alike[upper & ~strangers]
-print(f"limit {limit:.3f}; of {upper.sum() - len(siblings)} pairs of strangers "
-      f"{(alike[upper & strangers] > limit).sum()} lie above it,\n"
-      f"of {len(siblings)} pairs of siblings {(siblings > limit).sum()}")
+print(
+    f"limit {limit:.3f}; of {upper.sum() - len(siblings)} pairs of strangers "
+    f"{(alike[upper & strangers] > limit).sum()} lie above it,\n"
+    f"of {len(siblings)} pairs of siblings {(siblings > limit).sum()}"
+)
 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8.5, 3.2))
-groups = {"strangers": (alike[upper & strangers], plots.GREY), "siblings": (siblings, plots.ACCENT),
-          "altered copies": (np.concatenate([*copies.values()]), plots.SAID)}
+groups = {
+    "strangers": (alike[upper & strangers], plots.GREY),
+    "siblings": (siblings, plots.ACCENT),
+    "altered copies": (np.concatenate([*copies.values()]), plots.SAID),
+}
 for name, (values, colour) in groups.items():
-    counts, edges = np.histogram(np.arctanh(np.minimum(values, 0.9995)), np.linspace(-0.6, 4, 93))
-    ax.stairs(counts / counts.max(), edges, fill=True, alpha=0.6, color=colour, label=name)
+    counts, edges = np.histogram(
+        np.arctanh(np.minimum(values, 0.9995)), np.linspace(-0.6, 4, 93)
+    )
+    ax.stairs(
+        counts / counts.max(), edges, fill=True, alpha=0.6, color=colour, label=name
+    )
 ax.axvline(np.arctanh(limit), color=plots.GREY, linestyle=":", label="limit")
 ticks = np.array([-0.5, 0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999])
 ax.set_xticks(np.arctanh(ticks), [f"{tick:g}" for tick in ticks])
@@ -142,9 +156,15 @@ ax.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2);
 rng = np.random.default_rng(0)
 chosen = rng.permutation(len(train))[:8]
 planted = [alter(train.images[i]) for i, alter in zip(chosen, [*ALTER.values()] * 2)]
-order = [*range(len(train) + len(val)), *range(len(images), len(images) + 4),
-         *range(len(train) + len(val), len(images)), *range(len(images) + 4, len(images) + 8)]
-stack = [[*images, *planted][i] for i in order]  # four at the end of val, four at the end of test
+order = [
+    *range(len(train) + len(val)),
+    *range(len(images), len(images) + 4),
+    *range(len(train) + len(val), len(images)),
+    *range(len(images) + 4, len(images) + 8),
+]
+stack = [
+    [*images, *planted][i] for i in order
+]  # four at the end of val, four at the end of test
 owner = np.r_[patients, -np.arange(1, 9)][order]
 
 
@@ -156,7 +176,10 @@ def pairs_of(alike, owner):
     return np.argwhere(above & ~different), np.argwhere(above & different)
 
 
-maps = {"as it is": pairs_of(alike, patients), "with eight copies hidden": pairs_of(likeness(stack), owner)}
+maps = {
+    "as it is": pairs_of(alike, patients),
+    "with eight copies hidden": pairs_of(likeness(stack), owner),
+}
 for title, (one, two) in maps.items():
     print(f"{title}: {len(one)} pairs of one patient, {len(two)} of two")
 
@@ -180,6 +203,7 @@ for ax, (title, (one, two)), extra in zip(axes, maps.items(), (0, 4)):
 # takes the orange pairs of the left map (on the synthetic slices, which have none, two of the hidden
 # copies), slides one picture over the other by whole pixels, and counts how many pixels agree.
 
+
 # %%
 def agreement(a, b, down, right):
     """Share of equal pixels of b and of a after a shift, away from the rim."""
@@ -190,25 +214,37 @@ def agreement(a, b, down, right):
 def best_shift(a, b):
     """The whole-pixel shift after which two pictures agree most: (share, down, right)."""
     steps = range(-3, 4)
-    return max((agreement(a, b, down, right), down, right) for down in steps for right in steps)
+    return max(
+        (agreement(a, b, down, right), down, right) for down in steps for right in steps
+    )
 
 
 twins = [(names[i], names[j], images[i], images[j]) for i, j in maps["as it is"][1]]
 if not twins:
-    twins = [(train.names[chosen[k]], "its copy", train.images[chosen[k]], planted[k]) for k in (0, 4)]
+    twins = [
+        (train.names[chosen[k]], "its copy", train.images[chosen[k]], planted[k])
+        for k in (0, 4)
+    ]
 for first, second, a, b in twins:
     share, down, right = best_shift(a, b)
-    print(f"{first} and {second}: {agreement(a, b, 0, 0):.0%} of the pixels agree as they lie,\n"
-          f"    {share:.0%} when the first is moved {down} pixels down and {right} to the right")
+    print(
+        f"{first} and {second}: {agreement(a, b, 0, 0):.0%} of the pixels agree as they lie,\n"
+        f"    {share:.0%} when the first is moved {down} pixels down and {right} to the right"
+    )
 
 # %% tags=["hide-input"]
 figure, axes = plots.panels(4, 2, size=2.1)
 for row, (first, second, a, b) in enumerate(twins[:2]):
     _, down, right = best_shift(a, b)
-    differences = [abs(a.astype(int) - b), abs(np.roll(a, (down, right), (0, 1)).astype(int) - b)]
+    differences = [
+        abs(a.astype(int) - b),
+        abs(np.roll(a, (down, right), (0, 1)).astype(int) - b),
+    ]
     plots.show(axes[4 * row], a, first)
     plots.show(axes[4 * row + 1], b, second)
-    for ax, difference, title in zip(axes[4 * row + 2 :], differences, ("difference", "after the shift")):
+    for ax, difference, title in zip(
+        axes[4 * row + 2 :], differences, ("difference", "after the shift")
+    ):
         ax.imshow(difference, cmap="magma", vmin=0, vmax=80)
         ax.set_title(title)
 
@@ -228,15 +264,24 @@ for row, (first, second, a, b) in enumerate(twins[:2]):
 # mask of the training slice that is most like it. We let copies of held-out slices, shifted by a pixel,
 # slip into the training, one by one.
 
-# %%
+# %% tags=["hide-input"]
 known = likeness([*val.images, *train.images])[: len(val), len(val) :]
 honest = metrics.dice(train.masks[known.argmax(1)], val.masks)
-leaked = metrics.dice(np.roll(val.masks, 1, 2), val.masks)  # it finds the shifted copy, and its mask
-draws = np.stack([rng.permutation(len(val)) for _ in range(200)])  # who leaks first, in 200 orders
+leaked = metrics.dice(
+    np.roll(val.masks, 1, 2), val.masks
+)  # it finds the shifted copy, and its mask
+draws = np.stack(
+    [rng.permutation(len(val)) for _ in range(200)]
+)  # who leaks first, in 200 orders
 for count in (0, 1, 2, 5, 10, len(val)):
-    means = [metrics.mean(np.where((place < count)[:, None], leaked, honest)) for place in draws]
-    print(f"{count:2} of {len(val)} held-out slices leaked: Dice {np.mean(means):.3f}, "
-          f"by who leaked from {min(means):.3f} to {max(means):.3f}")
+    means = [
+        metrics.mean(np.where((place < count)[:, None], leaked, honest))
+        for place in draws
+    ]
+    print(
+        f"{count:2} of {len(val)} held-out slices leaked: Dice {np.mean(means):.3f}, "
+        f"by who leaked from {min(means):.3f} to {max(means):.3f}"
+    )
 
 # %% [markdown]
 # Each leaked slice lifts the mean by the same step, and a method that knows nothing of hearts climbs as far as you
@@ -254,14 +299,19 @@ held = {}  # (recipe, slice) -> Dice of RV, Myo, LV of each training that held t
 for planned, found in experiments.records("baseline"):
     for name, dice in zip(found["images"]["name"], found["images"]["dice"]):
         held.setdefault((planned.protocol, name), []).append(dice)
-scores = pd.DataFrame({key: np.nanmean(np.array(dice, float), 0) for key, dice in held.items()},
-                      index=results.CLASSES).T
+scores = pd.DataFrame(
+    {key: np.nanmean(np.array(dice, float), 0) for key, dice in held.items()},
+    index=results.CLASSES,
+).T
 
 
 def slices_with(pattern, kind="mask"):
     """Labelled slices that the doctor names for a problem, with what the pattern catches of it."""
-    found = [(re.search(r"/(cmr\d+)", w["file"])[1], re.search(pattern, w["problem"]))
-             for w in said["warnings"] if f"/{kind}/" in w["file"] and "test" not in w["file"]]
+    found = [
+        (re.search(r"/(cmr\d+)", w["file"])[1], re.search(pattern, w["problem"]))
+        for w in said["warnings"]
+        if f"/{kind}/" in w["file"] and "test" not in w["file"]
+    ]
     return [(name, match[1]) for name, match in found if match]
 
 
@@ -269,9 +319,11 @@ for recipe in ("replica", "modern"):
     for name, c in slices_with("has no (.*) pixel"):
         marks = [dice[results.CLASSES.index(c)] for dice in held[recipe, name]]
         rest = scores.loc[recipe].drop(name)[c].mean()
-        print(f"{recipe}: of {len(marks)} networks {marks.count(None)} drew no {c} in {name}, and "
-              f"{marks.count(0)} did and got 0\n    mean {c} Dice of all slices "
-              f"{scores.loc[recipe][c].mean():.3f}, without this one {rest:.3f}")
+        print(
+            f"{recipe}: of {len(marks)} networks {marks.count(None)} drew no {c} in {name}, and "
+            f"{marks.count(0)} did and got 0\n    mean {c} Dice of all slices "
+            f"{scores.loc[recipe][c].mean():.3f}, without this one {rest:.3f}"
+        )
 
 # %% [markdown]
 # Not one network got it right: each drew some right ventricle where there is none, and by our rule that
@@ -284,6 +336,7 @@ for recipe in ("replica", "modern"):
 # the trace of resampling. The real masks have a few, all tiny. What does it take to notice one in a
 # score? We give every left ventricle an island in a far corner, or cut a hole into its middle, and
 # score that against the true mask.
+
 
 # %%
 def with_island(mask, side):
@@ -307,8 +360,10 @@ def with_hole(mask, side):
 truth = val.masks[: 6 if SMOKE else None]
 truth = truth[metrics.areas(truth)[:, 2] > 150]
 sides = range(7)
-curves = {name: [np.stack([spoil(mask, side) for mask in truth]) for side in sides]
-          for name, spoil in (("with an island", with_island), ("with a hole", with_hole))}
+curves = {
+    name: [np.stack([spoil(mask, side) for mask in truth]) for side in sides]
+    for name, spoil in (("with an island", with_island), ("with a hole", with_hole))
+}
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
@@ -316,7 +371,9 @@ for (label, stacks), colour in zip(curves.items(), (plots.SAID, plots.ACCENT)):
     for ax, score in zip(axes, (metrics.dice, metrics.hd95)):
         values = np.stack([score(masks, truth, [3])[:, 0] for masks in stacks])
         ax.plot(np.array(sides) ** 2, values, color=colour, linewidth=0.8, alpha=0.35)
-        ax.plot(np.array(sides) ** 2, np.median(values, 1), "o-", color=colour, label=label)
+        ax.plot(
+            np.array(sides) ** 2, np.median(values, 1), "o-", color=colour, label=label
+        )
 axes[0].set(xlabel="pixels", ylabel="Dice of the LV", ylim=(0.8, 1.005))
 axes[1].set(xlabel="pixels", ylabel="HD95 of the LV, pixels")
 axes[0].legend(loc="lower left");
@@ -340,13 +397,25 @@ axes[0].legend(loc="lower left");
 
 # %% tags=["hide-input"]
 areas, grey = metrics.areas(labelled.masks).astype(float), images.mean((1, 2))
-columns = {**{c: areas[:, k] for k, c in enumerate(results.CLASSES)}, "mean grey level": grey}
+columns = {
+    **{c: areas[:, k] for k, c in enumerate(results.CLASSES)},
+    "mean grey level": grey,
+}
 figure, axes = plt.subplots(1, 4, figsize=(9, 2.9))
 for ax, (name, values) in zip(axes, columns.items()):
     odd, x = audit.outliers(values), rng.uniform(-0.3, 0.3, len(values))
-    ax.plot(x, np.where(values > 0, values, np.nan), "o", markersize=3, alpha=0.4,
-            color=plots.CLASS_COLOURS.get(name, plots.GREY), markeredgewidth=0)
-    ax.plot(x[odd], values[odd], "o", markersize=7, markerfacecolor="none", color=plots.SAID)
+    ax.plot(
+        x,
+        np.where(values > 0, values, np.nan),
+        "o",
+        markersize=3,
+        alpha=0.4,
+        color=plots.CLASS_COLOURS.get(name, plots.GREY),
+        markeredgewidth=0,
+    )
+    ax.plot(
+        x[odd], values[odd], "o", markersize=7, markerfacecolor="none", color=plots.SAID
+    )
     ax.set(yscale="log", xticks=[], xlim=(-0.5, 0.5), xlabel=name)
     ax.set_yticks([30, 100, 300, 1000] if name in results.CLASSES else [30, 50, 100])
     ax.set_ylim(values[values > 0].min() * 0.8, values.max() * 1.2)
@@ -359,12 +428,17 @@ axes[0].set_ylabel("pixels, or grey level");
 # test slices too. Ringed: the outliers. Small structures stand out, large ones do not.*
 
 # %% tags=["hide-input"]
-found = [(i, f"{c} {areas[i, k]:.0f} px") for k, c in enumerate(results.CLASSES)
-         for i in audit.outliers(areas[:, k])]
+found = [
+    (i, f"{c} {areas[i, k]:.0f} px")
+    for k, c in enumerate(results.CLASSES)
+    for i in audit.outliers(areas[:, k])
+]
 found += [(i, f"grey {grey[i]:.0f}") for i in audit.outliers(grey) if i < len(labelled)]
 figure, axes = plots.panels(4, 2, size=2.1)
 for ax, (i, title) in zip(axes, found):
-    plots.show(ax, labelled.images[i], f"{names[i]}: {title}").images[0].set_clim(0, 255)
+    plots.show(ax, labelled.images[i], f"{names[i]}: {title}").images[0].set_clim(
+        0, 255
+    )
     plots.contours(ax, labelled.masks[i])
 
 # %% [markdown]
@@ -375,6 +449,7 @@ for ax, (i, title) in zip(axes, found):
 # So they stay. An outlier is not an error; to drop what is hard and report the rest would be one. But
 # they tell where to expect low scores. What did the baseline's networks get on the real ones?
 
+
 # %%
 def of_networks(recipe, name, c):
     """Mean Dice of a class of a slice, lowest and highest, over the networks that it was held out from."""
@@ -383,11 +458,17 @@ def of_networks(recipe, name, c):
 
 
 rows = [(name, f"{c} is tiny", c) for name, c in slices_with(r"has (\w+) of")]
-rows += [(name, "dark", c) for name, _ in slices_with("(grey)", "image") for c in results.CLASSES]
+rows += [
+    (name, "dark", c)
+    for name, _ in slices_with("(grey)", "image")
+    for c in results.CLASSES
+]
 table = pd.DataFrame(rows, columns=["slice", "why", "class"])
 for recipe in ("replica", "modern"):
     table[recipe] = [of_networks(recipe, name, c) for name, _, c in rows]
-    table[f"{recipe}, median slice"] = [f"{scores.loc[recipe][c].median():.2f}" for c in table["class"]]
+    table[f"{recipe}, median slice"] = [
+        f"{scores.loc[recipe][c].median():.2f}" for c in table["class"]
+    ]
 table.style.hide(axis="index")
 
 # %% [markdown]
@@ -403,13 +484,27 @@ table.style.hide(axis="index")
 # and standard deviation 1. Then the held-out slices are dimmed, as another scanner might do.
 
 # %%
-small = replace(PRESETS["modern"], channels=(8, 16, 32), augment=(), lr=0.01, epochs=1 if SMOKE else 7)
+small = replace(
+    PRESETS["modern"],
+    channels=(8, 16, 32),
+    augment=(),
+    lr=0.01,
+    epochs=1 if SMOKE else 7,
+)
 gains = (1, 0.75, 0.5, 0.25)
 for scale in ("raw", "zscore"):
-    run = fit(replace(small, scale=scale), train[:8 if SMOKE else 48], precision="fp32")
-    dimmed = [predict(run.model, (gain * val.images).astype(np.uint8), scale) for gain in gains]
+    run = fit(
+        replace(small, scale=scale), train[: 8 if SMOKE else 48], precision="fp32"
+    )
+    dimmed = [
+        predict(run.model, (gain * val.images).astype(np.uint8), scale)
+        for gain in gains
+    ]
     marks = [metrics.mean(metrics.dice(pred, val.masks)) for pred in dimmed]
-    print(f"{scale:>6}: Dice", ", ".join(f"{mark:.3f} at {gain:.0%}" for mark, gain in zip(marks, gains)))
+    print(
+        f"{scale:>6}: Dice",
+        ", ".join(f"{mark:.3f} at {gain:.0%}" for mark, gain in zip(marks, gains)),
+    )
 
 # %% [markdown]
 # To the network below a dimmed slice is the same slice, but for rounding: brightness can't be an outlier any more.
@@ -422,8 +517,10 @@ for scale in ("raw", "zscore"):
 # decides what a network gets for nothing.
 
 # %%
-shares = {split: np.bincount(s.masks.ravel(), minlength=4) / s.masks.size
-          for split, s in (("train", train), ("val", val))}
+shares = {
+    split: np.bincount(s.masks.ravel(), minlength=4) / s.masks.size
+    for split, s in (("train", train), ("val", val))
+}
 pd.DataFrame(shares, index=data.CLASSES).T.style.format("{:.3f}")
 
 # %% [markdown]
@@ -435,6 +532,7 @@ pd.DataFrame(shares, index=data.CLASSES).T.style.format("{:.3f}")
 #
 # Here is a copy of the folder to harm. Each line of `HARM` is one way; take some away, add your own,
 # and read what the doctor says beyond what it said before.
+
 
 # %%
 def edit(root, place, change):
@@ -462,7 +560,7 @@ for kind, found in (("error", errors), ("warning", warnings)):
     for f in found:
         if (f.file, f.problem[:9]) not in before:
             line = f"{kind}: {f}".replace(folder + "/", "")
-            print(textwrap.fill(line, 96, subsequent_indent="    "))
+            print(textwrap.fill(line, 78, subsequent_indent="    "))
 
 # %% [markdown]
 # In a terminal it is `python -m cmrseg doctor FOLDER`, or with `--json` for a program. Given a folder of your own,
@@ -494,11 +592,15 @@ for kind, found in (("error", errors), ("warning", warnings)):
 # %%
 mirrored = images[:, :, ::-1]
 plain = np.diag(likeness([*images, *mirrored]), len(images))
-print(f"a slice and its mirror image: likeness {np.median(plain):.2f} (median), limit {limit:.2f}")
+print(
+    f"a slice and its mirror image: likeness {np.median(plain):.2f} (median), limit {limit:.2f}"
+)
 hidden = [*images, mirrored[0]]
 flipped = likeness([*hidden, *(x[:, ::-1] for x in hidden)])[len(images), len(hidden) :]
-print(f"compared with mirrored pictures, the copy of {names[0]} is most like {names[flipped.argmax()]}, "
-      f"likeness {flipped.max():.2f}")
+print(
+    f"compared with mirrored pictures, the copy of {names[0]} is most like {names[flipped.argmax()]}, "
+    f"likeness {flipped.max():.2f}"
+)
 
 # %% [markdown]
 # It would not: to the correlation a heart and its mirror image are strangers. Compare every picture
@@ -520,11 +622,17 @@ print(f"compared with mirrored pictures, the copy of {names[0]} is most like {na
 # ```
 
 # %%
-alone = [audit.Picture(Path(split) / name, image, n) for n, (split, name, image) in enumerate(
-    (split, name, image) for split, s in parts.items() for name, image in zip(s.names, s.images))]
+alone = [
+    audit.Picture(Path(split) / name, image, n)
+    for n, (split, name, image) in enumerate(
+        (split, name, image)
+        for split, s in parts.items()
+        for name, image in zip(s.names, s.images)
+    )
+]
 found = [*audit.near_duplicates(audit.Folder([], alone, []))]
 print(len(found), "slices look the same as an earlier one; the first:")
-print(textwrap.fill(str(found[0]), 96, subsequent_indent="    "))
+print(textwrap.fill(str(found[0]), 78, subsequent_indent="    "))
 
 # %% [markdown]
 # It takes siblings for copies, and rightly: without the table, whoever deals these slices out at random

@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -37,10 +39,15 @@ plots.style()
 def every_class(records):
     """Every slice and class of the five folds, each as the one network saw it that was not trained on it."""
     found = pd.concat([results.class_table(record) for record in records])
-    return found.assign(moment=np.where(found["name"].str[3:].astype(int) % 2, "ED", "ES"))
+    return found.assign(
+        moment=np.where(found["name"].str[3:].astype(int) % 2, "ED", "ES")
+    )
 
 
-records = {p: comparisons.runs("baseline", p).query("seed == 0")["record"] for p in ("replica", "modern")}
+records = {
+    p: comparisons.runs("baseline", p).query("seed == 0")["record"]
+    for p in ("replica", "modern")
+}
 sick, healthy = every_class(records["replica"]), every_class(records["modern"])
 said = results.report()["per_class"]
 
@@ -51,13 +58,18 @@ said = results.report()["per_class"]
 # hardest, the left the easiest {cite}`report2020`. Beside it stand our 120 slices, each judged by a network
 # that had not seen its patient: once with the report's recipe, once with the healthy one.
 
+
 # %% tags=["hide-input"]
 def summary(dice):
     """What a box plot draws, in numbers: whiskers end at the last value within 1.5 boxes."""
     low, middle, high = dice.quantile([0.25, 0.5, 0.75])
     inside = dice[dice.between(low - 1.5 * (high - low), high + 1.5 * (high - low))]
-    return {"median": middle, "quartiles": f"{low:.2f} to {high:.2f}",
-            "whiskers": f"{inside.min():.2f} to {inside.max():.2f}", "standard deviation": dice.std()}
+    return {
+        "median": middle,
+        "quartiles": f"{low:.2f} to {high:.2f}",
+        "whiskers": f"{inside.min():.2f} to {inside.max():.2f}",
+        "standard deviation": dice.std(),
+    }
 
 
 def span(pair):
@@ -67,26 +79,51 @@ def span(pair):
 def dice_of(protocol, name):
     """Dice of each slice: of one class, of the background, or the mean of the three."""
     if name == "background":
-        return pd.concat([pd.Series(record["images"]["dice_background"]) for record in records[protocol]])
+        return pd.concat(
+            [
+                pd.Series(record["images"]["dice_background"])
+                for record in records[protocol]
+            ]
+        )
     table = {"replica": sick, "modern": healthy}[protocol]
-    return table.groupby("name")["dice"].mean() if name == "mean" else table.query("`class` == @name")["dice"]
+    return (
+        table.groupby("name")["dice"].mean()
+        if name == "mean"
+        else table.query("`class` == @name")["dice"]
+    )
 
 
 rows = {}
 for name in ("background", "RV", "Myo", "LV", "mean"):
     report = said[name]
-    rows[name, "the report"] = {"median": report["median"], "quartiles": span(report.get("quartiles")),
-                                "whiskers": span(report.get("whiskers")), "standard deviation": report["sd"]}
-    for whose, protocol in (("report's recipe, our folds", "replica"), ("healthy recipe", "modern")):
+    rows[name, "the report"] = {
+        "median": report["median"],
+        "quartiles": span(report.get("quartiles")),
+        "whiskers": span(report.get("whiskers")),
+        "standard deviation": report["sd"],
+    }
+    for whose, protocol in (
+        ("report's recipe, our folds", "replica"),
+        ("healthy recipe", "modern"),
+    ):
         rows[name, whose] = summary(dice_of(protocol, name).dropna())
 pd.DataFrame.from_dict(rows, orient="index").style.format(precision=3)
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
-for ax, protocol, title in zip(axes, records, ("the report's recipe", "the healthy recipe")):
+for ax, protocol, title in zip(
+    axes, records, ("the report's recipe", "the healthy recipe")
+):
     plots.boxes(ax, {name: dice_of(protocol, name) for name in ("RV", "Myo", "LV")})
-    ax.plot(range(3), [said[name]["median"] for name in ("RV", "Myo", "LV")], "x", color=plots.SAID,
-            markersize=8, markeredgewidth=2, zorder=5)
+    ax.plot(
+        range(3),
+        [said[name]["median"] for name in ("RV", "Myo", "LV")],
+        "x",
+        color=plots.SAID,
+        markersize=8,
+        markeredgewidth=2,
+        zorder=5,
+    )
     ax.set_title(title)
 axes[0].set_ylabel("Dice of a slice");
 
@@ -100,7 +137,9 @@ axes[0].set_ylabel("Dice of a slice");
 # ## At which moment?
 
 # %%
-medians = healthy.groupby(["class", "moment"])[["area_true", "dice", "hd95", "surface_dice_1px"]].median()
+medians = healthy.groupby(["class", "moment"])[
+    ["area_true", "dice", "hd95", "surface_dice_1px"]
+].median()
 medians.loc[["RV", "Myo", "LV"]].style.format(precision=2)
 
 # %% [markdown]
@@ -112,7 +151,9 @@ medians.loc[["RV", "Myo", "LV"]].style.format(precision=2)
 # Dice, not the network. Paired, since each patient has both moments:
 
 # %% tags=["hide-input"]
-paired = healthy.pivot_table(index=["class", "patient"], columns="moment", values="dice")
+paired = healthy.pivot_table(
+    index=["class", "patient"], columns="moment", values="dice"
+)
 rows = {}
 for name in ("RV", "Myo", "LV"):
     difference = (paired.loc[name, "ES"] - paired.loc[name, "ED"]).to_numpy()
@@ -131,6 +172,7 @@ ax.set(xlabel="Dice at end-systole minus Dice at end-diastole");
 # A boundary has a thickness of doubt. Around a disc of radius $r$, being off by $d$ pixels all round costs
 # about $d / r$ of Dice: the smaller the disc, the dearer the same doubt.
 
+
 # %% tags=["hide-input"]
 def too_large(area, off):
     """Dice of a disc of this area whose boundary is so many pixels too far out."""
@@ -141,32 +183,61 @@ def too_large(area, off):
 figure, ax = plt.subplots(figsize=(8.5, 4))
 for name, colour in plots.CLASS_COLOURS.items():
     part = healthy.query("`class` == @name and area_true > 0")
-    ax.plot(part["area_true"], part["dice"], "o", color=colour, markersize=4, alpha=0.6, label=name)
+    ax.plot(
+        part["area_true"],
+        part["dice"],
+        "o",
+        color=colour,
+        markersize=4,
+        alpha=0.6,
+        label=name,
+    )
 areas = np.geomspace(15, 1800)
 for off in (0.5, 1.0):
     ax.plot(areas, too_large(areas, off), color=plots.GREY, linewidth=1.2)
-    ax.annotate(f"a disc {off:g} px too large", (areas[0], too_large(areas[0], off)), xytext=(0, -13),
-                textcoords="offset points", color=plots.GREY, fontsize=9)
-ax.set(xscale="log", xlabel="true area, pixels", ylabel="Dice of the slice", ylim=(-0.02, 1.02))
+    ax.annotate(
+        f"a disc {off:g} px too large",
+        (areas[0], too_large(areas[0], off)),
+        xytext=(0, -13),
+        textcoords="offset points",
+        color=plots.GREY,
+        fontsize=9,
+    )
+ax.set(
+    xscale="log",
+    xlabel="true area, pixels",
+    ylabel="Dice of the slice",
+    ylim=(-0.02, 1.02),
+)
 ax.legend(loc="lower right");
 
 # %% [markdown]
 # *Each dot is one class of one slice. The grey curves are discs whose boundary is half a pixel, or a whole
 # one, too far out. Left ventricles hug the curves; right ventricles lie lower, the more so the smaller they are.*
 
-# %%
+# %% tags=["hide-input"]
 for name in ("RV", "LV"):
     part = healthy.query("`class` == @name and area_true > 0")
     better = part["dice"] > too_large(part["area_true"], 1)
-    print(f"{name}: {better.mean():.0%} of the slices lie above the lower curve, off by less than a pixel")
+    print(
+        f"{name}: {better.mean():.0%} of the slices lie above the lower curve, off by less than a pixel"
+    )
 
 # %% [markdown]
 # Compare the two at the same size:
 
 # %%
-size = pd.cut(healthy["area_true"], [0, 150, 300, 600, 3000]).rename("true area")
-healthy.pivot_table(index=size, columns="class", values="dice", aggfunc=["median", "count"],
-                    observed=True).style.format(precision=2, na_rep="")
+limits = ("up to 150", "150 to 300", "300 to 600", "over 600")
+size = pd.cut(healthy["area_true"], [0, 150, 300, 600, 3000], labels=limits)
+healthy.pivot_table(
+    index=size,
+    columns="class",
+    values="dice",
+    aggfunc=["median", "count"],
+    observed=True,
+).rename_axis(None).style.format(precision=2).format(
+    "{:.0f}", subset=["count"], na_rep=""
+)
 
 # %% [markdown]
 # Being small explains some of it, and not all: at the same size the right ventricle is still harder than the left.
@@ -176,8 +247,13 @@ healthy.pivot_table(index=size, columns="class", values="dice", aggfunc=["median
 # %%
 worst = healthy.groupby("name")["dice"].mean().nsmallest(5)
 chosen = healthy[healthy["name"].isin(worst.index)]
-chosen.pivot(index="name", columns="class", values=["dice", "area_true", "area_pred"]).loc[
-    worst.index].style.format(precision=2, na_rep="").format("{:.0f}", subset=["area_true", "area_pred"])
+columns = {"dice": "Dice", "area_true": "true area", "area_pred": "predicted area"}
+table = chosen.rename(columns=columns).pivot(
+    index="name", columns="class", values=[*columns.values()]
+)
+table.loc[worst.index].rename_axis(None).style.format(precision=2, na_rep="").format(
+    "{:.0f}", subset=["true area", "predicted area"]
+)
 
 # %% tags=["hide-input"]
 if data.is_acdc96(data.source()):
@@ -188,10 +264,14 @@ if data.is_acdc96(data.source()):
         at = slices.names.index(name)
         dice = metrics.mean(metrics.dice(drawn[name][None], slices.masks[at][None]))
         plots.contours(plots.show(above, slices.images[at], name), slices.masks[at])
-        plots.contours(plots.show(below, slices.images[at], f"Dice {dice:.2f}"), drawn[name])
+        plots.contours(
+            plots.show(below, slices.images[at], f"Dice {dice:.2f}"), drawn[name]
+        )
     plots.class_legend(figure)
 else:
-    print("The slices themselves show with CMRSEG_DATA=acdc96; this page was built without them.")
+    print(
+        "The slices themselves show with CMRSEG_DATA=acdc96; this page was built without them."
+    )
 
 # %% [markdown]
 # *With the real slices the five with the lowest mean Dice stand here: above what should have been drawn, below what
@@ -214,8 +294,11 @@ else:
 # %% tags=["hide-input"]
 train, _ = data.split(data.source(), "val")
 figure, axes = plots.panels(3)
-changed = {"as it is": train[:1], "moved": shifts.shuffle_positions(train[:1], seed=1),
-           "of its neighbours' grey": shifts.equalise_grey(train[:1])}
+changed = {
+    "as it is": train[:1],
+    "moved": shifts.shuffle_positions(train[:1], seed=1),
+    "of its neighbours' grey": shifts.equalise_grey(train[:1]),
+}
 for ax, (name, slices) in zip(axes, changed.items()):
     plots.contours(plots.show(ax, slices.images[0], name), slices.masks[0], width=1)
 plots.class_legend(figure)
@@ -228,16 +311,20 @@ plots.class_legend(figure)
 shown = {}
 for protocol in ("replica", "modern"):
     for name in ("RV", "Myo", "LV"):
-        found = comparisons.against("where-it-fails", "RV", protocol, name).drop(columns=["runs", "collapsed"])
-        shown |= {(protocol, setting.replace("RV, ", ""), name): row
-                  for setting, row in found.to_dict("index").items() if setting != "RV"}
-pd.DataFrame.from_dict(shown, orient="index").style.format(precision=3, na_rep="")
+        found = comparisons.against("where-it-fails", "RV", protocol, name)
+        for setting, row in comparisons.legible(found, "unchanged").iterrows():
+            if setting != "RV":
+                shown[protocol, setting.replace("RV, ", ""), name] = row[
+                    ["Dice", "difference from unchanged"]
+                ]
+pd.DataFrame.from_dict(shown, orient="index")
 
 # %% [markdown]
-# Dice of each class under the change, and its difference from the trainings without one, with the 95 % interval.
+# *Dice of each class under the change, and its difference from the trainings without one, with 95 % intervals.*
 #
 # There is a second way to ask: nature has changed the grey level for us. Slices differ in how much brighter the blood
 # of the right ventricle is than what lies around it.
+
 
 # %% tags=["hide-input"]
 def contrast(image, mask):
@@ -247,10 +334,14 @@ def contrast(image, mask):
 
 if data.is_acdc96(data.source()):
     slices = data.load(data.source(), "labelled")
-    right = healthy.query("`class` == 'RV' and area_true > 0").set_index("name")[["dice", "area_true"]]
-    right["contrast"] = [contrast(slices.images[n].astype(float), slices.masks[n])
-                         for n in map(slices.names.index, right.index)]
-    print(right.corr(method="spearman").round(2).to_string())
+    right = healthy.query("`class` == 'RV' and area_true > 0").set_index("name")[
+        ["dice", "area_true"]
+    ]
+    right["contrast"] = [
+        contrast(slices.images[n].astype(float), slices.masks[n])
+        for n in map(slices.names.index, right.index)
+    ]
+    display(right.corr(method="spearman").round(2))
 else:
     print("The slices themselves are needed here: CMRSEG_DATA=acdc96.")
 
@@ -290,7 +381,9 @@ comparisons.verdicts("where-it-fails")
 # %%
 right = healthy.query("`class` == 'RV'")
 present = right.query("area_true > 0")["dice"].mean()
-print(f"{present - right['dice'].mean():.3f} of {len(right)} slices, {present / 20:.3f} of 20")
+print(
+    f"{present - right['dice'].mean():.3f} of {len(right)} slices, {present / 20:.3f} of 20"
+)
 
 # %% [markdown]
 # On 20 slices, one such slice moves the mean of its class by more than the margin of 0.02, and the mean of the three

@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -50,10 +52,14 @@ COUNTS = (5, 10, 20, 35, 48)
 # %% tags=["hide-input"]
 phantoms = data.more_phantoms(patients=4)
 figure, axes = plots.panels(4)
-for ax, image, mask, name in zip(axes, phantoms.images[::2], phantoms.masks[::2], phantoms.names[::2]):
+for ax, image, mask, name in zip(
+    axes, phantoms.images[::2], phantoms.masks[::2], phantoms.names[::2]
+):
     plots.contours(plots.show(ax, image), mask, width=1)
 plots.class_legend(figure)
-for credit in figure.texts:  # these are nobody's hearts: the licence of ACDC is not theirs
+for (
+    credit
+) in figure.texts:  # these are nobody's hearts: the licence of ACDC is not theirs
     credit.remove()
 
 # %% [markdown]
@@ -77,8 +83,10 @@ for count in COUNTS:
     for kind, setting in zip(curves, (f"{count}", f"{count}, phantoms first")):
         found = comparisons.compare(groups[setting], 0.0, "modern").difference
         curves[kind][count] = (found.mean, *found.interval())
-        print(f"{count:2} patients, {kind:13}: Dice {found.mean:.3f} "
-              "({:.3f} to {:.3f})".format(*found.interval()))
+        print(
+            f"{count:2} patients, {kind:13}: Dice {found.mean:.3f} "
+            "({:.3f} to {:.3f})".format(*found.interval())
+        )
 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8.5, 4))
@@ -87,7 +95,9 @@ for (kind, points), shift in zip(curves.items(), (0.98, 1.02)):
     middle, low, high = np.array(list(points.values())).reshape(-1, 3).T
     (line,) = ax.plot(x, middle, "o-", label=kind)
     ax.vlines(x, low, high, color=line.get_color(), linewidth=2)
-ax.set(xscale="log", xlabel="patients to learn from", ylabel="Dice, mean of 60 patients")
+ax.set(
+    xscale="log", xlabel="patients to learn from", ylabel="Dice, mean of 60 patients"
+)
 ax.set_xticks(COUNTS, COUNTS)
 ax.minorticks_off()
 ax.legend(loc="lower right");
@@ -104,7 +114,9 @@ ax.legend(loc="lower right");
 # %% tags=["hide-input"]
 rows = {}
 for count in COUNTS:
-    found = comparisons.compare(groups[f"{count}, phantoms first"], groups[f"{count}"], "modern").difference
+    found = comparisons.compare(
+        groups[f"{count}, phantoms first"], groups[f"{count}"], "modern"
+    ).difference
     rows[f"{count} patients"] = row = (found.mean, *found.interval())
     print(f"{count:2} patients: " + "{:+.3f} ({:+.3f} to {:+.3f})".format(*row))
 figure, ax = plt.subplots(figsize=(8.5, 2.6))
@@ -120,14 +132,21 @@ ax.set(xlabel="change of Dice by phantoms first, 95 % interval");
 # patients only: does it recognise a phantom?
 
 # %%
-judged = {"trained on phantoms, judged on patients": groups["phantoms only"],
-          "trained on patients, judged on phantoms": groups["patients, judged on phantoms"]}
+judged = {
+    "trained on phantoms, judged on patients": groups["phantoms only"],
+    "trained on patients, judged on phantoms": groups["patients, judged on phantoms"],
+}
 rows = {}
 for name, table in judged.items():
-    classes = [results.dice_table(found)[results.CLASSES].mean() for found in table["record"]]
+    classes = [
+        results.dice_table(found)[results.CLASSES].mean() for found in table["record"]
+    ]
     rows[name] = pd.concat(classes, axis=1).mean(axis=1).to_dict() | {
-        "mean": table["dice"].mean(), "lowest": table["dice"].min(), "highest": table["dice"].max(),
-        "trainings": len(table)}
+        "mean": table["dice"].mean(),
+        "lowest": table["dice"].min(),
+        "highest": table["dice"].max(),
+        "trainings": len(table),
+    }
 pd.DataFrame.from_dict(rows, orient="index").style.format(precision=3)
 
 # %% [markdown]
@@ -141,8 +160,10 @@ small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), lr=0.006)
 for patients in (4, 24):
     epochs = 1 if SMOKE else 144 // patients
     run = fit(replace(small, epochs=epochs), train[: 2 * patients], precision="fp32")
-    print(f"{patients:2} patients, {epochs} epochs of {patients // 2} steps: "
-          f"Dice {results.mean_dice(score(run, held_out)):.3f}")
+    print(
+        f"{patients:2} patients, {epochs} epochs of {patients // 2} steps: "
+        f"Dice {results.mean_dice(score(run, held_out)):.3f}"
+    )
 
 # %% [markdown]
 # Four patients may well come out ahead: 72 steps are a twentieth of what the trainings above had. Each of the four
@@ -179,9 +200,13 @@ for patients in (4, 24):
 # %%
 points = curves["from nothing"]
 if len(points) > 2:
-    power, height = np.polyfit(np.log(list(points)), np.log([1 - dice for dice, *_ in points.values()]), 1)
-    print(f"each doubling leaves {2**power:.0%} of the error; at 100 patients Dice "
-          f"{1 - np.exp(height + power * np.log(100)):.3f}")
+    power, height = np.polyfit(
+        np.log(list(points)), np.log([1 - dice for dice, *_ in points.values()]), 1
+    )
+    print(
+        f"each doubling leaves {2**power:.0%} of the error; at 100 patients Dice "
+        f"{1 - np.exp(height + power * np.log(100)):.3f}"
+    )
 
 # %% [markdown]
 # As a guess at the next doubling it is worth something; at ten times the patients it is worth little. Somewhere

@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -64,13 +66,17 @@ left.head(3).style.format(precision=2)
 # mean difference is the bias, and about 95 % of single patients lie within the *limits of agreement*, the bias give
 # or take 1.96 standard deviations, if the differences spread like a bell curve.
 
+
 # %% tags=["hide-input"]
 def agree(ax, found, title):
     """A Bland-Altman plot of the FAC, in percentage points."""
     middle = 50 * (found["true FAC"] + found["predicted FAC"])
     off = 100 * (found["predicted FAC"] - found["true FAC"])
     ax.plot(middle, off, "o", color=plots.ACCENT, alpha=0.6)
-    for at, style in ((off.mean(), "-"), *((off.mean() + s * 1.96 * off.std(), "--") for s in (-1, 1))):
+    for at, style in (
+        (off.mean(), "-"),
+        *((off.mean() + s * 1.96 * off.std(), "--") for s in (-1, 1)),
+    ):
         ax.axhline(at, color=plots.GREY, linestyle=style)
     ax.set(title=title, xlabel="FAC, mean of both, %")
 
@@ -89,12 +95,17 @@ axes[0].set_ylabel("predicted minus true, points");
 # down): there it is predicted too low. For a single patient nothing cancels, in neither ventricle, and the limits say
 # how far off one patient may be. And a single patient can carry much of them:
 
-# %%
+# %% tags=["hide-input"]
 for name, found in (("left", left), ("right", comparisons.beats(MODERN, "RV"))):
     off = 100 * (found["predicted FAC"] - found["true FAC"])
-    rest, (low, high) = off.drop(off.abs().idxmax()), statistics.mean_interval(off.to_numpy())
-    print(f"{name} ventricle: bias {off.mean():+.1f} points ({low:+.1f} to {high:+.1f}), limits give or "
-          f"take {1.96 * off.std():.0f}; with patient {off.abs().idxmax()} left out, {1.96 * rest.std():.0f}")
+    rest, (low, high) = (
+        off.drop(off.abs().idxmax()),
+        statistics.mean_interval(off.to_numpy()),
+    )
+    print(
+        f"{name} ventricle: bias {off.mean():+.1f} points ({low:+.1f} to {high:+.1f}), limits give or "
+        f"take {1.96 * off.std():.0f}; with patient {off.abs().idxmax()} left out, {1.96 * rest.std():.0f}"
+    )
 
 # %% [markdown]
 # ## Where does it go wrong?
@@ -109,11 +120,16 @@ worst.style.format(precision=2)
 # The five patients whose right ventricle is judged worst. Compare the areas: is it the large one at
 # end-diastole that is wrong, or the small one at end-systole?
 
-# %%
-wrong = {moment: (right[f"predicted {moment}"] - right[f"true {moment}"]).abs() for moment in ("ED", "ES")}
+# %% tags=["hide-input"]
+wrong = {
+    moment: (right[f"predicted {moment}"] - right[f"true {moment}"]).abs()
+    for moment in ("ED", "ES")
+}
 for moment, pixels in wrong.items():
     share = (pixels / right[f"true {moment}"]).median()
-    print(f"{moment}: area wrong by {pixels.median():.0f} pixels in the median patient, {share:.0%} of it")
+    print(
+        f"{moment}: area wrong by {pixels.median():.0f} pixels in the median patient, {share:.0%} of it"
+    )
 
 # %% [markdown]
 # ## What 0.02 Dice does to it
@@ -127,7 +143,9 @@ for name in EXPERIMENTS:
     for protocol in ("replica", "modern"):
         table = comparisons.runs(name, protocol).query("seed == 0")
         for setting, group in table.groupby("setting"):
-            if setting in telling(name, protocol) and set(group["split"]) == set(MODERN["split"]):
+            if setting in telling(name, protocol) and set(group["split"]) == set(
+                MODERN["split"]
+            ):
                 found = comparisons.beats(group, "LV")
                 off = (100 * (found["predicted FAC"] - found["true FAC"])).abs().mean()
                 devices.append((comparisons.by_patient(group).mean(), off))
@@ -138,16 +156,23 @@ figure, ax = plt.subplots(figsize=(8.5, 3.6))
 ax.plot(devices["dice"], devices["off"], "o", color=plots.ACCENT, alpha=0.6)
 ends = np.array([devices["dice"].min(), devices["dice"].max()])
 ax.plot(ends, height + slope * ends, color=plots.GREY)
-ax.set(xlabel="Dice of the setting, mean of 60 patients", ylabel="FAC of the LV: off by, points");
+ax.set(
+    xlabel="Dice of the setting, mean of 60 patients",
+    ylabel="FAC of the LV: off by, points",
+);
 
 # %% [markdown]
 # *Each dot is a setting of this book's experiments, five networks and 60 patients: by how much the predicted
 # fraction is off in the mean, up or down. Settings below a Dice of 0.75 are left out.*
 
-# %%
+# %% tags=["hide-input"]
 spread = (devices["off"] - height - slope * devices["dice"]).std()
-print(f"{len(devices)} settings; 0.02 Dice more goes with {-0.02 * slope:.1f} points less error on average,")
-print(f"but settings of one Dice differ by {spread:.1f} points (standard deviation round the line)")
+print(
+    f"{len(devices)} settings; 0.02 Dice more goes with {-0.02 * slope:.1f} points less error on average,"
+)
+print(
+    f"but settings of one Dice differ by {spread:.1f} points (standard deviation round the line)"
+)
 
 # %% [markdown]
 # ## Would the doctor say something else?
@@ -156,15 +181,22 @@ print(f"but settings of one Dice differ by {spread:.1f} points (standard deviati
 # is called abnormal {cite}`lang2015`. That line was not drawn for our slices, but any line will do to ask how
 # often a patient ends up on the wrong side of it.
 
-# %%
+# %% tags=["hide-input"]
 for name, table in (("the report's recipe", REPLICA), ("the healthy recipe", MODERN)):
     found = comparisons.beats(table, "RV")
     true, said = found["true FAC"] < 0.35, found["predicted FAC"] < 0.35
-    print(f"{name}: {(true != said).sum()} of {len(found)} patients on the wrong side "
-          f"({(true & ~said).sum()} below 35 % but called normal, {(said & ~true).sum()} called abnormal though above)")
-    part, off = found["true FAC"].between(0.2, 0.5), 100 * (found["predicted FAC"] - found["true FAC"])
+    print(
+        f"{name}: {(true != said).sum()} of {len(found)} patients on the wrong side "
+        f"({(true & ~said).sum()} below 35 % but called normal, {(said & ~true).sum()} called abnormal though above)"
+    )
+    part, off = (
+        found["true FAC"].between(0.2, 0.5),
+        100 * (found["predicted FAC"] - found["true FAC"]),
+    )
     low, high = statistics.mean_interval(off[part].to_numpy())
-    print(f"  with a true FAC of 20 to 50 %, bias {off[part].mean():+.1f} points ({low:+.1f} to {high:+.1f})")
+    print(
+        f"  with a true FAC of 20 to 50 %, bias {off[part].mean():+.1f} points ({low:+.1f} to {high:+.1f})"
+    )
 
 # %% [markdown]
 # ## Live: move an edge by a pixel
@@ -179,10 +211,15 @@ _, held_out = data.split(data.source(), "val")
 for name, mask in list(zip(held_out.names, held_out.masks))[:2]:
     grown = binary_dilation(mask == 3)
     overlap = metrics.dice(grown[None] * 3, (mask == 3)[None] * 3, classes=(3,))[0, 0]
-    print(f"{name}: LV {(mask == 3).sum()} pixels, grown {grown.sum()} "
-          f"({grown.sum() / (mask == 3).sum() - 1:+.0%}), Dice {overlap:.3f}")
+    print(
+        f"{name}: LV {(mask == 3).sum()} pixels, grown {grown.sum()} "
+        f"({grown.sum() / (mask == 3).sum() - 1:+.0%}), Dice {overlap:.3f}"
+    )
 areas = [[(m == 3).sum(), binary_dilation(m == 3).sum()] for m in held_out.masks[:2]]
-print("FAC of the two, ED and ES: " + ", grown ".join(f"{1 - es / ed:.0%}" for ed, es in zip(*areas)))
+print(
+    "FAC of the two, ED and ES: "
+    + ", grown ".join(f"{1 - es / ed:.0%}" for ed, es in zip(*areas))
+)
 
 # %% [markdown]
 # ## What to conclude

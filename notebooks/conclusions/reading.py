@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 # %% tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -49,6 +51,7 @@ train, held_out = data.split(data.source(), "val")
 # What catches it: one test with another batch size, and one that a loss of all slices is the mean of the
 # losses of each.
 
+
 # %%
 def of_two(probability, labels):
     """A mean squared error that was written for a batch of two."""
@@ -59,9 +62,11 @@ def of_two(probability, labels):
 for count in (2, 3):
     labels = torch.from_numpy(train.masks[:count]).long()
     try:
-        print(f"{count} slices: loss {of_two(torch.full((count, 4, *labels.shape[1:]), 0.25), labels):.3f}")
+        print(
+            f"{count} slices: loss {of_two(torch.full((count, 4, *labels.shape[1:]), 0.25), labels):.3f}"
+        )
     except RuntimeError as error:
-        print(f"{count} slices: {str(error)[:70]}...")
+        print(f"{count} slices: {str(error)[:70].rsplit(' ', 1)[0]} ...")
 
 # %% [markdown]
 # **2. Skips after the pooling.** They carry what has already lost its resolution. What it cost is on the page
@@ -72,8 +77,11 @@ for count in (2, 3):
 for skips in ("after", "before"):
     net = UNet((4, 8, 16), skips=skips)
     net.decoder[-1].register_forward_pre_hook(
-        lambda module, inputs, skips=skips: print(f"skips {skips:6} pooling: the last block on the way up "
-                                                  f"works at {inputs[0].shape[-1]} x {inputs[0].shape[-1]}"))
+        lambda module, inputs, skips=skips: print(
+            f"skips {skips:6} pooling: the last block on the way up "
+            f"works at {inputs[0].shape[-1]} x {inputs[0].shape[-1]}"
+        )
+    )
     net(torch.zeros(2, 1, 96, 96))
 
 # %% [markdown]
@@ -81,7 +89,7 @@ for skips in ("after", "before"):
 # drawing nothing is right almost everywhere. What catches it: a Dice of zero is a finding. Stop and look. (The
 # suspicion falls on the grey levels first; mending them alone wakes nobody.)
 
-# %%
+# %% tags=["hide-input"]
 repairs = comparisons.runs("repairs")
 for name in ("baseline", "with scale", "with loss", "with skips"):
     found = repairs.loc[(repairs["setting"] == name) & (repairs["seed"] == 0), "record"]
@@ -91,6 +99,7 @@ for name in ("baseline", "with scale", "with loss", "with skips"):
 # %% [markdown]
 # **4. `__call__` overridden instead of `forward`.** The network works, and everything that PyTorch hangs on
 # a call is gone: hooks, and with them profilers, summaries and exporters.
+
 
 # %%
 class Direct(nn.Module):
@@ -105,7 +114,9 @@ class Proper(nn.Module):
 
 for kind in (Direct, Proper):
     net = kind()
-    net.register_forward_hook(lambda *_, kind=kind: print(f"{kind.__name__}: the hook is heard"))
+    net.register_forward_hook(
+        lambda *_, kind=kind: print(f"{kind.__name__}: the hook is heard")
+    )
     print(f"{kind.__name__}: the answer is {net(torch.ones(1)).item()}")
 
 # %% [markdown]
@@ -115,12 +126,21 @@ for kind in (Direct, Proper):
 # **6. Zero by zero.** A class that is neither there nor predicted has no Dice; one such slice makes a mean
 # that is not a number: see [Dice](../basics/dice). What catches it: asking the data.
 
-# %%
-absent = [(name, data.CLASSES[c]) for name, mask in zip(train.names, train.masks)
-          for c in (1, 2, 3) if not (mask == c).any()]
-print(f"{len(absent)} of {3 * len(train)} class maps of the training slices are empty:", *absent[:3])
+# %% tags=["hide-input"]
+absent = [
+    (name, data.CLASSES[c])
+    for name, mask in zip(train.names, train.masks)
+    for c in (1, 2, 3)
+    if not (mask == c).any()
+]
+print(
+    f"{len(absent)} of {3 * len(train)} class maps of the training slices are empty:",
+    *absent[:3],
+)
 perfect = metrics.dice(train.masks, train.masks)
-print(f"mean Dice of perfect masks: {perfect.mean()}; with the empty ones left out {metrics.mean(perfect)}")
+print(
+    f"mean Dice of perfect masks: {perfect.mean()}; with the empty ones left out {metrics.mean(perfect)}"
+)
 
 # %% [markdown]
 # ## Slips of method
@@ -142,7 +162,14 @@ pairs = np.abs(np.subtract.outer(chance, chance)[np.triu_indices(len(chance), 1)
 figure, ax = plt.subplots(figsize=(8.5, 3.4))
 ax.axvspan(0, np.quantile(pairs, 0.9), color=plots.GREY, alpha=0.25, linewidth=0)
 ax.axvline(pairs.mean(), color=plots.GREY)
-ax.plot(list(leads.values()), list(leads), "x", color=plots.SAID, markersize=8, markeredgewidth=2)
+ax.plot(
+    list(leads.values()),
+    list(leads),
+    "x",
+    color=plots.SAID,
+    markersize=8,
+    markeredgewidth=2,
+)
 ax.set(xlabel="Dice, best setting minus second best", xlim=(-0.002, None));
 
 # %% [markdown]
@@ -150,9 +177,11 @@ ax.set(xlabel="Dice, best setting minus second best", xlim=(-0.002, None));
 # trainings of equal settings differ on average; the band holds nine in ten of such pairs. (The chance is
 # that of our narrower copy.)*
 
-# %%
+# %% tags=["hide-input"]
 inside = sum(lead < np.quantile(pairs, 0.9) for lead in leads.values())
-print(f"{inside} of {len(leads)} leads are no larger than what nine in ten pairs of equal settings show")
+print(
+    f"{inside} of {len(leads)} leads are no larger than what nine in ten pairs of equal settings show"
+)
 
 # %% [markdown]
 # **8. Text and code disagree.** Which one was run?
@@ -172,12 +201,16 @@ print(f"{inside} of {len(leads)} leads are no larger than what nine in ten pairs
 # The report's tables hold some ninety settings. Suppose that forty of them were equally good and differed by chance
 # alone, as our ten seeds do: how good would the best of them look?
 
-# %%
+# %% tags=["hide-input"]
 rng = np.random.default_rng(0)
 best_of = rng.normal(0, chance.std(ddof=1), (10_000, 40)).max(1)
 epochs = comparisons.runs("noise-floor")
-print(f"the best of forty equal settings looks better than it is by {best_of.mean():.3f}")
-print(f"the best-looking epoch of one training adds {(epochs['dice_best'] - epochs['dice']).mean():.3f}")
+print(
+    f"the best of forty equal settings looks better than it is by {best_of.mean():.3f}"
+)
+print(
+    f"the best-looking epoch of one training adds {(epochs['dice_best'] - epochs['dice']).mean():.3f}"
+)
 
 # %% [markdown]
 # ## The checklist
@@ -212,10 +245,22 @@ from dataclasses import replace
 from cmrseg.experiments import FOLDS, Planned
 from cmrseg.training import PRESETS
 
-plan = [Planned(f"batch {batch}", replace(PRESETS["modern"], batch=batch, seed=seed), fold, "modern")
-        for batch in (4, 8) for fold in FOLDS for seed in (0, 1)]
+plan = [
+    Planned(
+        f"batch {batch}",
+        replace(PRESETS["modern"], batch=batch, seed=seed),
+        fold,
+        "modern",
+    )
+    for batch in (4, 8)
+    for fold in FOLDS
+    for seed in (0, 1)
+]
 print(f"{len(plan)} trainings; one is filed under {plan[0].key()}")
-pd.DataFrame([(p.setting, p.split, p.config.seed) for p in plan[:3]], columns=["setting", "split", "seed"])
+pd.DataFrame(
+    [(p.setting, p.split, p.config.seed) for p in plan[:3]],
+    columns=["setting", "split", "seed"],
+)
 
 # %% [markdown]
 # `experiments.run_missing(plan, source)` runs them; put the plan into `EXPERIMENTS`, as
@@ -252,9 +297,14 @@ pd.DataFrame([(p.setting, p.split, p.config.seed) for p in plan[:3]], columns=["
 # %%
 from cmrseg.experiments import EXPERIMENTS
 
-seeds = {(name, setting): group["seed"].nunique() for name in EXPERIMENTS
-         for setting, group in comparisons.runs(name).groupby("setting")}
-print(f"{sum(n == 1 for n in seeds.values())} of {len(seeds)} settings under the replica have one seed only")
+seeds = {
+    (name, setting): group["seed"].nunique()
+    for name in EXPERIMENTS
+    for setting, group in comparisons.runs(name).groupby("setting")
+}
+print(
+    f"{sum(n == 1 for n in seeds.values())} of {len(seeds)} settings under the replica have one seed only"
+)
 
 # %% [markdown]
 # At number 5 for settings that ran once on each fold: their share of chance is borrowed from the settings that ran

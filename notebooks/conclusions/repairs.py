@@ -22,7 +22,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -48,15 +50,19 @@ BROKEN, HEALTHY = "#FE6100", plots.ACCENT
 # On the left what the report did {cite}`report2020`, on the right what the book does. Together they turn
 # the recipe `replica` into the recipe `modern`; the width stays.
 
+
 # %%
 def listed(changes):
     return ", ".join(f"{field}={value}" for field, value in changes.items())
 
 
-pd.set_option("display.max_colwidth", 90)
 pd.DataFrame.from_dict(
-    {name: {"report": listed(UNREPAIRED[name]), "repaired": listed(REPAIRS[name])} for name in REPAIRS},
-    orient="index")
+    {
+        name: {"report": listed(UNREPAIRED[name]), "repaired": listed(REPAIRS[name])}
+        for name in REPAIRS
+    },
+    orient="index",
+)
 
 # %% [markdown]
 # There are three ways to ask what a repair is worth. Make it *alone* in the broken recipe. Make them *one
@@ -65,32 +71,59 @@ pd.DataFrame.from_dict(
 #
 # ## What came out
 
-# %%
+# %% tags=["hide-input"]
 replica, modern = comparisons.runs("repairs"), comparisons.runs("repairs", "modern")
-both = pd.concat([replica.replace({"setting": {"baseline": "replica"}}),
-                  modern.replace({"setting": {"baseline": "all five"}})])
-dice = {name: comparisons.by_patient(group).mean() for name, group in both.groupby("setting", sort=False)}
+both = pd.concat(
+    [
+        replica.replace({"setting": {"baseline": "replica"}}),
+        modern.replace({"setting": {"baseline": "all five"}}),
+    ]
+)
+dice = {
+    name: comparisons.by_patient(group).mean()
+    for name, group in both.groupby("setting", sort=False)
+}
 for name, value in dice.items():
     group = both[both["setting"] == name]
-    print(f"{name:22} Dice {value:.3f}   {len(group):2} trainings from {group['dice'].min():.3f} "
-          f"to {group['dice'].max():.3f}")
+    print(
+        f"{name:22} Dice {value:.3f}   {len(group):2} trainings from {group['dice'].min():.3f} "
+        f"to {group['dice'].max():.3f}"
+    )
 
 # %% tags=["hide-input"]
 names = list(REPAIRS)
-steps = ["replica", f"with {names[0]}", f"up to {names[1]}", f"up to {names[2]}",
-         f"without {names[4]}", "all five"]  # scale, + loss, + skips, + schedule, + augmentation
+steps = [
+    "replica",
+    f"with {names[0]}",
+    f"up to {names[1]}",
+    f"up to {names[2]}",
+    f"without {names[4]}",
+    "all five",
+]  # scale, + loss, + skips, + schedule, + augmentation
 heights = [dice[step] for step in steps]
 figure, ax = plt.subplots(figsize=(8.5, 3.8))
 for x, (low, high) in enumerate(pairwise(heights), start=1):
-    ax.bar(x, high - low, bottom=low, width=0.6, color=HEALTHY if high > low else BROKEN)
+    ax.bar(
+        x, high - low, bottom=low, width=0.6, color=HEALTHY if high > low else BROKEN
+    )
     ax.plot([x - 0.7, x + 0.3], [low, low], color=plots.GREY, linewidth=0.8)
-    ax.annotate(f"{high - low:+.3f}", (x, max(low, high)), (0, 4), textcoords="offset points", ha="center")
+    ax.annotate(
+        f"{high - low:+.3f}",
+        (x, max(low, high)),
+        (0, 4),
+        textcoords="offset points",
+        ha="center",
+    )
 for x, step in ((0, "replica"), (len(steps), "all five")):
     ax.bar(x, dice[step], width=0.6, color=plots.GREY, alpha=0.3)
     values = both.loc[both["setting"] == step, "dice"]
     ax.plot(np.full(len(values), x), values, "o", color=plots.GREY, markersize=3)
-ax.set_xticks(range(len(steps) + 1), ["replica", *[f"+ {name}" for name in names], "modern"])
-ax.set(ylim=(min(heights) - 0.06, max(heights) + 0.04), ylabel="Dice, mean of 60 patients");
+ax.set_xticks(
+    range(len(steps) + 1), ["replica", *[f"+ {name}" for name in names], "modern"]
+)
+ax.set(
+    ylim=(min(heights) - 0.06, max(heights) + 0.04), ylabel="Dice, mean of 60 patients"
+);
 
 # %% [markdown]
 # *From the report's recipe to the modern one, one repair after another. The grey bars are the two ends, with their
@@ -102,10 +135,15 @@ ax.set(ylim=(min(heights) - 0.06, max(heights) + 0.04), ylabel="Dice, mean of 60
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3), sharey=True)
-for ax, protocol, prefix, title in ((axes[0], "replica", "with ", "alone in the report's recipe"),
-                                    (axes[1], "modern", "without ", "left out of the modern recipe")):
+for ax, protocol, prefix, title in (
+    (axes[0], "replica", "with ", "alone in the report's recipe"),
+    (axes[1], "modern", "without ", "left out of the modern recipe"),
+):
     found = comparisons.against("repairs", "baseline", protocol)
-    rows = {name: tuple(found.loc[prefix + name, ["difference", "low", "high"]]) for name in REPAIRS}
+    rows = {
+        name: tuple(found.loc[prefix + name, ["difference", "low", "high"]])
+        for name in REPAIRS
+    }
     plots.differences(ax, rows)
     ax.set(title=title, xlabel="change of Dice, 95 % interval")
     for name, row in rows.items():
@@ -122,9 +160,15 @@ for ax, protocol, prefix, title in ((axes[0], "replica", "with ", "alone in the 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8.5, 3.6))
 for name in ("baseline", *(f"with {repair}" for repair in REPAIRS)):
-    mean = comparisons.mean_curve(replica[(replica["setting"] == name) & (replica["seed"] == 0)])
-    ax.plot(mean.index, mean, color=plots.GREY if name == "baseline" else None,
-            label="replica" if name == "baseline" else name)
+    mean = comparisons.mean_curve(
+        replica[(replica["setting"] == name) & (replica["seed"] == 0)]
+    )
+    ax.plot(
+        mean.index,
+        mean,
+        color=plots.GREY if name == "baseline" else None,
+        label="replica" if name == "baseline" else name,
+    )
 ax.set(xlabel="epoch", ylabel="Dice, mean of five folds", ylim=(0, 0.95))
 ax.legend(loc="lower right");
 
@@ -132,15 +176,26 @@ ax.legend(loc="lower right");
 # *Mean curve of the five folds with seed 0, for the report's recipe and for each single repair. (`with schedule` ends
 # after 60 epochs, as its recipe says; with batches of 4 each of them has half as many steps.)*
 
-# %%
+# %% tags=["hide-input"]
 for name in ("baseline", *(f"with {repair}" for repair in REPAIRS)):
     group = replica[(replica["setting"] == name) & (replica["seed"] == 0)]
-    epochs = [group["record"].map(lambda found: comparisons.of_run(found, f"epoch>{dice}")).median()
-              for dice in (0.1, 0.5)]
-    print("{:18} Dice above 0.1 at epoch {:.0f}, above 0.5 at epoch {:.0f}, medians of five folds".format(
-        name.replace("baseline", "replica"), *epochs))
-curve = comparisons.mean_curve(replica[(replica["setting"] == "baseline") & (replica["seed"] == 0)])
-print(f"After 1,440 steps: with schedule {dice['with schedule']:.3f}, at its end; replica {curve[30]:.3f}, on its way")
+    epochs = [
+        group["record"]
+        .map(lambda found: comparisons.of_run(found, f"epoch>{dice}"))
+        .median()
+        for dice in (0.1, 0.5)
+    ]
+    print(
+        "{:18} Dice above 0.1 at epoch {:.0f}, above 0.5 at epoch {:.0f}, medians of five folds".format(
+            name.replace("baseline", "replica"), *epochs
+        )
+    )
+curve = comparisons.mean_curve(
+    replica[(replica["setting"] == "baseline") & (replica["seed"] == 0)]
+)
+print(
+    f"After 1,440 steps: with schedule {dice['with schedule']:.3f}, at its end; replica {curve[30]:.3f}, on its way"
+)
 
 # %% [markdown]
 # ## Live: one repair, small
@@ -149,7 +204,9 @@ print(f"After 1,440 steps: with schedule {dice['with schedule']:.3f}, at its end
 
 # %%
 train, held_out = data.split(data.source(), "val")
-small = replace(PRESETS["replica"], channels=(4, 8, 16), lr=0.003, epochs=2 if SMOKE else 10)
+small = replace(
+    PRESETS["replica"], channels=(4, 8, 16), lr=0.003, epochs=2 if SMOKE else 10
+)
 for name, changes in (("replica", {}), ("with skips", REPAIRS["skips"])):
     run = fit(replace(small, **changes), train[:40], precision="fp32")
     print(f"{name:12} Dice {results.mean_dice(score(run, held_out)):.3f}")
@@ -189,7 +246,10 @@ for name, changes in (("replica", {}), ("with skips", REPAIRS["skips"])):
 
 # %%
 for name in REPAIRS:
-    first, last = dice[f"with {name}"] - dice["replica"], dice["all five"] - dice[f"without {name}"]
+    first, last = (
+        dice[f"with {name}"] - dice["replica"],
+        dice["all five"] - dice[f"without {name}"],
+    )
     print(f"{name:>12}: added first {first:+.3f}, added last {last:+.3f}")
 
 # %% [markdown]

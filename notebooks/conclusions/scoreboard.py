@@ -23,10 +23,14 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -34,29 +38,66 @@ import pandas as pd
 from cmrseg import comparisons, plots, statistics
 
 plots.style()
-COLOURS = {"confirmed": plots.ACCENT, "contradicted": plots.SAID, "equivalent": "#00A078",
-           "inconclusive": "#A0A0A0", "not testable here": "#606060", "not run yet": "#60606040"}
+COLOURS = {
+    "confirmed": plots.ACCENT,
+    "contradicted": plots.SAID,
+    "equivalent": "#00A078",
+    "inconclusive": "#A0A0A0",
+    "not testable here": "#606060",
+    "not run yet": "#60606040",
+}
 found = comparisons.judge()
 found["words"] = [comparisons.in_words(row) for row in found.to_dict("records")]
 found["experiment"] = found["experiment"].fillna(found["source"].str.replace("_", "-"))
-found["experiment"] = found["experiment"].replace({"baseline": "classes", "final": "hidden slices"})
+found["experiment"] = found["experiment"].replace(
+    {"baseline": "classes", "final": "hidden slices"}
+)
 
 # %% tags=["hide-input"]
-found["page"] = found["experiment"].replace(r"^learning-rate-.*", "learning-rate", regex=True)
+found["page"] = found["experiment"].replace(
+    r"^learning-rate-.*", "learning-rate", regex=True
+)
 found, late = found[~found["late"]], found[found["late"]]
-WORDS = {"confirmed": "yes", "contradicted": "no", "equivalent": "same", "inconclusive": "?"}
-tiles = found.sort_values("verdict", key=lambda verdicts: verdicts.map(list(COLOURS).index), kind="stable")
+WORDS = {
+    "confirmed": "yes",
+    "contradicted": "no",
+    "equivalent": "same",
+    "inconclusive": "?",
+}
+tiles = found.sort_values(
+    "verdict", key=lambda verdicts: verdicts.map(list(COLOURS).index), kind="stable"
+)
 columns = {page: tiles[tiles["page"] == page] for page in found["page"].unique()}
 figure, ax = plt.subplots(figsize=(9.5, 4.4))
 for x, tile in enumerate(columns.values()):
     for y, (verdict, note) in enumerate(zip(tile["verdict"], tile["note"])):
-        ax.add_patch(plt.Rectangle((x - 0.44, y + 0.06), 0.88, 0.88, color=COLOURS[verdict], linewidth=0))
-        ax.text(x, y + 0.5, WORDS.get(verdict, "") + "*" * bool(note), ha="center", va="center", color="white")
-ax.set_xticks(range(len(columns)), list(columns), rotation=40, ha="right")
-ax.set(xlim=(-0.6, len(columns) - 0.4), ylim=(0, max(map(len, columns.values()))), yticks=[])
+        ax.add_patch(
+            plt.Rectangle(
+                (x - 0.44, y + 0.06), 0.88, 0.88, color=COLOURS[verdict], linewidth=0
+            )
+        )
+        ax.text(
+            x,
+            y + 0.5,
+            WORDS.get(verdict, "") + "*" * bool(note),
+            ha="center",
+            va="center",
+            color="white",
+        )
+names = [page.replace("where-it-fails", "RV, why").replace("-", " ") for page in columns]
+ax.set_xticks(range(len(columns)), names, rotation=40, ha="right")
+ax.set(
+    xlim=(-0.6, len(columns) - 0.4),
+    ylim=(0, max(map(len, columns.values()))),
+    yticks=[],
+)
 ax.spines["left"].set_visible(False)
 met = [verdict for verdict in COLOURS if verdict in set(found["verdict"])]
-ax.legend([plt.Rectangle((0, 0), 1, 1, color=COLOURS[verdict]) for verdict in met], met, loc="upper right");
+ax.legend(
+    [plt.Rectangle((0, 0), 1, 1, color=COLOURS[verdict]) for verdict in met],
+    met,
+    loc="upper right",
+);
 
 # %% [markdown]
 # *A tile for each claim, over what it is about. Where a question mark stands, even sixty patients and five folds
@@ -75,12 +116,25 @@ for verdict, count in found["verdict"].value_counts().items():
 # trainings in rounds since our clock was found to lie ([Does our ruler lie?](../statistics/ruler)).
 
 # %% tags=["hide-input"]
-LINKS = {"architectures": "architectures/architectures", "classes": "architectures/as_published",
-         "hidden slices": "architectures/as_published", "where-it-fails": "conclusions/failures"}
-LINKS |= {page: f"experiments/{page.replace('-', '_')}" for page in set(found["page"]) - set(LINKS)}
+LINKS = {
+    "architectures": "architectures/architectures",
+    "classes": "architectures/as_published",
+    "hidden slices": "architectures/as_published",
+    "where-it-fails": "conclusions/failures",
+}
+LINKS |= {
+    page: f"experiments/{page.replace('-', '_')}"
+    for page in set(found["page"]) - set(LINKS)
+}
 LINKS |= {net: f"architectures/{net}" for net in ("segnet", "ning", "alexnet")}
-TITLES = {"architectures": "four architectures", "classes": "as published", "hidden slices": "as published",
-          "segnet": "SegNet", "ning": "Ning et al.", "alexnet": "AlexNet-style"}
+TITLES = {
+    "architectures": "four architectures",
+    "classes": "as published",
+    "hidden slices": "as published",
+    "segnet": "SegNet",
+    "ning": "Ning et al.",
+    "alexnet": "AlexNet-style",
+}
 
 
 def page_title(page):
@@ -90,17 +144,34 @@ def page_title(page):
 
 def network_page(claim):
     """The page of the network that a claim about the architectures names."""
-    return next((net for net in ("segnet", "ning", "alexnet") if net in claim), "architectures")
+    return next(
+        (net for net in ("segnet", "ning", "alexnet") if net in claim), "architectures"
+    )
 
 
 def board(claims):
     """Claims, the rows of a table, with their verdicts and links to their pages."""
-    pages = claims["page"].where(claims["experiment"] != "architectures", claims["id"].map(network_page))
-    small = ("<br><small>" + claims["note"] + "</small>").where(claims["note"] != "", "")
-    table = pd.DataFrame({
-        "claim": claims["text"] + small, "the report": claims["said"], "we found": claims["words"],
-        "verdict": claims["verdict"], "page": [f'<a href="../{LINKS[page]}.html">{page_title(page)}</a>' for page in pages]})
-    return table.style.hide().map(lambda verdict: f"border-left: 5px solid {COLOURS[verdict]}", subset=["verdict"])
+    pages = claims["page"].where(
+        claims["experiment"] != "architectures", claims["id"].map(network_page)
+    )
+    small = ("<br><small>" + claims["note"] + "</small>").where(
+        claims["note"] != "", ""
+    )
+    table = pd.DataFrame(
+        {
+            "claim": claims["text"] + small,
+            "the report": claims["said"],
+            "we found": claims["words"],
+            "verdict": claims["verdict"],
+            "page": [
+                f'<a href="../{LINKS[page]}.html">{page_title(page)}</a>'
+                for page in pages
+            ],
+        }
+    )
+    return table.style.hide().set_table_attributes('class="board"').map(
+        lambda verdict: f"border-left: 5px solid {COLOURS[verdict]}", subset=["verdict"]
+    )
 
 
 board(found)
@@ -131,11 +202,19 @@ board(late)
 of_dice = found["endpoint"].isin(["dice", "RV", "class"]) & (found["against"] == 0)
 dice = found[of_dice].sort_values("estimate")
 figure, ax = plt.subplots(figsize=(9.5, 0.27 * len(dice) + 0.8))
-plots.differences(ax, {row.id.replace("-", " "): (row.estimate, row.low_alone, row.high_alone)
-                       for row in dice.itertuples()})
+plots.differences(
+    ax,
+    {
+        textwrap.shorten(row.text.rstrip("."), 62, placeholder=" ..."): (row.estimate, row.low_alone, row.high_alone)
+        for row in dice.itertuples()
+    },
+)
 for y, row in enumerate(dice.itertuples()):
     ax.plot([row.low, row.high], [y, y], color=plots.ACCENT, linewidth=1)
-ax.set_xlabel("difference in Dice");
+ax.set_xscale("symlog", linthresh=0.1)
+ticks = [-0.8, -0.3, -0.1, -0.02, 0.02, 0.1, 0.3, 0.8]
+ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+ax.set_xlabel("difference in Dice; beyond 0.1 the axis is logarithmic");
 
 # %% [markdown]
 # *What was claimed to matter, and what was claimed not to, sorted by what was found. The band is the margin. Not one
@@ -158,20 +237,29 @@ print(f"{len(changed)} of {found['alone'].notna().sum()}")
 # Is it easier to be right about what matters than about what does not?
 
 # %%
-kinds = {claim["id"]: "no difference" if claim["claim"] == "equal" else "a difference"
-         for claim in comparisons.claims() if claim["claim"] in ("equal", "greater", "less")}
+kinds = {
+    claim["id"]: "no difference" if claim["claim"] == "equal" else "a difference"
+    for claim in comparisons.claims()
+    if claim["claim"] in ("equal", "greater", "less")
+}
 asked = found[found["id"].isin(kinds)]
-pd.crosstab(asked["id"].map(kinds).rename("claimed"), asked["verdict"])
+pd.crosstab(asked["id"].map(kinds), asked["verdict"]).rename_axis(None).rename_axis(
+    None, axis=1
+)
 
 # %% [markdown]
 # Not a fair race: an equality can be confirmed only by an interval that fits inside the margin, wherever it lies. How
 # many are narrow enough for that?
 
-# %%
-equal = asked[asked["id"].map(kinds).eq("no difference") & asked["endpoint"].eq("dice")].dropna(subset="low")
+# %% tags=["hide-input"]
+equal = asked[
+    asked["id"].map(kinds).eq("no difference") & asked["endpoint"].eq("dice")
+].dropna(subset="low")
 half = (equal["high"] - equal["low"]) / 2
-print(f"{len(half)} claims of no difference in Dice: half-widths from {half.min():.3f} to {half.max():.3f}; "
-      f"{(half < statistics.MARGIN).sum()} below the margin of {statistics.MARGIN}")
+print(
+    f"{len(half)} claims of no difference in Dice: half-widths from {half.min():.3f} to {half.max():.3f}; "
+    f"{(half < statistics.MARGIN).sum()} below the margin of {statistics.MARGIN}"
+)
 
 # %% [markdown]
 # Where an interval is wider than the margin, a question mark speaks of the size of this trial (one training of a setting
@@ -212,8 +300,14 @@ print(f"{len(half)} claims of no difference in Dice: half-widths from {half.min(
 
 # %%
 for margin in (0.01, 0.02, 0.05):
-    verdicts = [statistics.verdict((row.low, row.high), "equal", margin) for row in equal.itertuples()]
-    print(f"margin {margin}: " + ", ".join(f"{verdicts.count(v)} {v}" for v in np.unique(verdicts)))
+    verdicts = [
+        statistics.verdict((row.low, row.high), "equal", margin)
+        for row in equal.itertuples()
+    ]
+    print(
+        f"margin {margin}: "
+        + ", ".join(f"{verdicts.count(v)} {v}" for v in np.unique(verdicts))
+    )
 
 # %% [markdown]
 # The narrower the margin, the fewer settings can be called equal, and the more are found to differ beyond

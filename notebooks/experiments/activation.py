@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -38,15 +40,19 @@ from cmrseg.training import PRESETS, fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = results.report()["activation"]["dice"]
+NAMES = {"relu": "ReLU", "leaky-relu": "LeakyReLU", "tanh": "Tanh"}
+NAMES |= {"hardtanh": "HardTanh", "sigmoid": "sigmoid"}
+said = {NAMES[name]: dice for name, dice in results.report()["activation"]["dice"].items()}
 
 # %% tags=["hide-input"]
 x = torch.linspace(-3, 3, 301)
 figure, axes = plt.subplots(1, 5, figsize=(9.5, 2), sharex=True, sharey=True)
 for ax, (name, kind) in zip(axes, ACTIVATIONS.items()):
     ax.plot(x, kind()(x), color=plots.ACCENT)
-    ax.plot(x, torch.func.vmap(torch.func.grad(kind()))(x), color=plots.GREY, linestyle=":")
-    ax.set_title(name)
+    ax.plot(
+        x, torch.func.vmap(torch.func.grad(kind()))(x), color=plots.GREY, linestyle=":"
+    )
+    ax.set_title(NAMES.get(name, name))
     ax.grid(True)
 
 # %% [markdown]
@@ -70,18 +76,20 @@ for name, dice in sorted(said.items(), key=lambda pair: -pair[1]):
 # baseline, with five seeds, the others with one.
 
 # %%
-table = comparisons.against("activation", "relu")
-comparisons.legible(table, "relu")
+table = comparisons.against("activation", "relu").rename(NAMES)
+comparisons.legible(table, "ReLU")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
 # the same folds.*
 
 # %% tags=["hide-input"]
-runs = comparisons.runs("activation")
+runs = comparisons.runs("activation").replace({"setting": NAMES})
 figure, (ax, diff) = plt.subplots(1, 2, figsize=(9.5, 3.4), width_ratios=(1.3, 1))
 groups = runs.groupby("setting", sort=False)
-plots.settings(ax, {name: g["dice"] for name, g in groups}, said, comparisons.patients_of(groups))
+plots.settings(
+    ax, {name: g["dice"] for name, g in groups}, said, comparisons.patients_of(groups)
+)
 plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch")
 rows = table.dropna(subset=["difference"])[["difference", "low", "high"]]
@@ -103,7 +111,9 @@ for name, group in runs[runs["seed"] == 0].groupby("setting", sort=False):
     epochs, mean = curves[0]["epoch"], np.mean([c["mean"] for c in curves], axis=0)
     axes[0].plot(epochs[epochs <= 30], mean[epochs <= 30], label=name)
     axes[1].plot(epochs, mean)
-axes[0].set(xlabel="epoch", ylabel="Dice, mean of five folds", title="the first 30 epochs")
+axes[0].set(
+    xlabel="epoch", ylabel="Dice, mean of five folds", title="the first 30 epochs"
+)
 axes[1].set(xlabel="epoch", title="all of them")
 axes[0].legend(loc="upper left");
 
@@ -126,10 +136,13 @@ comparisons.verdicts("activation")
 # carry full resolution:
 
 # %%
-comparisons.legible(comparisons.against("activation", "relu", "modern"), "relu")
+healthy = comparisons.against("activation", "relu", "modern").rename(NAMES)
+comparisons.legible(healthy, "ReLU")
 
-# %%
-for name, group in comparisons.runs("activation", "modern").groupby("setting", sort=False):
+# %% tags=["hide-input"]
+for name, group in comparisons.runs("activation", "modern").groupby(
+    "setting", sort=False
+):
     print(f"{name:8} Dice after 10 epochs {comparisons.mean_curve(group)[10]:.3f}")
 
 # %% [markdown]
@@ -139,7 +152,9 @@ for name, group in comparisons.runs("activation", "modern").groupby("setting", s
 
 # %%
 train, held_out = data.split(data.source(), "val")
-small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 12)
+small = replace(
+    PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 12
+)
 for name in ("relu", "sigmoid"):
     run = fit(replace(small, activation=name), train[:48], precision="fp32")
     print(f"{name:8} Dice {results.mean_dice(score(run, held_out)):.3f}")

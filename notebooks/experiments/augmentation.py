@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -50,7 +52,10 @@ train, held_out = data.split(data.source(), "val")
 image, label = normalise(train.images[:1]), torch.from_numpy(train.masks[:1]).long()
 rng = torch.Generator().manual_seed(3)
 variants = {"mirrored": (image.flip(-1), label.flip(-1))}
-for name, kinds in {"affine": ("affine",), "affine + intensity": ("affine", "strong-intensity")}.items():
+for name, kinds in {
+    "affine": ("affine",),
+    "affine + intensity": ("affine", "strong-intensity"),
+}.items():
     variants |= {f"{name} {n}": augment(image, label, kinds, rng) for n in (1, 2)}
 figure, axes = plots.panels(3, 2, size=2.4)
 plots.overlay(axes[0], train.images[0], train.masks[0], "the slice")
@@ -87,11 +92,19 @@ comparisons.legible(comparisons.against("augmentation", "none"), "none")
 # %% tags=["hide-input"]
 runs = comparisons.runs("augmentation")
 figure, (ax, time) = plt.subplots(1, 2, figsize=(10, 3.5))
-named = {name: name.replace(", ", "\n").replace(" + ", "\n+ ") for name in runs["setting"].unique()}
+named = {
+    name: name.replace(", ", "\n").replace(" + ", "\n+ ")
+    for name in runs["setting"].unique()
+}
 groups = {named[name]: group for name, group in runs.groupby("setting", sort=False)}
-plots.settings(ax, {name: group["dice"] for name, group in groups.items()},
-               patients=comparisons.patients_of(groups.items()))
-plots.settings(time, {name: group["seconds"].dropna() for name, group in groups.items()})
+plots.settings(
+    ax,
+    {name: group["dice"] for name, group in groups.items()},
+    patients=comparisons.patients_of(groups.items()),
+)
+plots.settings(
+    time, {name: group["seconds"].dropna() for name, group in groups.items()}
+)
 ax.set_ylabel("Dice, last epoch")
 time.set(ylabel="processor seconds of a training", ylim=(0, None));
 
@@ -133,10 +146,16 @@ comparisons.legible(comparisons.against("augmentation", "none", "modern"), "none
 # %% tags=["hide-input"]
 modern = comparisons.runs("augmentation", "modern")
 for name, group in modern.groupby("setting", sort=False):
-    learnt = [results.mean_dice(found["dice_train"]) for found in group["record"] if "dice_train" in found]
+    learnt = [
+        results.mean_dice(found["dice_train"])
+        for found in group["record"]
+        if "dice_train" in found
+    ]
     if learnt:
-        print(f"{name:20} training slices {np.mean(learnt):.3f}, held out {group['dice'].mean():.3f}, "
-              f"gap {np.mean(learnt) - group['dice'].mean():+.3f}")
+        print(
+            f"{name:20} training slices {np.mean(learnt):.3f}, held out {group['dice'].mean():.3f}, "
+            f"gap {np.mean(learnt) - group['dice'].mean():+.3f}"
+        )
 
 # %% [markdown]
 # The gap between slices that were trained on and slices that were not is what augmentation is for: what
@@ -150,7 +169,9 @@ for name, group in modern.groupby("setting", sort=False):
 small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), epochs=2 if SMOKE else 40)
 for kinds in ((), ("affine", "strong-intensity")):
     run = fit(replace(small, augment=kinds), train[:16], precision="fp32")
-    print(f"{', '.join(kinds) or 'none':26} Dice {results.mean_dice(score(run, held_out)):.3f}")
+    print(
+        f"{', '.join(kinds) or 'none':26} Dice {results.mean_dice(score(run, held_out)):.3f}"
+    )
 
 # %% [markdown]
 # ## What to conclude

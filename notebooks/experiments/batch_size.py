@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -43,15 +45,19 @@ SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts 
 said = results.report()["batch_size"]
 BATCHES = (2, 4, 8, 16, 32)
 runs = comparisons.runs("batch-size")
-runs["steps"] = [-(-96 // found["config"]["batch"]) for found in runs["record"]]  # of an epoch on a fold
+runs["steps"] = [
+    -(-96 // found["config"]["batch"]) for found in runs["record"]
+]  # of an epoch on a fold
 train, held_out = data.split(data.source(), "val")
 
 # %% [markdown]
 # ## What the report said
 
-# %%
+# %% tags=["hide-input"]
 for batch, dice in said["dice"].items():
-    print(f"batches of {batch:>2}: Dice {dice:.2f}, least training loss {said['least_training_loss'][batch]:.2f}")
+    print(
+        f"batches of {batch:>2}: Dice {dice:.2f}, least training loss {said['least_training_loss'][batch]:.2f}"
+    )
 
 # %% [markdown]
 # The larger the batch, the later the peak; large ones rise in bursts, and their loss ends higher. It drops
@@ -63,12 +69,18 @@ for batch, dice in said["dice"].items():
 # better? The angle between the gradient of a batch and that of 52 other slices, for the first block of a network at
 # its start:
 
+
 # %%
 def gradient(net, chosen):
     """The gradient of the first block's weights on these slices."""
     x, y = normalise(chosen.images, "zscore"), torch.from_numpy(chosen.masks).long()
     loss = LOSSES["ce+dice"](net(x), y)
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net.encoder[0].parameters()))])
+    return torch.cat(
+        [
+            g.flatten()
+            for g in torch.autograd.grad(loss, list(net.encoder[0].parameters()))
+        ]
+    )
 
 
 torch.manual_seed(0)
@@ -76,9 +88,16 @@ net = build(replace(PRESETS["modern"], channels=(4, 8, 16, 32)))
 others, rng = gradient(net, train[48:]), np.random.default_rng(0)
 for batch in BATCHES:
     batches = [rng.choice(48, batch, replace=False) for _ in range(6)]
-    angles = [torch.cosine_similarity(gradient(net, train[chosen]), others, dim=0).acos().rad2deg().item()
-              for chosen in batches]
-    print(f"batches of {batch:>2}: {np.mean(angles):4.0f} degrees beside the gradient of the others")
+    angles = [
+        torch.cosine_similarity(gradient(net, train[chosen]), others, dim=0)
+        .acos()
+        .rad2deg()
+        .item()
+        for chosen in batches
+    ]
+    print(
+        f"batches of {batch:>2}: {np.mean(angles):4.0f} degrees beside the gradient of the others"
+    )
 
 # %% [markdown]
 # Better, and soon by less: at best, sixteen times the slices would buy a quarter of the angle. And in the same
@@ -91,7 +110,9 @@ for batch in BATCHES:
 # slices for 1600 epochs. Batches of 2, 8 and 32, and 32 with equal updates, on all five folds, the others on two.
 
 # %%
-comparisons.legible(comparisons.against("batch-size", "2"), "2")
+order = [f"{batch}" for batch in BATCHES]
+order += [f"{batch}, equal updates" for batch in BATCHES[1:]]
+comparisons.legible(comparisons.against("batch-size", "2").loc[order], "batches of 2")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
@@ -100,10 +121,16 @@ comparisons.legible(comparisons.against("batch-size", "2"), "2")
 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(9.5, 3.2))
-order = [str(batch) for batch in BATCHES] + [f"{batch}, equal updates" for batch in BATCHES[1:]]
-groups = {name.replace(", equal ", ",\nequal\n"): runs[runs["setting"] == name] for name in order}
-plots.settings(ax, {name: group["dice"] for name, group in groups.items()}, said["dice"],
-               comparisons.patients_of(groups.items()))
+groups = {
+    name.replace(", equal ", ",\nequal\n"): runs[runs["setting"] == name]
+    for name in order
+}
+plots.settings(
+    ax,
+    {name: group["dice"] for name, group in groups.items()},
+    said["dice"],
+    comparisons.patients_of(groups.items()),
+)
 plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch");
 
@@ -115,8 +142,14 @@ ax.set_ylabel("Dice, last epoch");
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
 for n, batch in enumerate(BATCHES):
     shade = plt.colormaps["viridis"](0.9 - 0.15 * n)
-    for ax, setting in zip(axes, (f"{batch}", f"{batch}, equal updates" if batch > 2 else "2")):
-        group = runs[(runs["setting"] == setting) & (runs["seed"] == 0) & runs["split"].isin(["fold0", "fold1"])]
+    for ax, setting in zip(
+        axes, (f"{batch}", f"{batch}, equal updates" if batch > 2 else "2")
+    ):
+        group = runs[
+            (runs["setting"] == setting)
+            & (runs["seed"] == 0)
+            & runs["split"].isin(["fold0", "fold1"])
+        ]
         mean = comparisons.mean_curve(group)
         scale = 1 if ax is axes[0] else group["steps"].iloc[0]
         ax.plot(mean.index * scale, mean, color=shade, label=str(batch))
@@ -128,26 +161,37 @@ axes[1].set(xlabel="updates", title="equal updates");
 # *The same sizes on two axes. Left, over epochs, where large batches have few updates; right, each with as
 # many updates as batches of 2 have in 100 epochs.*
 
-# %%
+# %% tags=["hide-input"]
 two_folds = runs[runs["split"].isin(["fold0", "fold1"])]
 for batch in BATCHES[1:]:
     larger = two_folds[two_folds["setting"] == f"{batch}, equal updates"]
-    found = comparisons.compare(larger, two_folds[two_folds["setting"] == "2"]).difference
-    print("batches of {:>2} minus batches of 2, equal updates, two folds: {:+.3f} ({:+.3f} to {:+.3f})".format(
-        batch, found.mean, *found.interval()))
+    found = comparisons.compare(
+        larger, two_folds[two_folds["setting"] == "2"]
+    ).difference
+    print(
+        "batches of {:>2} minus batches of 2, equal updates, two folds: {:+.3f} ({:+.3f} to {:+.3f})".format(
+            batch, found.mean, *found.interval()
+        )
+    )
 
 # %% [markdown]
 # ## When does Dice rise?
 #
 # A training whose Dice never gets above 0.5 counts as 100, the last epoch, in the verdict below: later by at least that much.
 
-# %%
+# %% tags=["hide-input"]
 for batch in BATCHES:
     found = runs.loc[runs["setting"] == str(batch), "record"]
     woke = [comparisons.of_run(r, "epoch>0.5") for r in found]
-    when = f"at epoch {np.mean(woke):.0f} on average" if min(woke) < 100 else "in no training"
-    print(f"batches of {batch:>2}: Dice above 0.5 {when}; "
-          f"last loss {np.mean([r['history']['loss'][-1] for r in found]):.3f}")
+    when = (
+        f"at epoch {np.mean(woke):.0f} on average"
+        if min(woke) < 100
+        else "in no training"
+    )
+    print(
+        f"batches of {batch:>2}: Dice above 0.5 {when}; "
+        f"last loss {np.mean([r['history']['loss'][-1] for r in found]):.3f}"
+    )
 
 # %% [markdown]
 # ## To drop, or not to drop
@@ -155,10 +199,12 @@ for batch in BATCHES:
 # 100 slices make three batches of 32 and one of 4. Batch normalisation takes the statistics of those four
 # alone. Three seeds each on the report's split, with the small batch and without:
 
-# %%
+# %% tags=["hide-input"]
 for name in ("32 of 100", "32 of 100, drop last"):
     group = runs[runs["setting"] == name]
-    print(f"{name}: Dice {', '.join(f'{dice:.3f}' for dice in group['dice']) or 'not run yet'}")
+    print(
+        f"{name}: Dice {', '.join(f'{dice:.3f}' for dice in group['dice']) or 'not run yet'}"
+    )
 
 # %% [markdown]
 # ## Verdicts
@@ -173,7 +219,7 @@ comparisons.verdicts("batch-size")
 # ## With a healthy recipe
 
 # %%
-comparisons.legible(comparisons.against("batch-size", "4", "modern"), "4")
+comparisons.legible(comparisons.against("batch-size", "4", "modern"), "batches of 4")
 
 # %% [markdown]
 # ## Live: the same epochs, the same updates
@@ -183,9 +229,15 @@ comparisons.legible(comparisons.against("batch-size", "4", "modern"), "4")
 # %%
 recipe = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=())
 for batch, epochs in ((4, 8), (16, 8), (16, 32)):
-    run = fit(replace(recipe, batch=batch, epochs=1 if SMOKE else epochs), train[:48], precision="fp32")
-    print(f"batches of {batch:>2}, {epochs:>2} epochs, {epochs * 48 // batch:>3} updates: "
-          f"Dice {results.mean_dice(score(run, held_out)):.3f}")
+    run = fit(
+        replace(recipe, batch=batch, epochs=1 if SMOKE else epochs),
+        train[:48],
+        precision="fp32",
+    )
+    print(
+        f"batches of {batch:>2}, {epochs:>2} epochs, {epochs * 48 // batch:>3} updates: "
+        f"Dice {results.mean_dice(score(run, held_out)):.3f}"
+    )
 
 # %% [markdown]
 # ## What to conclude
@@ -222,7 +274,9 @@ for batch, epochs in ((4, 8), (16, 8), (16, 32)):
 # %%
 for level in range(6):  # the last is the first block of the way up, after five poolings
     side = 96 // 2**level
-    print(f"level {level}: {side:>2} x {side:<2} pixels of 2 slices are {2 * side * side:>6} numbers")
+    print(
+        f"level {level}: {side:>2} x {side:<2} pixels of 2 slices are {2 * side * side:>6} numbers"
+    )
 
 # %% [markdown]
 # Thousands in the finest, eighteen in the coarsest, and those of one slice are much alike. The coarse

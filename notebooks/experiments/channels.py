@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -60,12 +62,16 @@ for (theirs, dice), name in zip(said.items(), NAMES):
 # A convolution from $c$ channels to $c$ others multiplies and adds $9c^2$ times for each pixel. So the work
 # should grow with the square of the width.
 
-# %%
-cost = {name: multiply_adds(build(replace(PRESETS["replica"], **changes))) / 1e6
-        for name, changes in experiments.FOUR_LEVELS.items()}
+# %% tags=["hide-input"]
+cost = {
+    name: multiply_adds(build(replace(PRESETS["replica"], **changes))) / 1e6
+    for name, changes in experiments.FOUR_LEVELS.items()
+}
 for name in NAMES:
     seconds = runs.loc[runs["setting"] == name, "seconds"].mean()
-    print(f"{name:>13}: {cost[name]:6.1f} million multiply-adds, {seconds:4.0f} processor seconds a training")
+    print(
+        f"{name:>13}: {cost[name]:6.1f} million multiply-adds, {seconds:4.0f} processor seconds a training"
+    )
 
 # %% [markdown]
 # From the second row on the width doubles and the work grows nearly fourfold (the first step is a quadrupling). The
@@ -77,7 +83,9 @@ for name in NAMES:
 # fail; the other two on folds 0 and 1.
 
 # %%
-comparisons.legible(comparisons.against("channels", "4-8-16-32").reindex(NAMES), "4-8-16-32")
+comparisons.legible(
+    comparisons.against("channels", "4-8-16-32").reindex(NAMES), "4-8-16-32"
+)
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
@@ -89,17 +97,47 @@ figure, ax = plt.subplots(figsize=(8.5, 4))
 for name, theirs in zip(NAMES, said.values()):
     group = runs[runs["setting"] == name]
     patients = comparisons.by_patient(group)
-    ax.plot([cost[name] * 0.83] * len(patients), patients, ".", color=plots.GREY, alpha=0.45, markersize=4,
-            markeredgewidth=0)
-    ax.plot([cost[name]] * len(group), group["dice"], "o", color=plots.ACCENT, alpha=0.5, markersize=6,
-            markeredgewidth=0)
-    ax.plot(cost[name] * 1.2, theirs, "x", color=plots.SAID, markersize=8, markeredgewidth=2)
-    ax.annotate(name, (cost[name], group["dice"].min()), xytext=(0, -16), textcoords="offset points",
-                ha="center", fontsize=9)
-ax.plot(list(cost.values()), [runs.loc[runs["setting"] == name, "dice"].mean() for name in NAMES],
-        color=plots.ACCENT)
+    ax.plot(
+        [cost[name] * 0.83] * len(patients),
+        patients,
+        ".",
+        color=plots.GREY,
+        alpha=0.45,
+        markersize=4,
+        markeredgewidth=0,
+    )
+    ax.plot(
+        [cost[name]] * len(group),
+        group["dice"],
+        "o",
+        color=plots.ACCENT,
+        alpha=0.5,
+        markersize=6,
+        markeredgewidth=0,
+    )
+    ax.plot(
+        cost[name] * 1.2, theirs, "x", color=plots.SAID, markersize=8, markeredgewidth=2
+    )
+    ax.annotate(
+        name,
+        (cost[name], group["dice"].min()),
+        xytext=(0, -16),
+        textcoords="offset points",
+        ha="center",
+        fontsize=9,
+    )
+ax.plot(
+    list(cost.values()),
+    [runs.loc[runs["setting"] == name, "dice"].mean() for name in NAMES],
+    color=plots.ACCENT,
+)
 plots.settings_legend(ax)
-ax.set(xscale="log", xlabel="million multiply-adds for a slice", ylabel="Dice, last epoch", ylim=(-0.04, 1));
+ax.set(
+    xscale="log",
+    xlabel="million multiply-adds for a slice",
+    ylabel="Dice, last epoch",
+    ylim=(-0.04, 1),
+);
 
 # %% [markdown]
 # *Every training as a dot, over what one slice costs, and in grey its patients; the line joins their means, of five folds or, for
@@ -122,11 +160,16 @@ ax.set(xlabel="epoch", ylabel="Dice, mean of two folds");
 # *The darker, the wider. All but the widest sit near zero for a quarter of the time, and the widest climbs first. The
 # narrowest starts to climb with the rest and stands lower at the end, still rising.*
 
-# %%
+# %% tags=["hide-input"]
 for name in NAMES:
-    woke = [comparisons.of_run(found, "epoch>0.5") for found in runs.loc[runs["setting"] == name, "record"]]
-    print(f"{name:>13}: Dice above 0.5 at epoch {np.mean(woke):3.0f} on average, "
-          f"between {min(woke):.0f} and {max(woke):.0f}")
+    woke = [
+        comparisons.of_run(found, "epoch>0.5")
+        for found in runs.loc[runs["setting"] == name, "record"]
+    ]
+    print(
+        f"{name:>13}: Dice above 0.5 at epoch {np.mean(woke):3.0f} on average, "
+        f"between {min(woke):.0f} and {max(woke):.0f}"
+    )
 
 # %% [markdown]
 # ## Verdicts
@@ -141,11 +184,24 @@ comparisons.verdicts("channels")
 # ## With a healthy recipe
 
 # %%
-comparisons.legible(comparisons.against("channels", "4-8-16-32", "modern").reindex(experiments.CHANNELS_TELLING), "4-8-16-32")
+comparisons.legible(
+    comparisons.against("channels", "4-8-16-32", "modern").reindex(
+        experiments.CHANNELS_TELLING
+    ),
+    "4-8-16-32",
+)
 
-# %%
-for name, group in comparisons.runs("channels", "modern").groupby("setting", sort=False):
-    print(f"{name:>12}: " + ", ".join(f"{c} {comparisons.by_patient(group, c).mean():.3f}" for c in results.CLASSES))
+# %% tags=["hide-input"]
+for name, group in comparisons.runs("channels", "modern").groupby(
+    "setting", sort=False
+):
+    print(
+        f"{name:>12}: "
+        + ", ".join(
+            f"{c} {comparisons.by_patient(group, c).mean():.3f}"
+            for c in results.CLASSES
+        )
+    )
 
 # %% [markdown]
 # ## Live: two widths
@@ -155,9 +211,13 @@ for name, group in comparisons.runs("channels", "modern").groupby("setting", sor
 # %%
 train, held_out = data.split(data.source(), "val")
 for channels in ((2, 4, 8, 16), (8, 16, 32, 64)):
-    small = replace(PRESETS["modern"], channels=channels, augment=(), epochs=2 if SMOKE else 10)
+    small = replace(
+        PRESETS["modern"], channels=channels, augment=(), epochs=2 if SMOKE else 10
+    )
     run = fit(small, train[:48], precision="fp32")
-    print(f"{channels}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s")
+    print(
+        f"{channels}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
+    )
 
 
 # %% [markdown]
@@ -196,9 +256,13 @@ for channels in ((2, 4, 8, 16), (8, 16, 32, 64)):
 # %%
 wide = build(PRESETS["replica"])
 narrow = build(replace(PRESETS["replica"], channels=(4, 8, 16, 32, 64)))
-print(f"{sum(p.numel() for p in wide.parameters()):,} and {sum(p.numel() for p in narrow.parameters()):,}")
+print(
+    f"{sum(p.numel() for p in wide.parameters()):,} and {sum(p.numel() for p in narrow.parameters()):,}"
+)
 for level, block in enumerate(wide.encoder):
-    print(f"level {level}: {sum(p.numel() for p in block.parameters()):7,} on the way down")
+    print(
+        f"level {level}: {sum(p.numel() for p in block.parameters()):7,} on the way down"
+    )
 
 # %% [markdown]
 # A quarter is left, since a weight ties an input channel to an output channel and both are halved. The two

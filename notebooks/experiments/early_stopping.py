@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -41,10 +43,14 @@ said = results.report()["early_stopping"]
 # %% [markdown]
 # ## What the report said
 
-# %%
-print(f"one run of {said['epochs']} epochs: training Dice {said['train_dice']:.2f}, validation Dice "
-      f"{said['validation_dice']:.3f} and flat")
-print(f"the gap opens at epoch {said['gap_opens_at_epoch']}; {said['epochs_chosen']} epochs were chosen")
+# %% tags=["hide-input"]
+print(
+    f"one run of {said['epochs']} epochs: training Dice {said['train_dice']:.2f}, validation Dice "
+    f"{said['validation_dice']:.3f} and flat"
+)
+print(
+    f"the gap opens at epoch {said['gap_opens_at_epoch']}; {said['epochs_chosen']} epochs were chosen"
+)
 
 # %% [markdown]
 # After 150 epochs nothing more is gained; so one stops where the two curves part {cite}`report2020`.
@@ -54,24 +60,39 @@ print(f"the gap opens at epoch {said['gap_opens_at_epoch']}; {said['epochs_chose
 # The replica for 700 epochs, seven times its own, on all five folds: as long as forty minutes of two cores
 # allow. The training slices are scored beside the held-out ones.
 
+
 # %%
 def both(found):
     """Dice of the training and of the held-out slices at each scored epoch of a record."""
     history, curve = found["history"], results.curve(found)
     learnt = [results.mean_dice(d) for d in history["dice_train"] if d is not None]
-    return curve["epoch"].to_numpy(), np.nan_to_num(learnt), curve["mean"].fillna(0).to_numpy()
+    return (
+        curve["epoch"].to_numpy(),
+        np.nan_to_num(learnt),
+        curve["mean"].fillna(0).to_numpy(),
+    )
 
 
 # %% tags=["hide-input"]
-LONG = {protocol: comparisons.runs("early-stopping", protocol) for protocol in ("replica", "modern")}
+LONG = {
+    protocol: comparisons.runs("early-stopping", protocol)
+    for protocol in ("replica", "modern")
+}
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
 for ax, (protocol, runs) in zip(axes, LONG.items()):
     for found in runs["record"]:
         epochs, learnt, held = both(found)
         ax.plot(epochs, learnt, color=plots.ACCENT, linewidth=1, alpha=0.5)
         ax.plot(epochs, held, color=plots.SAID, linewidth=1, alpha=0.5)
-        ax.fill_between(epochs, held, learnt, color=plots.ACCENT, alpha=0.05, linewidth=0)
-    ax.set(xlabel="epoch", title=f"the {protocol} recipe" if protocol == "modern" else "the report's recipe")
+        ax.fill_between(
+            epochs, held, learnt, color=plots.ACCENT, alpha=0.05, linewidth=0
+        )
+    ax.set(
+        xlabel="epoch",
+        title=f"the {protocol} recipe"
+        if protocol == "modern"
+        else "the report's recipe",
+    )
 axes[0].plot([], [], color=plots.ACCENT, label="training slices")
 axes[0].plot([], [], color=plots.SAID, label="held-out slices")
 axes[0].legend(loc="lower right")
@@ -81,20 +102,31 @@ axes[0].set_ylabel("Dice");
 # *Five folds each. Between the curves of a fold lies the gap. Look when it opens, and what the lower curve
 # does from there on.*
 
-# %%
+# %% tags=["hide-input"]
 for protocol, runs in LONG.items():
     short = comparisons.runs("baseline", protocol)
     many, few = (table["record"].iloc[0]["config"]["epochs"] for table in (runs, short))
     dice = comparisons.compare(runs, 0.0, protocol).difference
     more = comparisons.compare(runs, short, protocol).difference
-    print("{}, {} epochs: Dice {:.3f} ({:.3f} to {:.3f}); minus {} epochs, paired by patient: {:+.3f} ({:+.3f} to "
-          "{:+.3f})".format(protocol, many, dice.mean, *dice.interval(), few, more.mean, *more.interval()))
+    print(
+        "{}, {} epochs: Dice {:.3f} ({:.3f} to {:.3f}); minus {} epochs, paired by patient: {:+.3f} ({:+.3f} to "
+        "{:+.3f})".format(
+            protocol,
+            many,
+            dice.mean,
+            *dice.interval(),
+            few,
+            more.mean,
+            *more.interval(),
+        )
+    )
 
 # %% [markdown]
 # ## Where does the gap open?
 #
 # "Where the curves part" needs a rule. Ours: the first scored epoch from which on the training slices stay ahead by
-# more than 0.05. One number for each fold; `None` where that never happens:
+# more than 0.05. One number for each fold:
+
 
 # %%
 def opens(found, ahead=0.05):
@@ -107,13 +139,17 @@ def opens(found, ahead=0.05):
 
 for protocol, runs in LONG.items():
     for ahead in (0.03, 0.05, 0.1):
-        print(f"{protocol}, ahead by {ahead}: epochs {[opens(found, ahead) for found in runs['record']]}")
+        when = [str(opens(found, ahead) or "never") for found in runs["record"]]
+        print(f"{protocol:7}, ahead by {ahead:.2f}: epochs {', '.join(when)}")
 there = []
 for found in LONG["replica"]["record"]:
     epochs, _, held = both(found)
     there.append((held[epochs == opens(found)][0], held[-1]))
-print("replica, mean held-out Dice where the gap of 0.05 opens {:.3f}, after the last epoch {:.3f}".format(
-    *np.mean(there, 0)))
+print(
+    "replica, mean held-out Dice where the gap of 0.05 opens {:.3f}, after the last epoch {:.3f}".format(
+        *np.mean(there, 0)
+    )
+)
 
 # %% [markdown]
 # ## What the best epoch hides
@@ -122,13 +158,15 @@ print("replica, mean held-out Dice where the gap of 0.05 opens {:.3f}, after the
 # higher is it than that of the last epoch, and than that of the epoch that *another* fold would have
 # chosen?
 
-# %%
+# %% tags=["hide-input"]
 runs = LONG["replica"]
 curves = [both(found)[2] for found in runs["record"]]
 for n, curve in enumerate(curves):
     others = np.mean([c for m, c in enumerate(curves) if m != n], axis=0)
-    print(f"fold {n}: best epoch {curve.max():.3f}, chosen by the other folds {curve[others.argmax()]:.3f}, "
-          f"last epoch {curve[-1]:.3f}")
+    print(
+        f"fold {n}: best epoch {curve.max():.3f}, chosen by the other folds {curve[others.argmax()]:.3f}, "
+        f"last epoch {curve[-1]:.3f}"
+    )
 
 # %% [markdown]
 # ## Verdicts
@@ -151,14 +189,20 @@ comparisons.verdicts("early-stopping")
 
 # %%
 train, held_out = data.split(data.source(), "val")
-recipe = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), schedule="constant")
+recipe = replace(
+    PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), schedule="constant"
+)
 for slices, epochs in ((16, 40), (32, 20)):
     recipe = replace(recipe, epochs=2 if SMOKE else epochs)
     run = fit(recipe, train[:slices], held_out, score_train=True, precision="fp32")
     for epoch in np.unique(np.linspace(1, recipe.epochs, 5).astype(int)):
-        learnt, held = (results.mean_dice(run.history[k][epoch - 1]) for k in ("dice_train", "dice"))
-        print(f"{slices} slices, epoch {epoch:>2}: training {learnt:.3f}, held out {held:.3f}, "
-              f"gap {learnt - held:.3f}")
+        learnt, held = (
+            results.mean_dice(run.history[k][epoch - 1]) for k in ("dice_train", "dice")
+        )
+        print(
+            f"{slices} slices, epoch {epoch:>2}: training {learnt:.3f}, held out {held:.3f}, "
+            f"gap {learnt - held:.3f}"
+        )
 
 # %% [markdown]
 # ## What to conclude

@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -47,6 +49,7 @@ train, held_out = data.split(data.source(), "val")
 # The *receptive field* of an output pixel is every input pixel that can change it. Autograd knows: the
 # gradient of one output with respect to the image is zero wherever the output cannot see.
 
+
 # %% tags=["hide-input"]
 def seen(kernel, blocks):
     """Which pixels the middle output of an untrained network can depend on, tried on 16 random pictures."""
@@ -61,8 +64,16 @@ def seen(kernel, blocks):
 figure, axes = plots.panels(3, 3, size=2.2)
 for row, blocks in enumerate((1, 3, 5)):
     for ax, kernel in zip(axes[3 * row :], (1, 3, 5)):
-        plots.show(ax, held_out.images[0], f"{blocks} block{'s' * (blocks > 1)}, kernel {kernel}")
-        ax.imshow(np.ma.masked_equal(seen(kernel, blocks).numpy(), False), cmap="cool", alpha=0.55)
+        plots.show(
+            ax,
+            held_out.images[0],
+            f"{blocks} block{'s' * (blocks > 1)}, kernel {kernel}",
+        )
+        ax.imshow(
+            np.ma.masked_equal(seen(kernel, blocks).numpy(), False),
+            cmap="cool",
+            alpha=0.55,
+        )
 
 # %% [markdown]
 # *In colour: the pixels that one output pixel in the middle of the heart can depend on, with one, three and five
@@ -89,7 +100,7 @@ for kernel, dice in said.items():
 
 # %%
 table = comparisons.against("kernel-size", "3")
-comparisons.legible(table, "3")
+comparisons.legible(table, "3x3")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
@@ -99,7 +110,12 @@ comparisons.legible(table, "3")
 runs = comparisons.runs("kernel-size")
 figure, (ax, time) = plt.subplots(1, 2, figsize=(9.5, 3.4))
 groups = runs.groupby("setting")
-plots.settings(ax, {name: group["dice"] for name, group in groups}, said, comparisons.patients_of(groups))
+plots.settings(
+    ax,
+    {name: group["dice"] for name, group in groups},
+    said,
+    comparisons.patients_of(groups),
+)
 plots.settings_legend(ax)
 plots.settings(time, {name: group["seconds"].dropna() for name, group in groups})
 ax.set(xlabel="kernel", ylabel="Dice, last epoch")
@@ -135,7 +151,7 @@ comparisons.verdicts("kernel-size")
 # ## With a healthy recipe
 
 # %%
-comparisons.legible(comparisons.against("kernel-size", "3", "modern"), "3")
+comparisons.legible(comparisons.against("kernel-size", "3", "modern"), "3x3")
 
 # %% [markdown]
 # ## Live: one pixel against nine
@@ -143,10 +159,14 @@ comparisons.legible(comparisons.against("kernel-size", "3", "modern"), "3")
 # A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
-small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 12)
+small = replace(
+    PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 12
+)
 for kernel in (1, 3):
     run = fit(replace(small, kernel=kernel), train[:48], precision="fp32")
-    print(f"{kernel}x{kernel}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s")
+    print(
+        f"{kernel}x{kernel}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
+    )
 
 # %% [markdown]
 # ## What to conclude

@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -30,6 +32,7 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
 
 from cmrseg import comparisons, data, plots, results
@@ -40,7 +43,9 @@ from cmrseg.training import PRESETS, fit, make_optimiser, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-WIDE, NARROW, SMALL = (results.report()[f"learning_rate_{grid}"] for grid in ("wide", "narrow", "small"))
+WIDE, NARROW, SMALL = (
+    results.report()[f"learning_rate_{grid}"] for grid in ("wide", "narrow", "small")
+)
 train, held_out = data.split(data.source(), "val")
 
 # %% [markdown]
@@ -60,8 +65,10 @@ for rate in (0.001, 0.01, 0.1, 0.6):
     before = weight.detach().clone()
     LOSSES["report"](net(x), y).backward()
     adam.step()
-    print(f"rate {rate:<5}: a weight is {before.abs().mean():.3f} large and moves by "
-          f"{(weight - before).abs().median():.4f}")
+    print(
+        f"rate {rate:<5}: a weight is {before.abs().mean():.3f} large and moves by "
+        f"{(weight - before).abs().median():.4f}"
+    )
 
 # %% [markdown]
 # At 0.1 the first step already buries the initial weights. Batch normalisation forgives much of it, since
@@ -72,11 +79,23 @@ for rate in (0.001, 0.01, 0.1, 0.6):
 #
 # Three experiments, each to look closer at what the one before had found {cite}`report2020`:
 
-# %%
-print("wide:  ", ", ".join(f"{rate}: {dice:.2f}" for rate, dice in WIDE["dice"].items()))
-print("       ", ", ".join(f"{rates}: {low:.2f} to {high:.2f}" for rates, (low, high) in WIDE["ranges"].items()))
-print("narrow:", ", ".join(f"{rate}: {dice:.3f}" for rate, dice in NARROW["dice"].items()))
-print("small: ", ", ".join(f"{rate}: {dice:.3f}" for rate, dice in SMALL["dice"].items()))
+# %% tags=["hide-input"]
+print(
+    "wide:  ", ", ".join(f"{rate}: {dice:.2f}" for rate, dice in WIDE["dice"].items())
+)
+print(
+    "       ",
+    ", ".join(
+        f"{rates}: {low:.2f} to {high:.2f}"
+        for rates, (low, high) in WIDE["ranges"].items()
+    ),
+)
+print(
+    "narrow:", ", ".join(f"{rate}: {dice:.3f}" for rate, dice in NARROW["dice"].items())
+)
+print(
+    "small: ", ", ".join(f"{rate}: {dice:.3f}" for rate, dice in SMALL["dice"].items())
+)
 
 # %% [markdown]
 # Nothing is gained above 0.01; the zero at 0.6 was probably an error; about 0.001 is right.
@@ -89,20 +108,50 @@ print("small: ", ", ".join(f"{rate}: {dice:.3f}" for rate, dice in SMALL["dice"]
 wide = comparisons.runs("learning-rate-wide")
 wide["rate"] = wide["setting"].astype(float)
 figure, ax = plt.subplots(figsize=(8.5, 4))
-ax.plot(wide["rate"], wide["dice"], "o", color=plots.ACCENT, alpha=0.4, markersize=6, markeredgewidth=0,
-        label="one training")
+ax.plot(
+    wide["rate"],
+    wide["dice"],
+    "o",
+    color=plots.ACCENT,
+    alpha=0.4,
+    markersize=6,
+    markeredgewidth=0,
+    label="one training",
+)
 for rate, group in wide.groupby("rate"):
     if group["split"].nunique() > 1:
         patients = comparisons.by_patient(group)
-        ax.plot(np.full(len(patients), 0.9 * rate), patients, ".", color=plots.GREY, alpha=0.45, markersize=4,
-                markeredgewidth=0)
+        ax.plot(
+            np.full(len(patients), 0.9 * rate),
+            patients,
+            ".",
+            color=plots.GREY,
+            alpha=0.45,
+            markersize=4,
+            markeredgewidth=0,
+        )
 first = wide[(wide["split"] == "fold0") & (wide["seed"] == 0)].sort_values("rate")
-ax.plot(first["rate"], first["dice"], color=plots.ACCENT, linewidth=1.2, label="on fold 0")
-ax.plot([float(rate) for rate in WIDE["dice"]], list(WIDE["dice"].values()), "x", color=plots.SAID,
-        markersize=8, markeredgewidth=2, label="the report")
+ax.plot(
+    first["rate"], first["dice"], color=plots.ACCENT, linewidth=1.2, label="on fold 0"
+)
+ax.plot(
+    [float(rate) for rate in WIDE["dice"]],
+    list(WIDE["dice"].values()),
+    "x",
+    color=plots.SAID,
+    markersize=8,
+    markeredgewidth=2,
+    label="the report",
+)
 for rates, (low, high) in WIDE["ranges"].items():
-    ax.fill_between([float(rate) for rate in rates.split("-")], low, high, color=plots.SAID, alpha=0.2,
-                    linewidth=0)
+    ax.fill_between(
+        [float(rate) for rate in rates.split("-")],
+        low,
+        high,
+        color=plots.SAID,
+        alpha=0.2,
+        linewidth=0,
+    )
 ax.legend(loc="lower left")
 ax.set(xscale="log", xlabel="learning rate", ylabel="Dice, last epoch", ylim=(-0.04, 1));
 
@@ -125,11 +174,16 @@ comparisons.legible(table[table["folds"] > 1], "0.001")
 # are single trainings. An interval may reach below 0, where no Dice can be: it is the mean give or take its error, not a
 # range of scores.*
 
-# %%
+# %% tags=["hide-input"]
+rows = []
 for row in wide[wide["setting"] == "0.6"].itertuples():
     loss = row.record["history"]["loss"]
-    print(f"0.6, {row.split}, seed {row.seed}: Dice {row.dice:.3f}, different masks "
-          f"{row.record['distinct_masks']:2}, loss after epochs 1, 50, 100: {loss[0]:.2f}, {loss[49]:.2f}, {loss[-1]:.2f}")
+    rows.append(
+        {"fold": row.split[-1], "seed": row.seed, "Dice": f"{row.dice:.3f}"}
+        | {"different masks": row.record["distinct_masks"]}
+        | {f"loss, epoch {n}": f"{loss[n - 1]:.2f}" for n in (1, 50, 100)}
+    )
+pd.DataFrame(rows).set_index("fold").rename_axis(None).rename("fold {}".format)
 
 # %% [markdown]
 # Beside a verdict stand the wider intervals that hold for all claims of the report together.
@@ -143,13 +197,19 @@ comparisons.verdicts("learning-rate-wide")
 # The report's six rates from 0.001 to 0.025, seven trainings each on one split. Ours: the three that the
 # claims name on five folds, the others on two.
 
+
 # %% tags=["hide-input"]
 def beside(name, said):
     """Every training of a grid as a dot over its rate, its patients in grey, with the report's numbers."""
     runs = comparisons.runs(name)
     figure, ax = plt.subplots(figsize=(8.5, 3.4))
     groups = sorted(runs.groupby("setting"), key=lambda named: float(named[0]))
-    plots.settings(ax, {rate: group["dice"] for rate, group in groups}, said, comparisons.patients_of(groups))
+    plots.settings(
+        ax,
+        {rate: group["dice"] for rate, group in groups},
+        said,
+        comparisons.patients_of(groups),
+    )
     plots.settings_legend(ax)
     ax.set(xlabel="learning rate", ylabel="Dice, last epoch")
 
@@ -161,7 +221,9 @@ beside("learning-rate-narrow", NARROW["dice"])
 # others by more than its own dots scatter?*
 
 # %%
-comparisons.legible(comparisons.against("learning-rate-narrow", "0.001").sort_index(), "0.001")
+comparisons.legible(
+    comparisons.against("learning-rate-narrow", "0.001").sort_index(), "0.001"
+)
 
 # %%
 comparisons.verdicts("learning-rate-narrow")
@@ -176,15 +238,21 @@ beside("learning-rate-small", SMALL["dice"])
 # *The same for the small rates. Look which of them fall behind.*
 
 # %%
-comparisons.legible(comparisons.against("learning-rate-small", "0.001").sort_index(), "0.001")
+comparisons.legible(
+    comparisons.against("learning-rate-small", "0.001").sort_index(), "0.001"
+)
 
 # %% tags=["hide-input"]
 small = comparisons.runs("learning-rate-small")
 figure, ax = plt.subplots(figsize=(8.5, 3.4))
 for n, rate in enumerate(("0.0001", "0.0005", "0.001", "0.0025")):
-    mean = comparisons.mean_curve(small[(small["setting"] == rate) & (small["seed"] == 0)])
+    mean = comparisons.mean_curve(
+        small[(small["setting"] == rate) & (small["seed"] == 0)]
+    )
     if len(mean):
-        ax.plot(mean.index, mean, color=plt.colormaps["viridis"](0.9 - 0.2 * n), label=rate)
+        ax.plot(
+            mean.index, mean, color=plt.colormaps["viridis"](0.9 - 0.2 * n), label=rate
+        )
 ax.legend(loc="upper left")
 ax.set(xlabel="epoch", ylabel="Dice, mean of five folds");
 
@@ -201,11 +269,15 @@ comparisons.verdicts("learning-rate-small")
 # The one-cycle schedule climbs to its rate and comes down again, so a rate that is too large does harm for a
 # while only. Against the rate of the recipe, 0.003:
 
-# %%
+# %% tags=["hide-input"]
 for name in ("learning-rate-small", "learning-rate-narrow", "learning-rate-wide"):
-    for rate, row in comparisons.against(name, "0.003", "modern").drop("0.003").iterrows():
-        print(f"{rate:>6}: Dice {row['dice']:.3f}, difference {row['difference']:+.3f} "
-              f"({row['low']:+.3f} to {row['high']:+.3f}), collapsed {row['collapsed']:.0%}")
+    for rate, row in (
+        comparisons.against(name, "0.003", "modern").drop("0.003").iterrows()
+    ):
+        print(
+            f"{rate:>6}: Dice {row['dice']:.3f}, difference {row['difference']:+.3f} "
+            f"({row['low']:+.3f} to {row['high']:+.3f}), collapsed {row['collapsed']:.0%}"
+        )
 
 # %% [markdown]
 # ## Live: three rates
@@ -214,7 +286,13 @@ for name in ("learning-rate-small", "learning-rate-narrow", "learning-rate-wide"
 
 # %%
 for rate in (0.0001, 0.003, 0.3):
-    recipe = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 10, lr=rate)
+    recipe = replace(
+        PRESETS["modern"],
+        channels=(4, 8, 16, 32),
+        augment=(),
+        epochs=2 if SMOKE else 10,
+        lr=rate,
+    )
     run = fit(recipe, train[:48], precision="fp32")
     print(f"rate {rate:<6}: Dice {results.mean_dice(score(run, held_out)):.3f}")
 
@@ -254,9 +332,21 @@ for rate in (0.0001, 0.003, 0.3):
 
 # %%
 for rate in (0.3, 1, 3, 10):
-    recipe = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 10, lr=rate)
-    ends = [results.mean_dice(score(fit(replace(recipe, seed=seed), train[:48], precision="fp32"), held_out))
-            for seed in (0, 1)]
+    recipe = replace(
+        PRESETS["modern"],
+        channels=(4, 8, 16, 32),
+        augment=(),
+        epochs=2 if SMOKE else 10,
+        lr=rate,
+    )
+    ends = [
+        results.mean_dice(
+            score(
+                fit(replace(recipe, seed=seed), train[:48], precision="fp32"), held_out
+            )
+        )
+        for seed in (0, 1)
+    ]
     print(f"rate {rate:<3}: Dice {ends[0]:.3f} and {ends[1]:.3f}")
 
 # %% [markdown]

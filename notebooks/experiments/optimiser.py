@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -29,7 +31,6 @@ import os
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 from cmrseg import comparisons, data, experiments, plots, results
@@ -54,6 +55,7 @@ train, held_out = data.split(data.source(), "val")
 # Here is one step on two slices, for every convolution of a fresh network: how far do its weights move,
 # compared with how large they are?
 
+
 # %% tags=["hide-input"]
 def one_step(make):
     """Relative length of one optimiser step, for each convolution from the input to the output."""
@@ -61,19 +63,26 @@ def one_step(make):
     net = build(PRESETS["replica"])
     weights = [p for p in net.parameters() if p.ndim == 4]
     before = [w.detach().clone() for w in weights]
-    images, labels = normalise(train.images[:2], "raw"), torch.from_numpy(train.masks[:2]).long()
+    images, labels = (
+        normalise(train.images[:2], "raw"),
+        torch.from_numpy(train.masks[:2]).long(),
+    )
     LOSSES["report"](net(images), labels).backward()
     make(weights).step()
     return [((w - b).norm() / b.norm()).item() for w, b in zip(weights, before)]
 
 
-OPTIMISERS = {"SGD, rate 0.001": lambda w: torch.optim.SGD(w, 0.001),
-              "SGD, rate 3": lambda w: torch.optim.SGD(w, 3),
-              "Adam, rate 0.001": lambda w: torch.optim.Adam(w, 0.001)}
+OPTIMISERS = {
+    "SGD, rate 0.001": lambda w: torch.optim.SGD(w, 0.001),
+    "SGD, rate 3": lambda w: torch.optim.SGD(w, 3),
+    "Adam, rate 0.001": lambda w: torch.optim.Adam(w, 0.001),
+}
 figure, ax = plt.subplots(figsize=(7.5, 3.2))
 for name, make in OPTIMISERS.items():
     ax.semilogy(one_step(make), "o-", markersize=4, linewidth=1, label=name)
-ax.set(xlabel="convolution, from input to output", ylabel="length of the step / weights")
+ax.set(
+    xlabel="convolution, from input to output", ylabel="length of the step / weights"
+)
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 
 # %% [markdown]
@@ -86,7 +95,7 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 #
 # ## What the report said
 
-# %%
+# %% tags=["hide-input"]
 for name, dice in said["dice"].items():
     print(f"{name:5}: Dice {dice:.3f}, training loss {said['training_loss'][name]:.4f}")
 
@@ -103,16 +112,13 @@ for name, dice in said["dice"].items():
 # %% tags=["hide-input"]
 tuning = comparisons.runs("optimiser-tuning")
 tuning[["optimiser", "rate"]] = tuning["setting"].str.rsplit(", ", n=1, expand=True)
-grid = tuning.assign(rate=tuning["rate"].astype(float)).pivot(index="optimiser", columns="rate", values="dice")
+grid = tuning.assign(rate=tuning["rate"].astype(float)).pivot(
+    index="optimiser", columns="rate", values="dice"
+)
 figure, ax = plt.subplots(figsize=(8, 2.7))
-ax.pcolormesh(np.ma.masked_invalid(grid), cmap="Purples", vmin=0, vmax=1, edgecolors="white", linewidth=2)
-for (y, x), dice in np.ndenumerate(grid.to_numpy()):
-    if not np.isnan(dice):
-        best = dice == grid.iloc[y].max()
-        ax.text(x + 0.5, y + 0.5, f"{dice:.2f}", ha="center", va="center", fontweight="bold" if best else None,
-                color="white" if dice > 0.5 else "black")
-ax.set_xticks(np.arange(grid.shape[1]) + 0.5, [f"{rate:g}" for rate in grid.columns])
-ax.set_yticks(np.arange(len(grid)) + 0.5, grid.index)
+best = grid.eq(grid.max(axis=1), axis=0).to_numpy()
+grid.columns = [f"{rate:g}" for rate in grid.columns]
+plots.grid(ax, grid, best)
 ax.set_xlabel("learning rate");
 
 # %% [markdown]
@@ -133,12 +139,23 @@ comparisons.legible(comparisons.against("optimiser", "Adam"), "Adam")
 
 # %% tags=["hide-input"]
 runs = comparisons.runs("optimiser")
-short = {n: n.replace(", own rate", "\nown rate").replace(" with ", "\nwith ") for n in runs["setting"]}
+short = {
+    n: n.replace(", own rate", "\nown rate").replace(" with ", "\nwith ")
+    for n in runs["setting"]
+}
 figure, ax = plt.subplots(figsize=(9, 3.5))
-reported = {"SGD": said["dice"]["sgd"], "Adam": said["dice"]["adam"], "AdamW": said["dice"]["adamw"]}
+reported = {
+    "SGD": said["dice"]["sgd"],
+    "Adam": said["dice"]["adam"],
+    "AdamW": said["dice"]["adamw"],
+}
 groups = {short[name]: group for name, group in runs.groupby("setting", sort=False)}
-plots.settings(ax, {name: group["dice"] for name, group in groups.items()}, reported,
-               comparisons.patients_of(groups.items()))
+plots.settings(
+    ax,
+    {name: group["dice"] for name, group in groups.items()},
+    reported,
+    comparisons.patients_of(groups.items()),
+)
 plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch");
 
@@ -169,8 +186,14 @@ comparisons.legible(comparisons.against("optimiser", "AdamW", "modern"), "AdamW"
 # A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
-small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 12,
-                optimiser="sgd", weight_decay=0.0)
+small = replace(
+    PRESETS["modern"],
+    channels=(4, 8, 16, 32),
+    augment=(),
+    epochs=2 if SMOKE else 12,
+    optimiser="sgd",
+    weight_decay=0.0,
+)
 for rate in (0.003, 0.3):
     run = fit(replace(small, lr=rate), train[:48], precision="fp32")
     print(f"SGD, rate {rate}: Dice {results.mean_dice(score(run, held_out)):.3f}")

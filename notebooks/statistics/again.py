@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -63,13 +65,8 @@ print(f"largest difference: {max(dice) - min(dice):.3f}")
 # took its recipe (the narrower `replica` of it) and trained it ten times on the same split. Nothing was
 # changed but the seed.
 
-# %%
-table = comparisons.runs("noise-floor")
-for row in table.itertuples():
-    print(f"seed {row.seed}: Dice {row.dice:.3f} after the last epoch, "
-          f"{row.dice_best:.3f} after the best-looking one")
-
 # %% tags=["hide-input"]
+table = comparisons.runs("noise-floor")
 last, best = table["dice"].to_numpy(), table["dice_best"].to_numpy()
 figure, (ax, end) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(2.2, 1))
 for found in table["record"]:
@@ -77,7 +74,13 @@ for found in table["record"]:
     ax.plot(curve["epoch"], curve["mean"], color=plots.ACCENT, linewidth=1.2, alpha=0.6)
 ax.set(xlabel="epoch", ylabel="Dice on the 20 validation slices", ylim=(0, 0.92))
 for x, (name, values) in enumerate((("last", last), ("best-looking", best))):
-    end.plot(np.full(len(values), x), values, "o", color=(plots.ACCENT, plots.SAID)[x], alpha=0.6)
+    end.plot(
+        np.full(len(values), x),
+        values,
+        "o",
+        color=(plots.ACCENT, plots.SAID)[x],
+        alpha=0.6,
+    )
     end.plot([x - 0.2, x + 0.2], [values.mean()] * 2, color=plots.GREY)
 for a, b in zip(last, best):
     end.plot([0, 1], [a, b], color=plots.GREY, linewidth=0.7, alpha=0.5)
@@ -89,19 +92,23 @@ end.set_xticks([0, 1], ["last\nepoch", "best-looking\nepoch"]);
 # awake from the start ends no higher for it. Right: where they ended, and the highest point each one passed on its way; the lines
 # join a training's two numbers.*
 
-# %%
+# %% tags=["hide-input"]
 pairs = np.abs([a - b for a, b in combinations(last, 2)])
-print(f"last epoch: mean {last.mean():.3f}, standard deviation {last.std(ddof=1):.3f}, "
-      f"from {last.min():.3f} to {last.max():.3f}")
-print(f"two of the ten differ by {pairs.mean():.3f} on average, and in one pair of ten "
-      f"by more than {np.quantile(pairs, 0.9):.3f}")
+print(
+    f"last epoch: mean {last.mean():.3f}, standard deviation {last.std(ddof=1):.3f}, "
+    f"from {last.min():.3f} to {last.max():.3f}"
+)
+print(
+    f"two of the ten differ by {pairs.mean():.3f} on average, and in one pair of ten "
+    f"by more than {np.quantile(pairs, 0.9):.3f}"
+)
 
 # %% [markdown]
 # That is the *noise floor* of this split: a difference that means nothing. Now the report's own tables.
 # Each line below is a difference it drew a conclusion from, or saw none in, and the share of our pairs of
 # *equal* settings that differ by at least as much.
 
-# %%
+# %% tags=["hide-input"]
 activation, topology = REPORT["activation"]["dice"], REPORT["topology"]["dice"]
 narrow, optimiser = REPORT["learning_rate_narrow"]["dice"], REPORT["optimiser"]["dice"]
 differences = {
@@ -133,10 +140,14 @@ for name, difference in differences.items():
 # %%
 bonus = best - last
 low, high = statistics.mean_interval(bonus)
-print(f"best-looking minus last: {bonus.mean():+.3f} on average "
-      f"(95 % interval {low:+.3f} to {high:+.3f}), at most {bonus.max():+.3f}")
-print(f"best of all ten, by its best-looking epoch: {best.max():.3f}; "
-      f"mean of the ten at the last epoch: {last.mean():.3f}")
+print(
+    f"best-looking minus last: {bonus.mean():+.3f} on average "
+    f"(95 % interval {low:+.3f} to {high:+.3f}), at most {bonus.max():+.3f}"
+)
+print(
+    f"best of all ten, by its best-looking epoch: {best.max():.3f}; "
+    f"mean of the ten at the last epoch: {last.mean():.3f}"
+)
 
 # %% [markdown]
 # The same network, the same ten patients: the whole gain is in the reporting. The cure is cheap. Decide

@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -58,7 +60,15 @@ print(f"patients for whom {A} did better: {(difference > 0).sum()}")
 figure, (ax, hist) = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(1, 1.3))
 for left, right in zip(other, one):
     colour = plots.ACCENT if right > left else plots.SAID
-    ax.plot([0, 1], [left, right], color=colour, linewidth=1, alpha=0.6, marker="o", markersize=3)
+    ax.plot(
+        [0, 1],
+        [left, right],
+        color=colour,
+        linewidth=1,
+        alpha=0.6,
+        marker="o",
+        markersize=3,
+    )
 ax.set_xticks([0, 1], [B, A])
 ax.set(ylabel="Dice of a patient", xlim=(-0.2, 1.2))
 hist.hist(difference, bins=25, color=plots.ACCENT, alpha=0.7)
@@ -93,20 +103,30 @@ print(f"correlation of the two columns: {np.corrcoef(one, other)[0, 1]:.2f}")
 # (with the standard deviation that we measured between seeds), and each patient some noise. An honest 95 %
 # interval would miss zero in 5 % of the games.
 
-# %%
+# %% tags=["hide-input"]
 spread, freedom = comparisons.run_variance("replica")
 noise = max(difference.var(ddof=1) - 2 * spread, 1e-5) ** 0.5
-rng, games, rejects = np.random.default_rng(0), 4000, {"patients only": 0, "patients and runs": 0}
+rng, games, rejects = (
+    np.random.default_rng(0),
+    4000,
+    {"patients only": 0, "patients and runs": 0},
+)
 for _ in range(games):
     luck = rng.normal(0, spread**0.5, (2, 5)).repeat(12, axis=1)
     d = luck[0] - luck[1] + rng.normal(0, noise, 60)
     low, high = statistics.mean_interval(d)
     rejects["patients only"] += not low < 0 < high
-    low, high = statistics.paired_difference(d, 0, [(2 * spread / 5, freedom)]).interval()
+    low, high = statistics.paired_difference(
+        d, 0, [(2 * spread / 5, freedom)]
+    ).interval()
     rejects["patients and runs"] += not low < 0 < high
-print(f"standard deviation between seeds: {spread**0.5:.4f} Dice, from {freedom} degrees of freedom")
+print(
+    f"standard deviation between seeds: {spread**0.5:.4f} Dice, from {freedom} degrees of freedom"
+)
 for name, count in rejects.items():
-    print(f"{name:18} a difference is seen in {count / games:.1%} of the games; there is none")
+    print(
+        f"{name:18} a difference is seen in {count / games:.1%} of the games; there is none"
+    )
 
 # %% [markdown]
 # So the error has two parts. Let there be $n$ patients and five folds, with $S_A$ trainings of setting A on each fold and
@@ -129,20 +149,26 @@ for name, count in rejects.items():
 # fewer, the wider the interval. For the sum of several variances there is a formula by Welch and Satterthwaite. All
 # this is {func}`cmrseg.statistics.paired_difference`, a few lines.
 
-# %%
+# %% tags=["hide-input"]
 found = comparisons.compare(a, b).difference
 low, high = found.interval()
 part = difference.var(ddof=1) / len(difference)
-print(f"share of the patients in the squared error: {part / found.se**2:.0%}; of the runs: "
-      f"{1 - part / found.se**2:.0%}")
+print(
+    f"share of the patients in the squared error: {part / found.se**2:.0%}; of the runs: "
+    f"{1 - part / found.se**2:.0%}"
+)
 print(f"{A} minus {B}: {found.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(7, 1.9))
-plots.differences(ax, {
-    "two columns": (difference.mean(), unpaired.low, unpaired.high),
-    "pairs, patients only": (difference.mean(), *paired),
-    "pairs, patients and runs": (found.mean, low, high)})
+plots.differences(
+    ax,
+    {
+        "two columns": (difference.mean(), unpaired.low, unpaired.high),
+        "pairs, patients only": (difference.mean(), *paired),
+        "pairs, patients and runs": (found.mean, low, high),
+    },
+)
 ax.set_xlabel(f"Dice, {A} minus {B}");
 
 # %% [markdown]
@@ -174,7 +200,9 @@ ax.set_xlabel(f"Dice, {A} minus {B}");
 # %%
 patient, run = difference.var(ddof=1), spread
 for name, n, seeds in (("now", 60, 1), ("two seeds", 60, 2), ("72 patients", 72, 1)):
-    print(f"{name:12} standard error {(patient / n + 2 * run / (5 * seeds)) ** 0.5:.4f}")
+    print(
+        f"{name:12} standard error {(patient / n + 2 * run / (5 * seeds)) ** 0.5:.4f}"
+    )
 
 # %% [markdown]
 # The larger of the two parts is worth the money. Note that part of the spread over patients is itself the

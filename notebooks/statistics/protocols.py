@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -50,15 +52,31 @@ plots.style()
 
 # %%
 recipes = {name: PRESETS[name] for name in ("report", "replica", "modern", "book")}
-rows = {f.name: [getattr(c, f.name) for c in recipes.values()] for f in fields(PRESETS["report"])}
-rows["parameters"] = [f"{sum(p.numel() for p in build(c).parameters()):,}" for c in recipes.values()]
-table = pd.DataFrame(rows, index=list(recipes), dtype=object).T.map(lambda value: "-" if value in (None, ()) else str(value))
+rows = {
+    f.name: [getattr(c, f.name) for c in recipes.values()]
+    for f in fields(PRESETS["report"])
+}
+rows["parameters"] = [
+    f"{sum(p.numel() for p in build(c).parameters()):,}" for c in recipes.values()
+]
+
+
+def said(value):
+    """A field as one would say it."""
+    if isinstance(value, tuple):
+        separator = ", " if value and isinstance(value[0], str) else "-"
+        return separator.join(str(part).replace("-", " ") for part in value) or "none"
+    return "none" if value in (None, 0.0) else str(value)
+
+
+table = pd.DataFrame(rows, index=list(recipes), dtype=object).T.map(said)
+table.index = table.index.str.replace("_", " ").str.replace("lr", "learning rate")
 table[table.nunique(axis=1) > 1]
 
 # %% [markdown]
-# *Every field in which the four recipes differ; a dash: none, and for the first kernel that it is no other than in
-# all blocks. The replica differs from the report in four: widths, convolutions per block, the kernel of the first
-# block and the number of epochs.*
+# *Every field in which the four recipes differ; for the first kernel *none* means that it is no other than in all
+# blocks. The replica differs from the report in four: widths, convolutions per block, the kernel of the first block
+# and the number of epochs.*
 #
 # ## Is the replica a fair copy?
 #
@@ -71,14 +89,28 @@ again = results.report()["rerun"]["dice_by_epoch"]
 figure, ax = plt.subplots(figsize=(8, 3.6))
 for number, (_, found) in enumerate(experiments.records("noise-floor")):
     curve = results.curve(found)
-    ax.plot(curve["epoch"], curve["mean"], color=plots.ACCENT, linewidth=1, alpha=0.4,
-            label="" if number else "replica, ten seeds")
-(_, found), = experiments.records("as-published")
+    ax.plot(
+        curve["epoch"],
+        curve["mean"],
+        color=plots.ACCENT,
+        linewidth=1,
+        alpha=0.4,
+        label="" if number else "replica, ten seeds",
+    )
+((_, found),) = experiments.records("as-published")
 curve = results.curve(found)
 ax.plot(curve["epoch"], curve["mean"], color=plots.GREY, label="report, our code")
-ax.plot([int(e) for e in again], list(again.values()), "x", color=plots.SAID, markeredgewidth=2,
-        label="report, its own code")
-ax.set(xlabel="epoch", ylabel="Dice on the report's 20 validation slices", ylim=(0, 0.92))
+ax.plot(
+    [int(e) for e in again],
+    list(again.values()),
+    "x",
+    color=plots.SAID,
+    markeredgewidth=2,
+    label="report, its own code",
+)
+ax.set(
+    xlabel="epoch", ylabel="Dice on the report's 20 validation slices", ylim=(0, 0.92)
+)
 ax.legend(loc="lower right");
 
 # %% [markdown]
@@ -90,8 +122,8 @@ ax.legend(loc="lower right");
 # says more than that. What was not repeated as it was:
 
 # %%
-for what, reason in experiments.NOT_REPEATED.items():
-    print(f"{what}: {reason}")
+reasons = pd.Series(experiments.NOT_REPEATED, name="how ours differs").to_frame()
+reasons.rename(lambda what: what.replace("_", " "))
 
 # %% [markdown]
 # ## What ran on five folds, and what on fewer
@@ -107,23 +139,37 @@ for name, plan in experiments.EXPERIMENTS.items():
         settings = {p.setting for p in plan if p.protocol == protocol}
         if settings and not name.startswith("book"):
             counts = experiments.overview(name, protocol)
-            rows.append((name, protocol, len(settings), len(experiments.telling(name, protocol)),
-                         counts["runs"], counts["missing"]))
-table = pd.DataFrame(rows, columns=["experiment", "protocol", "settings", "on all folds", "runs", "missing"])
-table.groupby("protocol").sum(numeric_only=True)  # table has it experiment by experiment
+            rows.append(
+                (
+                    name,
+                    protocol,
+                    len(settings),
+                    len(experiments.telling(name, protocol)),
+                    counts["runs"],
+                    counts["missing"],
+                )
+            )
+table = pd.DataFrame(
+    rows,
+    columns=["experiment", "protocol", "settings", "on all folds", "runs", "missing"],
+)
+table.groupby("protocol").sum(numeric_only=True).rename_axis(None)
 
 # %% [markdown]
 # ## Claims, frozen
 #
-# Each claim of the report became a predicate: which setting against which, by what measure, in which
-# direction, by what margin. The list was committed before the first record that could answer it, so that no
-# claim could be bent to fit.
+# Each claim of the report became a predicate: which setting against which, by what measure, in which direction, by
+# what margin. The list was committed before the first of the trainings that answer it, so that no claim could be bent
+# to fit.
 
-# %%
+# %% tags=["hide-input"]
 claims = comparisons.claims()
 frozen = [claim for claim in claims if not claim.get("late")]
 print(len(frozen), "claims;", dict(Counter(c["claim"] for c in frozen)))
-print(len(claims) - len(frozen), "more were overlooked and written down late; they stand apart")
+print(
+    len(claims) - len(frozen),
+    "more were overlooked and written down late; they stand apart",
+)
 claim = next(c for c in claims if c["id"] == "dropout-hurts")
 for name, value in claim.items():
     print(f"{name:>10} = {value!r}")
@@ -135,8 +181,10 @@ for name, value in claim.items():
 paths = {p.path() for plan in experiments.EXPERIMENTS.values() for p in plan}
 found = [results.read(path) for path in paths if path.is_file()]
 hours = sum(f["seconds"] for f in found) / 3600
-print(f"{len(found)} trainings, {hours:.1f} hours; "
-      f"on {', '.join(sorted({f['device'] for f in found}))}")
+print(
+    f"{len(found)} trainings, {hours:.1f} hours; "
+    f"on {', '.join(sorted({f['device'] for f in found}))}"
+)
 
 # %% [markdown]
 # ## What to conclude
@@ -188,12 +236,27 @@ print(f"{len(found)} trainings, {hours:.1f} hours; "
 # ```
 
 # %%
-whole = {"report": "as-published", "replica": "noise-floor", "modern": "baseline", "book": "book"}
-trained = [(protocol, record["seconds"]) for protocol, name in whole.items()
-           for planned, record in experiments.records(name) if planned.protocol == protocol]
-price = pd.DataFrame(trained, columns=["protocol", "seconds"]).groupby("protocol")["seconds"].median()
+whole = {
+    "report": "as-published",
+    "replica": "noise-floor",
+    "modern": "baseline",
+    "book": "book",
+}
+trained = [
+    (protocol, record["seconds"])
+    for protocol, name in whole.items()
+    for planned, record in experiments.records(name)
+    if planned.protocol == protocol
+]
+price = (
+    pd.DataFrame(trained, columns=["protocol", "seconds"])
+    .groupby("protocol")["seconds"]
+    .median()
+)
 for protocol, each in price.items():
-    print(f"{protocol:>8}: {each:6.0f} s a training, {2 * 5 * 2 * each / 3600:5.1f} hours for the claim")
+    print(
+        f"{protocol:>8}: {each:6.0f} s a training, {2 * 5 * 2 * each / 3600:5.1f} hours for the claim"
+    )
 
 # %% [markdown]
 # The seconds are medians over the records, each on the machine that it names. This is why the trial is held

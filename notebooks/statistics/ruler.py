@@ -21,7 +21,9 @@ import sys
 if importlib.util.find_spec("cmrseg") is None:
     address = "https://github.com/cmr-segmentation-book/cmr-segmentation-book"
     subprocess.run(["git", "clone", "--depth", "1", address, "book"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "-e", "book"], check=True
+    )
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
@@ -41,13 +43,19 @@ plots.style()
 # experiments with a network per fold, just like a real comparison with one seed, except that we know the
 # truth: there is no difference. A test of a *test* like this is called an A/A test.
 
-# %%
+# %% tags=["hide-input"]
 table = comparisons.runs("baseline")
 print(table.pivot(index="split", columns="seed", values="dice").round(3).to_string())
 draws = comparisons.same_against_same()
-false = {claim: np.mean([verdict((low, high), claim) in ("confirmed", "contradicted")
-                         for low, high in zip(draws["low"], draws["high"])])
-         for claim in ("greater", "equal")}
+false = {
+    claim: np.mean(
+        [
+            verdict((low, high), claim) in ("confirmed", "contradicted")
+            for low, high in zip(draws["low"], draws["high"])
+        ]
+    )
+    for claim in ("greater", "equal")
+}
 alone = ((draws["low_alone"] > 0) | (draws["high_alone"] < 0)).mean()
 print(f"\n{len(draws)} random pairings")
 print(f"our interval sees a difference in {false['greater']:.1%}: false verdicts")
@@ -55,7 +63,10 @@ print(f"an interval from the patients alone would in {alone:.1%}")
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharex=True, sharey=True)
-ways = {"patients and runs (ours)": ("low", "high"), "patients only": ("low_alone", "high_alone")}
+ways = {
+    "patients and runs (ours)": ("low", "high"),
+    "patients only": ("low_alone", "high_alone"),
+}
 for ax, (name, (low, high)) in zip(axes, ways.items()):
     wrong = (draws[low] > 0) | (draws[high] < 0)
     bins = np.linspace(-0.06, 0.06, 49)
@@ -79,12 +90,14 @@ axes[0].set_ylabel("pairings");
 #
 # ## The same for the modern recipe
 
-# %%
+# %% tags=["hide-input"]
 modern = comparisons.same_against_same("modern")
 rate = ((modern["low"] > 0) | (modern["high"] < 0)).mean()
 for name in ("replica", "modern"):
     spread, freedom = comparisons.run_variance(name)
-    print(f"{name:8} standard deviation between seeds of a fold's Dice: {spread**0.5:.4f}")
+    print(
+        f"{name:8} standard deviation between seeds of a fold's Dice: {spread**0.5:.4f}"
+    )
 print(f"modern: false verdicts in {rate:.1%} of {len(modern)} pairings")
 
 # %% [markdown]
@@ -95,15 +108,29 @@ print(f"modern: false verdicts in {rate:.1%} of {len(modern)} pairings")
 # held-out ones), for the epoch at which Dice first passes 0.5, and for the *falls* (how much Dice drops between
 # scored epochs, all drops added up):
 
-# %%
-rng, folds = np.random.default_rng(0), [fold.index.to_numpy() for _, fold in table.groupby("split")]
-pairings = np.array([[rng.choice(fold, 2, replace=False) for fold in folds] for _ in range(1000)])  # draw, fold, side
+# %% tags=["hide-input"]
+rng, folds = (
+    np.random.default_rng(0),
+    [fold.index.to_numpy() for _, fold in table.groupby("split")],
+)
+pairings = np.array(
+    [[rng.choice(fold, 2, replace=False) for fold in folds] for _ in range(1000)]
+)  # draw, fold, side
 for endpoint in ("loss", "train-gap", "epoch>0.5", "falls"):
-    values = table["record"].map(lambda found, endpoint=endpoint: comparisons.of_run(found, endpoint))
+    values = table["record"].map(
+        lambda found, endpoint=endpoint: comparisons.of_run(found, endpoint)
+    )
     first, second = values[pairings[..., 0].ravel()], values[pairings[..., 1].ravel()]
-    differences = (first.to_numpy() - second.to_numpy()).reshape(len(pairings), len(folds))
-    ends = [comparisons.by_fold(dict(enumerate(row))).difference.interval() for row in differences]
-    print(f"{endpoint:9} a difference is seen in {np.mean([low > 0 or high < 0 for low, high in ends]):.1%}")
+    differences = (first.to_numpy() - second.to_numpy()).reshape(
+        len(pairings), len(folds)
+    )
+    ends = [
+        comparisons.by_fold(dict(enumerate(row))).difference.interval()
+        for row in differences
+    ]
+    print(
+        f"{endpoint:9} a difference is seen in {np.mean([low > 0 or high < 0 for low, high in ends]):.1%}"
+    )
 
 # %% [markdown]
 # ## And the clock?
@@ -111,16 +138,23 @@ for endpoint in ("loss", "train-gap", "epoch>0.5", "falls"):
 # Some claims are about time, and the processor seconds of a training stand in its record. But the records were made
 # over days. The same question: does the clock find a difference where there is none?
 
-# %%
+# %% tags=["hide-input"]
 rows = table["seed"] == 0
 days = np.log(table.loc[rows, "seconds"].to_numpy()) - np.log(
-    table[~rows].groupby("split")["seconds"].mean().to_numpy())
+    table[~rows].groupby("split")["seconds"].mean().to_numpy()
+)
 low, high = np.exp(statistics.mean_interval(days))
-print(f"seed 0, made a day later, against the other seeds: {np.exp(days.mean()):.2f} times ({low:.2f} to {high:.2f})")
-again = comparisons.by_round(lambda n: experiments.timed(*experiments.AGAIN, n + len(experiments.ROUNDS)),
-                             lambda n: experiments.timed(*experiments.AGAIN, n))
+print(
+    f"seed 0, made a day later, against the other seeds: {np.exp(days.mean()):.2f} times ({low:.2f} to {high:.2f})"
+)
+again = comparisons.by_round(
+    lambda n: experiments.timed(*experiments.AGAIN, n + len(experiments.ROUNDS)),
+    lambda n: experiments.timed(*experiments.AGAIN, n),
+)
 low, high = np.exp(again.difference.interval())
-print(f"within rounds, the same setting twice: {np.exp(again.difference.mean):.2f} times ({low:.2f} to {high:.2f})")
+print(
+    f"within rounds, the same setting twice: {np.exp(again.difference.mean):.2f} times ({low:.2f} to {high:.2f})"
+)
 
 # %% [markdown]
 # It does, between days. The setting is the same, the folds are the same, and the interval is sure of a difference
@@ -160,7 +194,9 @@ for _ in range(200):
         b.append(rng.choice(order[:-1]))
     low, high = comparisons.compare(table.loc[a], table.loc[b]).difference.interval()
     seen.append(low > 0)
-print(f"A is found better in {np.mean(seen):.0%} of the pairings; it is the same setting")
+print(
+    f"A is found better in {np.mean(seen):.0%} of the pairings; it is the same setting"
+)
 
 # %% [markdown]
 # No formula protects against picking after looking.
