@@ -83,7 +83,7 @@ ax.axis("off");
 
 # %% [markdown]
 # *More than four pixels in five are background. A network that answers "background" everywhere is right most of the
-# time and useless all of the time: the first trap of this task, and the subject of the page on [Dice](dice).*
+# time and useless all of the time: the first trap of this task, and the subject of the page on [Dice](../basics/dice).*
 #
 # ## Where the slices are from
 #
