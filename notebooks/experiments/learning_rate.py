@@ -176,14 +176,14 @@ comparisons.legible(table[table["folds"] > 1], "0.001")
 
 # %% tags=["hide-input"]
 rows = []
-for row in wide[wide["setting"] == "0.6"].itertuples():
+for row in wide[wide["setting"] == "0.6"].sort_values(["split", "seed"]).itertuples():
     loss = row.record["history"]["loss"]
     rows.append(
         {"fold": row.split[-1], "seed": row.seed, "Dice": f"{row.dice:.3f}"}
         | {"different masks": row.record["distinct_masks"]}
         | {f"loss, epoch {n}": f"{loss[n - 1]:.2f}" for n in (1, 50, 100)}
     )
-pd.DataFrame(rows).set_index("fold").rename_axis(None).rename("fold {}".format)
+pd.DataFrame(rows).set_index("fold").rename_axis(None).rename("fold\u00a0{}".format)
 
 # %% [markdown]
 # Beside a verdict stand the wider intervals that hold for all claims of the report together.
