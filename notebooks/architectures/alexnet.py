@@ -351,7 +351,7 @@ for name in groups:
 # Beside a verdict stand the wider intervals that hold for all claims of the report together. Those *asked late*
 # were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 
-# %%
+# %% tags=["hide-input"]
 comparisons.verdicts(
     "architectures",
     "unet-over-alexnet",

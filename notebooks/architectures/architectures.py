@@ -97,7 +97,7 @@ for ax, protocol in zip(axes, runs):
 # many parameters as the U-Net.
 
 
-# %%
+# %% tags=["hide-input"]
 def cost(config):
     """Thousands of parameters, and millions of multiply-adds for a slice."""
     net = build(config)
@@ -215,7 +215,7 @@ plots.class_legend(figure)
 # were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 # Times were compared in rounds ([Does our ruler lie?](../statistics/ruler) says why).
 
-# %%
+# %% tags=["hide-input"]
 comparisons.verdicts(
     "architectures",
     "unet-over-segnet",

@@ -94,7 +94,7 @@ for square, name in ((1, "full"), (2, "a half"), (4, "a quarter"), (8, "an eight
 # learned.
 
 
-# %%
+# %% tags=["hide-input"]
 def at_the_bound(scale):
     """The share of numbers beyond 0.99 after each sub-sampling of an untrained network."""
     torch.manual_seed(0)

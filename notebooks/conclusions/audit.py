@@ -152,7 +152,7 @@ ax.legend(ncols=4, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2);
 # All slices on a circle; a line joins every two that are too alike. Left the folder as it is; right the same folder
 # after we hid eight altered copies of training slices in the other two splits.
 
-# %%
+# %% tags=["hide-input"]
 rng = np.random.default_rng(0)
 chosen = rng.permutation(len(train))[:8]
 planted = [alter(train.images[i]) for i, alter in zip(chosen, [*ALTER.values()] * 2)]
@@ -204,7 +204,7 @@ for ax, (title, (one, two)), extra in zip(axes, maps.items(), (0, 4)):
 # copies), slides one picture over the other by whole pixels, and counts how many pixels agree.
 
 
-# %%
+# %% tags=["hide-input"]
 def agreement(a, b, down, right):
     """Share of equal pixels of b and of a after a shift, away from the rim."""
     rim = slice(3, -3)
@@ -294,7 +294,7 @@ for count in (0, 1, 2, 5, 10, len(val)):
 # A slice without a right ventricle may be right: near the tip of the heart there is none. What did the
 # one on the real list do to our own numbers? The records of the baseline know.
 
-# %%
+# %% tags=["hide-input"]
 held = {}  # (recipe, slice) -> Dice of RV, Myo, LV of each training that held the slice out
 for planned, found in experiments.records("baseline"):
     for name, dice in zip(found["images"]["name"], found["images"]["dice"]):
@@ -338,7 +338,7 @@ for recipe in ("replica", "modern"):
 # score that against the true mask.
 
 
-# %%
+# %% tags=["hide-input"]
 def with_island(mask, side):
     """The mask with a square island of LV in the corner that is farthest from it."""
     y, x = np.argwhere(mask == 3).mean(0)
@@ -450,7 +450,7 @@ for ax, (i, title) in zip(axes, found):
 # they tell where to expect low scores. What did the baseline's networks get on the real ones?
 
 
-# %%
+# %% tags=["hide-input"]
 def of_networks(recipe, name, c):
     """Mean Dice of a class of a slice, lowest and highest, over the networks that it was held out from."""
     marks = np.array(held[recipe, name], float)[:, results.CLASSES.index(c)]
@@ -483,7 +483,7 @@ table.style.hide(axis="index")
 # Live: two small networks, one fed with grey levels as stored and one with each slice scaled to mean 0
 # and standard deviation 1. Then the held-out slices are dimmed, as another scanner might do.
 
-# %%
+# %% tags=["hide-input"]
 small = replace(
     PRESETS["modern"],
     channels=(8, 16, 32),

@@ -226,7 +226,7 @@ for name in ("RV", "LV"):
 # %% [markdown]
 # Compare the two at the same size:
 
-# %%
+# %% tags=["hide-input"]
 limits = ("up to 150", "150 to 300", "300 to 600", "over 600")
 size = pd.cut(healthy["area_true"], [0, 150, 300, 600, 3000], labels=limits)
 healthy.pivot_table(
@@ -235,7 +235,7 @@ healthy.pivot_table(
     values="dice",
     aggfunc=["median", "count"],
     observed=True,
-).rename_axis(None).style.format(precision=2).format(
+).rename_axis(None).style.format(precision=2, na_rep="").format(
     "{:.0f}", subset=["count"], na_rep=""
 )
 
@@ -244,7 +244,7 @@ healthy.pivot_table(
 #
 # ## The worst five
 
-# %%
+# %% tags=["hide-input"]
 worst = healthy.groupby("name")["dice"].mean().nsmallest(5)
 chosen = healthy[healthy["name"].isin(worst.index)]
 columns = {"dice": "Dice", "area_true": "true area", "area_pred": "predicted area"}
@@ -307,7 +307,7 @@ plots.class_legend(figure)
 # *One slice, and what the two experiments make of it. Every heart is moved by up to 16 pixels either way;
 # the right ventricle keeps its texture, but not its brightness.*
 
-# %%
+# %% tags=["hide-input"]
 shown = {}
 for protocol in ("replica", "modern"):
     for name in ("RV", "Myo", "LV"):

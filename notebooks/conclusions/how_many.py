@@ -76,7 +76,7 @@ for (
 # all of it once more, beginning not with random weights but with those of a network that was trained on 200 phantom
 # patients. Those steps come on top: twice as many again.
 
-# %%
+# %% tags=["hide-input"]
 groups = dict(list(runs.groupby("setting")))
 curves = {"from nothing": {}, "from phantoms": {}}
 for count in COUNTS:
@@ -131,7 +131,7 @@ ax.set(xlabel="change of Dice by phantoms first, 95 % interval");
 # Two harder questions. A network that has never seen a patient: what does it make of one? And one that knows 50
 # patients only: does it recognise a phantom?
 
-# %%
+# %% tags=["hide-input"]
 judged = {
     "trained on phantoms, judged on patients": groups["phantoms only"],
     "trained on patients, judged on phantoms": groups["patients, judged on phantoms"],

@@ -52,7 +52,7 @@ train, held_out = data.split(data.source(), "val")
 # losses of each.
 
 
-# %%
+# %% tags=["hide-input"]
 def of_two(probability, labels):
     """A mean squared error that was written for a batch of two."""
     truth = torch.cat([one_hot(labels[:1], 4), one_hot(labels[1:2], 4)])
@@ -73,7 +73,7 @@ for count in (2, 3):
 # [Repairs](repairs): more than any other, made alone as well as left out. What catches it: writing the shapes beside
 # the layers.
 
-# %%
+# %% tags=["hide-input"]
 for skips in ("after", "before"):
     net = UNet((4, 8, 16), skips=skips)
     net.decoder[-1].register_forward_pre_hook(
@@ -101,7 +101,7 @@ for name in ("baseline", "with scale", "with loss", "with skips"):
 # a call is gone: hooks, and with them profilers, summaries and exporters.
 
 
-# %%
+# %% tags=["hide-input"]
 class Direct(nn.Module):
     def __call__(self, x):
         return 2 * x
@@ -239,7 +239,7 @@ print(
 # Take one claim of the report, of this book, or of a paper you like. Answer it with five folds and at least
 # two seeds, write two pages, and hand in records with them. This is all it takes to plan an experiment:
 
-# %%
+# %% tags=["hide-input"]
 from dataclasses import replace
 
 from cmrseg.experiments import FOLDS, Planned

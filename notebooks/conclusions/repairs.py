@@ -51,7 +51,7 @@ BROKEN, HEALTHY = "#FE6100", plots.ACCENT
 # the recipe `replica` into the recipe `modern`; the width stays.
 
 
-# %%
+# %% tags=["hide-input"]
 def listed(changes):
     return ", ".join(f"{field}={value}" for field, value in changes.items())
 

@@ -236,7 +236,7 @@ print(f"{len(changed)} of {found['alone'].notna().sum()}")
 #
 # Is it easier to be right about what matters than about what does not?
 
-# %%
+# %% tags=["hide-input"]
 kinds = {
     claim["id"]: "no difference" if claim["claim"] == "equal" else "a difference"
     for claim in comparisons.claims()

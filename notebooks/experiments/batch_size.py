@@ -70,7 +70,7 @@ for batch, dice in said["dice"].items():
 # its start:
 
 
-# %%
+# %% tags=["hide-input"]
 def gradient(net, chosen):
     """The gradient of the first block's weights on these slices."""
     x, y = normalise(chosen.images, "zscore"), torch.from_numpy(chosen.masks).long()

@@ -61,7 +61,7 @@ print(
 # allow. The training slices are scored beside the held-out ones.
 
 
-# %%
+# %% tags=["hide-input"]
 def both(found):
     """Dice of the training and of the held-out slices at each scored epoch of a record."""
     history, curve = found["history"], results.curve(found)
@@ -128,7 +128,7 @@ for protocol, runs in LONG.items():
 # more than 0.05. One number for each fold:
 
 
-# %%
+# %% tags=["hide-input"]
 def opens(found, ahead=0.05):
     """The first scored epoch from which on the gap stays above ``ahead``; None if there is none."""
     epochs, learnt, held = both(found)

@@ -55,7 +55,7 @@ train, held_out = data.split(data.source(), "val")
 # about the learning rate, however small its gradient is {cite}`kingma2015`. Beside the weights a network
 # starts with, that is a little or a lot:
 
-# %%
+# %% tags=["hide-input"]
 x, y = normalise(train.images[:2], "raw"), torch.from_numpy(train.masks[:2]).long()
 for rate in (0.001, 0.01, 0.1, 0.6):
     torch.manual_seed(0)

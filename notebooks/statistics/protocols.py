@@ -50,7 +50,7 @@ plots.style()
 #   question: does the choice matter when nothing else is wrong?
 # - **book**: the modern recipe at twice the width, the network a reader trains.
 
-# %%
+# %% tags=["hide-input"]
 recipes = {name: PRESETS[name] for name in ("report", "replica", "modern", "book")}
 rows = {
     f.name: [getattr(c, f.name) for c in recipes.values()]
@@ -132,7 +132,7 @@ reasons.rename(lambda what: what.replace("_", " "))
 # one or two. The tables give those an interval, too, but it comes from fewer patients and fewer trainings; no verdict
 # depends on it.
 
-# %%
+# %% tags=["hide-input"]
 rows = []
 for name, plan in experiments.EXPERIMENTS.items():
     for protocol in ("replica", "modern"):
