@@ -108,7 +108,7 @@ net.encoder[0]
 #
 # Shapes are the best debugger. Below, the network tells its own, for a batch of two slices.
 
-# %% tags=["hide-input"]
+# %%
 x = normalise(val.images[:2])  # (2, 1, 96, 96)
 skips = []
 for block in net.encoder[:-1]:

@@ -52,7 +52,7 @@ train, held_out = data.split(data.source(), "val")
 # losses of each.
 
 
-# %% tags=["hide-input"]
+# %%
 def of_two(probability, labels):
     """A mean squared error that was written for a batch of two."""
     truth = torch.cat([one_hot(labels[:1], 4), one_hot(labels[1:2], 4)])
@@ -101,7 +101,7 @@ for name in ("baseline", "with scale", "with loss", "with skips"):
 # a call is gone: hooks, and with them profilers, summaries and exporters.
 
 
-# %% tags=["hide-input"]
+# %%
 class Direct(nn.Module):
     def __call__(self, x):
         return 2 * x
