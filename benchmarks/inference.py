@@ -103,9 +103,8 @@ def main() -> None:
     mine, theirs = (tuple(map(statistics.median, zip(*way))) for way in zip(*turns))
     with tempfile.TemporaryDirectory() as folder:
         slices = data.load("phantom", "labelled")
-        files = [data._png(image) for image in slices.images]
         for number in range(MANY):
-            (Path(folder) / f"cmr{number + 1}.png").write_bytes(files[number % len(files)])
+            data.write_png(Path(folder) / f"cmr{number + 1}.png", slices.images[number % len(slices)])
         many = measured("ours", Path(folder), options.threads)
     count = len(list(test.glob("*.png")))
     print("# Prediction\n\nWritten by `benchmarks/inference.py`, which says what is measured; "

@@ -20,10 +20,9 @@ from cmrseg import metrics, phantom
 from cmrseg.losses import LOSSES
 from cmrseg.models import build, multiply_adds
 from cmrseg.results import _processor
-from cmrseg.training import PRESETS, TrainConfig, as_one_vector, predict, scored_epochs
+from cmrseg.training import PRESETS, TrainConfig, as_one_vector, make_optimiser, predict, scored_epochs
 
 CONFIG = PRESETS["replica"]
-OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 KINDS = {"convolution": ("convolution", "conv_transpose", "mkldnn"), "batch norm": ("batch_norm",),
          "ReLU": ("threshold", "relu", "clamp_min"), "pooling": ("pool",),
          "Adam": ("adam", "addcdiv", "_foreach"),
@@ -31,7 +30,7 @@ KINDS = {"convolution": ("convolution", "conv_transpose", "mkldnn"), "batch norm
 
 
 def a_step(
-    config: TrainConfig = CONFIG, channels_last: bool = True, one_vector: bool = True, fused: bool | None = None,
+    config: TrainConfig = CONFIG, channels_last: bool = True, one_vector: bool = True, fused: bool = False,
     compiled: bool = False, folds: int = 1,
 ) -> Callable:
     """A function that takes one training step, perhaps of several networks, see :func:`side_by_side`."""
@@ -41,7 +40,7 @@ def a_step(
     images = (255 * torch.rand(config.batch, folds, 96, 96)).contiguous(memory_format=layout)
     labels = torch.randint(0, 4, (config.batch * folds, 96, 96))
     parameters = [as_one_vector(model)] if one_vector else model.parameters()
-    optimiser = OPTIMISERS[config.optimiser](parameters, config.lr, fused=fused)
+    optimiser = torch.optim.Adam(parameters, config.lr, fused=True) if fused else make_optimiser(config, parameters)
     forward = torch.compile(model) if compiled else model
 
     def step() -> None:

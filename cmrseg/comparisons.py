@@ -87,6 +87,12 @@ def mean_curve(table: pd.DataFrame) -> pd.Series:
     return pd.concat(curves, axis=1).mean(axis=1) if curves else pd.Series(dtype=float)
 
 
+def learnt(table: pd.DataFrame) -> float:
+    """Mean Dice of the slices that the runs of a table were trained on; NaN where no record has it."""
+    return float(np.mean([results.mean_dice(found["dice_train"]) for found in table["record"] if "dice_train" in found]
+                         or [np.nan]))
+
+
 def network(table: pd.DataFrame) -> str:
     """The network of a setting's runs: ``"unet"``, ``"segnet"``, ..."""
     return table["record"].iloc[0]["config"]["model"]

@@ -219,14 +219,15 @@ def _climb(rungs: dict) -> dict:
             for n, name in enumerate(names)}
 
 
-LADDER = _climb(RUNGS) | {
-    "300 epochs, not mirrored": _climb(RUNGS)["+ more greys"] | {"epochs": 300},
-    "120 epochs, at half the resolution": _climb(RUNGS)["+ more greys"] | {"strided": True},
-    "120 epochs, Dice of each slice": _climb(RUNGS)["+ more greys"] | {"loss": "ce+dice each"},
-    "120 epochs, the plain U-Net": _climb(RUNGS)["+ more greys"] | {
+CLIMBED = _climb(RUNGS)
+LADDER = CLIMBED | {
+    "300 epochs, not mirrored": CLIMBED["+ more greys"] | {"epochs": 300},
+    "120 epochs, at half the resolution": CLIMBED["+ more greys"] | {"strided": True},
+    "120 epochs, Dice of each slice": CLIMBED["+ more greys"] | {"loss": "ce+dice each"},
+    "120 epochs, the plain U-Net": CLIMBED["+ more greys"] | {
         "model": "unet", "residual": False, "channels": PRESETS["book"].channels, "deep": 0},
-    "1000 epochs, Dice of each slice": _climb(RUNGS)["+ mirrored"] | {"epochs": 1000, "loss": "ce+dice each"},
-    "1000 epochs, half as wide": _climb(RUNGS)["+ mirrored"] | {
+    "1000 epochs, Dice of each slice": CLIMBED["+ mirrored"] | {"epochs": 1000, "loss": "ce+dice each"},
+    "1000 epochs, half as wide": CLIMBED["+ mirrored"] | {
         "epochs": 1000, "channels": (8, 16, 32, 64, 96), "loss": "ce+dice each"},
 }
 
@@ -460,7 +461,7 @@ EXPERIMENTS: dict[str, list[Planned]] = {
     "final": _look("final", FINAL, FINAL_WAYS, ["val"], seeds=(0,)) + _look("small", SMALL, SMALL_WAYS, ["val"]),
     # Four more seeds of the sprint itself, its last idea, say what the luck of a run is worth.
     "sprint-ideas": _runs("sprint", TRAIN_FOLDS, settings=_climb(IDEAS) | OTHER_IDEAS)
-    + _runs("sprint", TRAIN_FOLDS, range(1, 5), dict([*_climb(IDEAS).items()][-1:])),
+    + _runs("sprint", TRAIN_FOLDS, range(1, 5), {[*IDEAS][-1]: {}}),
     # As long as forty minutes of two cores allow: seven times the recipe's epochs.
     "early-stopping": _runs("replica", FOLDS, settings={"long": {"epochs": 700}}, score_train=True)
     + _runs("modern", FOLDS, settings={"long": {"epochs": 240}}, score_train=True),

@@ -28,7 +28,8 @@ GREY = "#808080"
 ACCENT = "#785EF0"
 SAID = "#FE6100"  # what the report said
 LICENCE = "slices: ACDC, CC BY-NC-SA 4.0"
-HEAT = LinearSegmentedColormap.from_list("heat", list(zip((0, 0.3, 1), (to_rgba(ACCENT, a) for a in (0.06, 0.55, 1)))))
+PALE = 0.3  # up to here a cell of a heat map is pale, and its ink grey
+HEAT = LinearSegmentedColormap.from_list("heat", list(zip((0, PALE, 1), (to_rgba(ACCENT, a) for a in (0.06, 0.55, 1)))))
 LABELS = ListedColormap([(0, 0, 0, 0), *(to_rgba(c) for c in CLASS_COLOURS.values())])
 
 
@@ -185,7 +186,7 @@ def grid(ax: Axes, table, bold=None, digits: int = 2, low: float = 0, high: floa
         if not np.isnan(score):
             ax.text(x, y, f"{score:.{digits}f}", ha="center", va="center",
                     fontweight="bold" if bold is not None and bold[y, x] else None,
-                    color="white" if score > low + 0.3 * (high - low) else GREY)
+                    color="white" if score > low + PALE * (high - low) else GREY)
     ax.set_xticks(range(scores.shape[1]), table.columns)
     ax.set_yticks(range(scores.shape[0]), table.index)
     ax.tick_params(length=0)

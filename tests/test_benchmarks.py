@@ -61,9 +61,25 @@ def test_what_is_trained(bench, full):
     assert all(asked["name"] in everything for asked in rivals)
 
 
-def test_a_full_run_that_was_stopped_goes_on(tmp_path, monkeypatch, capsys):
-    names = runpy.run_path(str(REPOSITORY / "benchmarks" / "time_to_dice.py"))["main"].__globals__
-    asked = []
+@pytest.fixture
+def race(bench, tmp_path, monkeypatch):
+    """Run the full race in a folder of its own: trainings that are planned, and a function that trains."""
+
+    def begin(names, train):
+        its = bench["main"].__globals__
+        monkeypatch.setitem(its, "__file__", str(tmp_path / "time_to_dice.py"))
+        monkeypatch.setitem(its, "plan", lambda full: [{"name": name} for name in names])
+        monkeypatch.setitem(its, "train", train)
+        monkeypatch.setattr("sys.argv", ["time_to_dice.py", "--full"])
+        bench["main"]()
+        found = json.loads((tmp_path / "time_to_dice_full.json").read_text())
+        return [each["name"] for each in found["runs"]]
+
+    return begin
+
+
+def test_a_full_run_that_was_stopped_goes_on(race, tmp_path):
+    names, asked = [*(f"training {n}" for n in range(5)), "sprint"], []
 
     def train(what, options):
         if len(asked) == 3:
@@ -71,27 +87,14 @@ def test_a_full_run_that_was_stopped_goes_on(tmp_path, monkeypatch, capsys):
         asked.append(what["name"])
         return what | run(what["name"], [1.0, 2.0], [0.5, 0.9])
 
-    monkeypatch.setitem(names, "__file__", str(tmp_path / "time_to_dice.py"))
-    monkeypatch.setitem(names, "plan", lambda full: [{"name": f"training {n}"} for n in range(5)] + [{"name": "sprint"}])
-    monkeypatch.setitem(names, "train", train)
-    monkeypatch.setattr("sys.argv", ["time_to_dice.py", "--full"])
     with pytest.raises(KeyboardInterrupt):
-        names["main"]()
+        race(names, train)
     asked.insert(0, "so that the next stop is not at three")
-    names["main"]()
-    assert asked[1:] == [*(f"training {n}" for n in range(5)), "sprint"]
-    found = json.loads((tmp_path / "time_to_dice_full.json").read_text())
-    assert [each["name"] for each in found["runs"]] == asked[1:]
+    assert race(names, train) == asked[1:] == names
     assert [path.name for path in tmp_path.iterdir()] == ["time_to_dice_full.json"]
 
 
-def test_another_machine_begins_anew(tmp_path, monkeypatch):
-    names = runpy.run_path(str(REPOSITORY / "benchmarks" / "time_to_dice.py"))["main"].__globals__
+def test_another_machine_begins_anew(race, tmp_path):
     (tmp_path / "time_to_dice_full.part").write_text(json.dumps(
         {"machine": "another", "threads": 1, "target": 0, "report_epoch": 0, "runs": [run("old", [1.0], [0.5])]}))
-    monkeypatch.setitem(names, "__file__", str(tmp_path / "time_to_dice.py"))
-    monkeypatch.setitem(names, "plan", lambda full: [{"name": "sprint"}])
-    monkeypatch.setitem(names, "train", lambda what, options: run("sprint", [1.0], [0.9]))
-    monkeypatch.setattr("sys.argv", ["time_to_dice.py", "--full"])
-    names["main"]()
-    assert [each["name"] for each in json.loads((tmp_path / "time_to_dice_full.json").read_text())["runs"]] == ["sprint"]
+    assert race(["sprint"], lambda what, options: run("sprint", [1.0], [0.9])) == ["sprint"]

@@ -258,11 +258,16 @@ def test_the_head_of_a_table_has_no_empty_cell(named):
             assert len(rows) == 3 and rows[0] == ["setting", "runs", "dice"]
 
 
-def test_without_vendored_parts_a_page_loads_none_and_says_so(tmp_path):
-    (tmp_path / "conf.py").write_text(
+def configure(folder, parsers="'myst_parser'", settings=""):
+    """Make a folder a small book that has what book_pages adds."""
+    (folder / "conf.py").write_text(
         f"import sys; sys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
-        "extensions = ['myst_parser', 'sphinx.ext.mathjax', 'sphinxcontrib.mermaid', 'book_pages']\n"
-        "myst_enable_extensions = ['dollarmath']\nmathjax_path = 'mathjax/here.js'\n")
+        f"extensions = [{parsers}, 'sphinxcontrib.mermaid', 'book_pages']\n{settings}")
+
+
+def test_without_vendored_parts_a_page_loads_none_and_says_so(tmp_path):
+    configure(tmp_path, "'myst_parser', 'sphinx.ext.mathjax'",
+              "myst_enable_extensions = ['dollarmath']\nmathjax_path = 'mathjax/here.js'\n")
     (tmp_path / "index.md").write_text("# A page\n\n$x$\n\n```{mermaid}\nflowchart LR\n  a --> b\n```\n")
     for vendored in (False, True):
         for part in ("mathjax", "mermaid") if vendored else ():
@@ -276,9 +281,7 @@ def test_without_vendored_parts_a_page_loads_none_and_says_so(tmp_path):
 
 
 def test_a_number_and_its_per_cent_sign_stay_together(tmp_path):
-    (tmp_path / "conf.py").write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
-        "extensions = ['myst_parser', 'sphinxcontrib.mermaid', 'book_pages']\n")
+    configure(tmp_path)
     (tmp_path / "index.md").write_text("# A page\n\nIn 95 % of *5 % of* `3 %`.\n")
     subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", tmp_path, tmp_path / "html"], check=True)
     page = (tmp_path / "html" / "index.html").read_text()
@@ -293,9 +296,7 @@ def test_no_line_of_text_begins_with_a_comment_of_markdown(path):
 
 
 def test_the_first_use_of_a_term_links_to_the_glossary(tmp_path):
-    (tmp_path / "conf.py").write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
-        "extensions = ['myst_parser', 'sphinxcontrib.mermaid', 'book_pages']\n")
+    configure(tmp_path)
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "glossary.md").write_text(
         "# Glossary\n\n```{glossary}\nDice\n  A number.\n\nearly stopping\n  Ending at the best epoch.\n\nstopping\n  An end.\n```\n")
@@ -311,10 +312,7 @@ def test_the_first_use_of_a_term_links_to_the_glossary(tmp_path):
 
 def test_a_page_says_how_long_its_notebook_ran(tmp_path, monkeypatch):
     monkeypatch.delenv("CMRSEG_BUDGET", raising=False)
-    (tmp_path / "conf.py").write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
-        "extensions = ['myst_nb', 'sphinxcontrib.mermaid', 'book_pages']\n"
-        "myst_enable_extensions = ['substitution']\n")
+    configure(tmp_path, "'myst_nb'", "myst_enable_extensions = ['substitution']\n")
     for name, code in (("still", "import time; time.sleep(1)"), ("trained", "fit = abs\nfit(1)")):
         cells = [nbformat.v4.new_markdown_cell("# A page"), nbformat.v4.new_code_cell(code)]
         nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")

@@ -11,6 +11,7 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
   ``if True``
 - a setting's own: in luck_of(), ``> 2 and`` -> ``> 9 and``, or ``if not pooled & ...`` -> ``if True``
 - shared fate: in compare(), ``0 < t["collapsed"].mean() < 1`` -> ``False``
+- learnt: in learnt(), drop ``if "dice_train" in found``, or ``or [np.nan]``
 - legible: ``found[names]`` -> ``found[names[::-1]]``; "" -> "nan"
 - A/A: in same_against_same(), ``replace=False`` -> ``replace=True``, or take ``fold[:2]`` each time
 - the family: in family_level(), ``largest = np.abs(errors).max(1)`` -> ``np.abs(errors)[:, 0]``
@@ -200,6 +201,15 @@ def test_where_some_runs_collapsed_folds_are_compared(trial):
     alone = comparisons.compare(b, 0.0, store=store).difference
     assert tuple(table.loc["b", ["dice_low", "dice_high"]]) == alone.interval()
     assert table.loc["b", "dice"] == pytest.approx(alone.mean)
+
+
+def test_what_the_slices_trained_on_score_is_the_mean_of_the_records_that_have_it(trial):
+    (table,) = settings(trial({"a": 0.1}), "a")
+    assert comparisons.learnt(table) == pytest.approx(0.95)
+    first, *others = table["record"]
+    table = table.assign(record=[first | {"dice_train": [0.5, 0.6, 0.7]}, *({"seed": 0} for _ in others)])
+    assert comparisons.learnt(table) == pytest.approx(0.6)
+    assert np.isnan(comparisons.learnt(table.iloc[1:]))
 
 
 def test_a_legible_table_says_the_same(trial):

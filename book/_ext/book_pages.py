@@ -59,8 +59,8 @@ def terms_of(app) -> dict[str, str]:
 
 def link_terms(app, doctree) -> None:
     """Make the first use of each term of the glossary a link to it, once on a page."""
-    terms = terms_of(app)
-    if not terms or app.env.docname in WITHOUT_LINKS:
+    terms = {} if app.env.docname in WITHOUT_LINKS else terms_of(app)
+    if not terms:
         return
     longest_first = sorted(terms, key=len, reverse=True)
     use = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, longest_first))})(?:e?s)?(?![\w-])", re.IGNORECASE)

@@ -240,7 +240,6 @@ ax.set_xticks(
 )
 ax.set(ylabel="length of the step / weights", xlabel="layer, from input to output")
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5));
-
 # %% [markdown]
 # *One step on two slices, layer by layer, logarithmic. With SGD some layers move many times as far as others,
 # compared with their weights, and at small rates all by next to nothing; Adam moves all of them by about as much,
@@ -281,7 +280,6 @@ plots.settings(
 )
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
-
 # %% [markdown]
 # *Every training as a dot, each patient in grey; crosses are the report's numbers, from another split and wider networks.*
 #
@@ -295,7 +293,6 @@ plots.differences(
     ax, {name: row[["difference", "low", "high"]] for name, row in against.iterrows()}
 )
 ax.set_xlabel("Dice above (below) the AlexNet-style network with Adam");
-
 # %% [markdown]
 # *Differences from the network with Adam, with 95 % intervals; the grey band is the margin. To the right of it lies
 # what helped.*
@@ -310,21 +307,16 @@ for name in ("U-Net", "AlexNet", "AlexNet, SGD", "AlexNet, long"):
     )
     if len(curve):
         ax.plot(curve.index, curve, label=name)
-learnt = {
-    name: [
-        results.mean_dice(f["dice_train"]) for f in group["record"] if "dice_train" in f
-    ]
-    for name, group in groups.items()
-}
+learnt = {name: comparisons.learnt(group) for name, group in groups.items()}
 for y, name in enumerate(groups):
     bars.plot(
-        [groups[name]["dice"].mean(), np.mean(learnt[name])],
+        [groups[name]["dice"].mean(), learnt[name]],
         [y, y],
         color=plots.ACCENT,
         alpha=0.4,
     )
     bars.plot(groups[name]["dice"].mean(), y, "o", color=plots.ACCENT)
-    bars.plot(np.mean(learnt[name]), y, "o", color=plots.ACCENT, markerfacecolor="none")
+    bars.plot(learnt[name], y, "o", color=plots.ACCENT, markerfacecolor="none")
 bars.set_yticks(range(len(groups)), list(groups))
 bars.set(
     xlabel="Dice: held out (full), trained on (ring)",
@@ -333,7 +325,6 @@ bars.set(
 )
 ax.set(xlabel="epoch", ylabel="held-out Dice, mean of folds", ylim=(0, 1))
 ax.legend(loc="lower right");
-
 # %% [markdown]
 # *Left: held-out Dice, seed 0, mean of the folds. Right: how far the slices that were trained on lie above
 # those held out.*
@@ -341,7 +332,7 @@ ax.legend(loc="lower right");
 # %% tags=["hide-input"]
 for name in groups:
     print(
-        f"{' '.join(name.split()):22} Dice of the slices trained on {np.mean(learnt[name]):.3f}, "
+        f"{' '.join(name.split()):22} Dice of the slices trained on {learnt[name]:.3f}, "
         f"held out {groups[name]['dice'].mean():.3f}"
     )
 
@@ -376,13 +367,7 @@ healthy = comparisons.runs("architectures", "modern")
 for name, group in healthy[healthy["setting"].isin(["U-Net", "AlexNet"])].groupby(
     "setting"
 ):
-    learnt = np.mean(
-        [
-            results.mean_dice(f["dice_train"])
-            for f in group["record"]
-            if "dice_train" in f
-        ]
-    )
+    learnt = comparisons.learnt(group)
     print(
         f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
     )

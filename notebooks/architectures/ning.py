@@ -183,7 +183,6 @@ plots.settings(
 )
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
-
 # %% [markdown]
 # *Every training as a dot, each patient in grey; crosses are the report's numbers: for Ning et al. the highest it ever saw.*
 #
@@ -211,7 +210,6 @@ ax.minorticks_off()
 ax.set(xlabel="epoch", ylabel="training loss")
 curve.set(xlabel="epoch", ylabel="held-out Dice", ylim=(0, 1))
 curve.legend(loc="lower right");
-
 # %% [markdown]
 # *Left: the training loss, logarithmic, mean of five folds. The dotted line is the loss of a sure and empty
 # mask on slices of this page. Right: the held-out Dice of the same trainings. Ning's loss counts squares, the
@@ -219,13 +217,7 @@ curve.legend(loc="lower right");
 
 # %% tags=["hide-input"]
 for name, group in groups.items():
-    learnt = np.mean(
-        [
-            results.mean_dice(found["dice_train"])
-            for found in group["record"]
-            if "dice_train" in found
-        ]
-    )
+    learnt = comparisons.learnt(group)
     print(
         f"{name:13}: loss {group['loss'].mean():.4f}, Dice of the slices trained on {learnt:.3f}, "
         f"held out {group['dice'].mean():.3f}"
@@ -253,13 +245,7 @@ healthy = comparisons.runs("architectures", "modern")
 for name, group in healthy[healthy["setting"].isin(["U-Net", "Ning"])].groupby(
     "setting"
 ):
-    learnt = np.mean(
-        [
-            results.mean_dice(f["dice_train"])
-            for f in group["record"]
-            if "dice_train" in f
-        ]
-    )
+    learnt = comparisons.learnt(group)
     print(
         f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
     )

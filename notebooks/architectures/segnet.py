@@ -78,7 +78,6 @@ for ax, (name, maps) in zip(axes, stages.items()):
     plots.show(ax, maps[0, 0, around, around].detach(), f"{name}, {size}²")
 rows, columns = np.divmod(indices[0, 0, 16:32, 16:32].flatten().numpy(), 96)
 axes[0].plot(columns - 32, rows - 32, "o", color=plots.SAID, markersize=1.5);
-
 # %% [markdown]
 # *The middle of a slice, in one channel after the first block of an untrained SegNet. Orange: the winner of
 # each square. Unpooled, three pixels of four are black, but what is bright lies where it was. The last
@@ -197,7 +196,6 @@ ax.annotate(
     fontsize=9.5,
 )
 ax.set_xlabel("Dice of the U-Net above SegNet");
-
 # %% [markdown]
 # *The lead of the U-Net, before and after tuning, on the one inner hold-out (a point) and on five folds (with its
 # 95 % interval). The grey band is the margin.*
@@ -238,7 +236,6 @@ for name, group in groups.items():
     curve.plot(mean.index, mean, label=name)
 curve.set(xlabel="epoch", ylabel="held-out Dice, mean of folds", ylim=(0, 1))
 curve.legend(loc="lower right");
-
 # %% [markdown]
 # *Left: every training as a dot, each patient in grey, the report's numbers as crosses. Right: the mean curves of seed 0.*
 #
@@ -246,13 +243,7 @@ curve.legend(loc="lower right");
 
 # %% tags=["hide-input"]
 for name, group in groups.items():
-    learnt = np.mean(
-        [
-            results.mean_dice(found["dice_train"])
-            for found in group["record"]
-            if "dice_train" in found
-        ]
-    )
+    learnt = comparisons.learnt(group)
     print(
         f"{name:15}: training slices {learnt:.3f}, held out {group['dice'].mean():.3f}, "
         f"gap {learnt - group['dice'].mean():+.3f}"
@@ -278,13 +269,7 @@ healthy = comparisons.runs("architectures", "modern")
 for name, group in healthy[healthy["setting"].isin(["U-Net", "SegNet"])].groupby(
     "setting"
 ):
-    learnt = np.mean(
-        [
-            results.mean_dice(f["dice_train"])
-            for f in group["record"]
-            if "dice_train" in f
-        ]
-    )
+    learnt = comparisons.learnt(group)
     print(
         f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
     )

@@ -62,7 +62,6 @@ plots.overlay(axes[0], train.images[0], train.masks[0], "the slice")
 for ax, (name, (x, y)) in zip(axes[1:], variants.items()):
     plots.overlay(ax, x[0, 0].numpy(), y[0].numpy(), name)
 plots.class_legend(figure);
-
 # %% [markdown]
 # *A slice and five variants with their labels. The mirror image is one, and always the same; affine and
 # intensity changes are drawn anew each time the slice is seen.*
@@ -107,7 +106,6 @@ plots.settings(
 )
 ax.set_ylabel("Dice, last epoch")
 time.set(ylabel="processor seconds of a training", ylim=(0, None));
-
 # %% [markdown]
 # *Left: every training as a dot, a dash for their mean, each patient in grey. Right: what the same trainings cost.*
 #
@@ -124,7 +122,6 @@ for name, per_epoch in {"none": 48, "mirrored, doubled": 96}.items():
 epochs.set(xlabel="epoch", ylabel="held-out Dice, mean of five folds")
 steps.set(xlabel="step")
 epochs.legend(loc="lower right");
-
 # %% [markdown]
 # *The same trainings twice: left against epochs, right against steps. Where the curves on the right lie on one
 # another, the difference on the left is only more training.*
@@ -146,15 +143,11 @@ comparisons.legible(comparisons.against("augmentation", "none", "modern"), "none
 # %% tags=["hide-input"]
 modern = comparisons.runs("augmentation", "modern")
 for name, group in modern.groupby("setting", sort=False):
-    learnt = [
-        results.mean_dice(found["dice_train"])
-        for found in group["record"]
-        if "dice_train" in found
-    ]
-    if learnt:
+    learnt = comparisons.learnt(group)
+    if not np.isnan(learnt):
         print(
-            f"{name:20} training slices {np.mean(learnt):.3f}, held out {group['dice'].mean():.3f}, "
-            f"gap {np.mean(learnt) - group['dice'].mean():+.3f}"
+            f"{name:20} training slices {learnt:.3f}, held out {group['dice'].mean():.3f}, "
+            f"gap {learnt - group['dice'].mean():+.3f}"
         )
 
 # %% [markdown]

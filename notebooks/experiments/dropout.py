@@ -31,7 +31,6 @@ import os
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 
 from cmrseg import comparisons, data, plots, results
@@ -104,7 +103,6 @@ plots.settings_legend(ax)
 plots.settings(time, {name: group["seconds"].dropna() for name, group in groups})
 ax.set(xlabel="dropout", ylabel="Dice, last epoch")
 time.set(xlabel="dropout", ylabel="processor seconds of a training", ylim=(0, None));
-
 # %% [markdown]
 # *Left: every training as a dot, each patient in grey, the report's numbers as crosses. Right: what the same
 # trainings cost.*
@@ -119,7 +117,6 @@ for name, group in shown.groupby("setting"):
     shade = plt.colormaps["viridis"](0.9 - 1.8 * float(name))
     plots.learning_curve(ax, mean.index, mean.to_numpy(), name, color=shade)
 ax.set(ylabel="held-out Dice, mean of two folds");
-
 # %% [markdown]
 # *Mean curves of folds 0 and 1, seed 0; the darker, the more is deleted. A curve that still climbs at the last epoch
 # is late, and where it would end we do not know.*
@@ -130,14 +127,10 @@ ax.set(ylabel="held-out Dice, mean of two folds");
 
 # %% tags=["hide-input"]
 for name, group in runs.groupby("setting"):
-    learnt = [
-        results.mean_dice(found["dice_train"])
-        for found in group["record"]
-        if "dice_train" in found
-    ]
+    learnt = comparisons.learnt(group)
     print(
-        f"dropout {name:>3}: training slices {np.mean(learnt):.3f}, held out {group['dice'].mean():.3f}, "
-        f"gap {np.mean(learnt) - group['dice'].mean():+.3f}"
+        f"dropout {name:>3}: training slices {learnt:.3f}, held out {group['dice'].mean():.3f}, "
+        f"gap {learnt - group['dice'].mean():+.3f}"
     )
 
 # %% [markdown]
