@@ -6,14 +6,22 @@ Each group fails after any of these one-line changes of ``benchmarks/time_to_dic
 - table: ``+ run["imports"]`` dropped; ``sum(ends) / len(ends)`` -> ``max(ends)``
 - resuming: ``runs = found.pop("runs") if ...`` -> ``runs = []``, or without its condition; drop ``save(part, ...)``
 - plan: ``range(SEEDS)`` -> ``range(1)``; a rate of BEST that is not among RATES
+
+And of ``benchmarks/inference.py``:
+
+- ours: return the time since its first line; ``runtime.find = noted`` dropped
+- report: ``.eval()`` dropped; ``begun = time.perf_counter()`` moved below its loop; two slices at once
 """
 
 import json
 import runpy
+import time
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+from cmrseg import data, models, runtime
 from cmrseg.training import PRESETS
 
 
@@ -98,3 +106,50 @@ def test_another_machine_begins_anew(race, tmp_path):
     (tmp_path / "time_to_dice_full.part").write_text(json.dumps(
         {"machine": "another", "threads": 1, "target": 0, "report_epoch": 0, "runs": [run("old", [1.0], [0.5])]}))
     assert race(["sprint"], lambda what, options: run("sprint", [1.0], [0.9])) == ["sprint"]
+
+
+@pytest.fixture
+def inference():
+    return runpy.run_path(str(REPOSITORY / "benchmarks" / "inference.py"))
+
+
+@pytest.fixture
+def four_slices(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, image in enumerate(data.load("phantom", "labelled").images[:4]):
+        data.write_png(folder / f"cmr{number + 1}.png", image)
+    return folder
+
+
+def test_our_loop_begins_when_the_network_is_ready(inference, four_slices, tmp_path, monkeypatch):
+    def slow_to_load(model):
+        time.sleep(0.5)
+        return slow
+
+    def slow(images):
+        time.sleep(0.1)
+        return np.zeros(images.shape, np.uint8)
+
+    monkeypatch.setattr(runtime, "find", slow_to_load)
+    begun = time.perf_counter()
+    seconds = inference["ours"](four_slices, tmp_path / "masks")
+    assert 0.1 < seconds < time.perf_counter() - begun - 0.5
+    assert len(list((tmp_path / "masks").iterdir())) == 4
+
+
+def test_the_reports_loop_asks_its_network_once_a_slice(inference, four_slices, tmp_path, monkeypatch):
+    asked = []
+
+    class Slow(models.build(PRESETS["report"]).__class__):
+        def forward(self, x):
+            asked.append(tuple(x.shape))
+            time.sleep(0.05)
+            return super().forward(x)
+
+    network = models.build(PRESETS["report"])
+    network.__class__ = Slow
+    monkeypatch.setattr(models, "build", lambda config: network)
+    assert inference["report"](four_slices, tmp_path / "masks") > 4 * 0.05
+    assert asked == [(1, 1, 96, 96)] * 4 and not network.training
+    assert len(list((tmp_path / "masks").iterdir())) == 4
