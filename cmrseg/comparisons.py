@@ -358,8 +358,8 @@ def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
 
 
 def verdicts(name: str, *ids: str, store: Path = results.STORE) -> pd.DataFrame:
-    """The claims about one experiment (with ``ids``: only those), in words: claim -> what was said, what we
-    found, verdict.
+    """The claims about one experiment (with ``ids``: only those), in words: claim -> verdict, what we found,
+    what was said.
 
     Intervals are the wide ones that hold together for all claims, or for all late ones; a late claim says so.
     """
@@ -367,8 +367,8 @@ def verdicts(name: str, *ids: str, store: Path = results.STORE) -> pd.DataFrame:
     found = found[(found["experiment"] == name) & (found["id"].isin(ids) if ids else True)]
     shown = [in_words(row) for row in found.to_dict("records")]
     words = found["verdict"].where(~found["late"], found["verdict"] + " (asked late)")
-    return pd.DataFrame({"the report said": found["said"].tolist(), "we found": shown,
-                         "verdict": words.tolist()}, index=found["text"].tolist())
+    return pd.DataFrame({"verdict": words.tolist(), "we found": shown,
+                         "the report said": found["said"].tolist()}, index=found["text"].tolist())
 
 
 def with_interval(number: str, values, unit: str = "") -> str:

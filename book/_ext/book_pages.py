@@ -59,7 +59,7 @@ def terms_of(app) -> dict[str, str]:
 
 def link_terms(app, doctree) -> None:
     """Make the first use of each term of the glossary a link to it, once on a page."""
-    terms = {} if app.env.docname in WITHOUT_LINKS else terms_of(app)
+    terms = {} if app.env.docname.startswith(WITHOUT_LINKS) else terms_of(app)
     if not terms:
         return
     longest_first = sorted(terms, key=len, reverse=True)
