@@ -28,6 +28,7 @@ What makes each test fail (each was seen to fail):
 - tables: in book_pages.py, drop ``NAME_BELOW.sub`` or ``EMPTY.sub``
 - per cent: in book_pages.py, do not connect keep_together, or without nodes.literal
 - terms: in book_pages.py, do not connect link_terms; ``terms.pop(`` -> ``terms.get(``; nodes.title not UNLINKED
+- footer: in book_pages.py, do not connect link_footer; ``page in app.env.found_docs`` -> ``False``
 - how long: in book_pages.py, do not connect say_how_long or fill_in_times, or sum only the first time
 """
 
@@ -308,6 +309,18 @@ def test_the_first_use_of_a_term_links_to_the_glossary(tmp_path):
     links = re.findall(r'<a class="reference internal" href="(book/glossary.html#[^"]*)"><span class="std-term">(.*?)</span>', page)
     assert links == [("book/glossary.html#term-Dice", "Dice"), ("book/glossary.html#term-early-stopping", "Early stopping")]
     assert "(<em>the <a" in page
+
+
+def test_the_foot_of_a_page_leads_to_the_licences(tmp_path):
+    footer = yaml.safe_load((ROOT / "_config.yml").read_text())["html"]["extra_footer"]
+    configure(tmp_path, settings=f"html_theme = 'sphinx_book_theme'\nhtml_theme_options = {{'extra_footer': {footer!r}}}\n")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "licences.md").write_text("# Licences\n")
+    (tmp_path / "index.md").write_text("# A page\n\n```{toctree}\nbook/licences\n```\n")
+    subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", tmp_path, tmp_path / "html"], check=True)
+    for page, path in (("index", "book/licences.html"), ("book/licences", "#")):
+        foot = (tmp_path / "html" / f"{page}.html").read_text().split('class="extra_footer"')[1]
+        assert f'see <a href="{path}">Data and licences</a>' in foot
 
 
 def test_a_page_says_how_long_its_notebook_ran(tmp_path, monkeypatch):

@@ -143,6 +143,14 @@ def mend_tables(app, pagename, templatename, context, doctree) -> None:
         context["body"] = EMPTY.sub(r"<td\1></td>", NAME_BELOW.sub(r"\2\1</tr>", context["body"]))
 
 
+def link_footer(app, pagename, templatename, context, doctree) -> None:
+    """The foot of every page leads to the page of licences, by a path from where it stands."""
+    page, title = "book/licences", "Data and licences"
+    if page in app.env.found_docs:
+        link = f'<a href="{context["pathto"](page)}">{title}</a>'
+        context["theme_extra_footer"] = context["theme_extra_footer"].replace(f"<em>{title}</em>", link)
+
+
 class runs(nodes.inline):
     """Stands for the time of the notebooks in ``docnames`` until all pages have been read."""
 
@@ -210,4 +218,5 @@ def setup(app) -> dict:
     app.connect("html-page-context", note_what_is_missing, priority=990)
     app.connect("html-page-context", mend_roles, priority=991)
     app.connect("html-page-context", mend_tables, priority=991)
+    app.connect("html-page-context", link_footer, priority=991)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
