@@ -68,7 +68,7 @@ print(
 # the training part of fold 0; where the best lay at an edge, one more was tried beyond it.
 
 # %% tags=["hide-input"]
-figure, axes = plt.subplots(1, 2, figsize=(10, 2.9), width_ratios=(5, 4))
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 2.9), width_ratios=(5, 4))
 for ax, protocol in zip(axes, runs):
     tuning = comparisons.runs("architectures-tuning", protocol)
     tuning[["net", "rate"]] = tuning["setting"].str.rsplit(", ", n=1, expand=True)
@@ -135,7 +135,7 @@ costs.style.format(precision=1, na_rep="")
 # numbers stands on its own page.
 
 # %% tags=["hide-input"]
-figure, axes = plt.subplots(1, 2, figsize=(10, 3.9), sharey=True, width_ratios=(3, 2))
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.9), sharey=True, width_ratios=(3, 2))
 colours = dict(zip(NETS, plt.rcParams["axes.prop_cycle"].by_key()["color"]))
 for ax, (protocol, table) in zip(axes, runs.items()):
     for name, group in table[table["setting"].isin(SIZES)].groupby(

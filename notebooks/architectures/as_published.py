@@ -137,7 +137,7 @@ print(f"{found['seconds'] / 60:.0f} minutes, threads: {found['threads']}")
 
 # %% tags=["hide-input"]
 dice, said = results.dice_table(found), REPORT["per_class"]
-figure, ax = plt.subplots(figsize=(6.5, 3.4))
+figure, ax = plt.subplots(figsize=(7.5, 3.4))
 plots.boxes(ax, {name: dice[name].to_numpy() for name in results.CLASSES})
 ax.plot(
     range(3),

@@ -170,7 +170,7 @@ comparisons.legible(ours, "U-Net")
 # %% tags=["hide-input"]
 runs = comparisons.runs("architectures")
 groups = {name: runs[runs["setting"] == name] for name in ours.index}
-figure, ax = plt.subplots(figsize=(8, 3.5))
+figure, ax = plt.subplots(figsize=(8.5, 3.5))
 reported = {
     "U-Net": results.report()["final"]["validation_dice"],
     "Ning, long": said["validation_at_most"],

@@ -133,7 +133,7 @@ tried = {
     for p, table in tuning.items()
     for net in ("U-Net", "SegNet")
 }
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.3), sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.3), sharey=True)
 for ax, protocol in zip(axes, tuning):
     for net in ("U-Net", "SegNet"):
         found = dict(sorted(tried[protocol, net].items()))
@@ -183,7 +183,7 @@ for protocol in tuning:
     leads |= on_folds(
         f"{protocol}, own rates", at_own[protocol]["U-Net"], segnet[protocol], protocol
     )
-figure, ax = plt.subplots(figsize=(8, 3.4))
+figure, ax = plt.subplots(figsize=(8.5, 3.4))
 plots.differences(ax, leads)
 theirs = REPORT["final"]["validation_dice"] - said["validation"]
 ax.axvline(theirs, color=plots.SAID, linewidth=1, linestyle=":")

@@ -73,7 +73,7 @@ def picture(ax, name):
     )
 
 
-figure, axes = plt.subplots(2, 6, figsize=(10.5, 3.9))
+figure, axes = plt.subplots(2, 6, figsize=(9.5, 3.9))
 plots.show(axes[0, 0], val.images[0], "slice 96²")
 plots.overlay(axes[1, 0], val.images[0], mask, "its labels 96²")
 for level in range(5):

@@ -222,7 +222,7 @@ for name, values in curves.items():
 print(f"        floor: {floor:.3f}")
 
 # %% tags=["hide-input"]
-figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3))
+figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3))
 for name, values in curves.items():
     left.plot(values, linewidth=1.6, label=f"softmax {name}")
 left.axhline(floor, color=plots.GREY, linestyle=":", linewidth=1.4)

@@ -259,7 +259,7 @@ for name, value in rules.items():
 # Or all cells at once. As long as every cell is filled, the three agree.
 
 # %% tags=["hide-input"]
-figure, ax = plt.subplots(figsize=(6.4, 3.7))
+figure, ax = plt.subplots(figsize=(7.5, 3.7))
 rows, columns = np.nanmean(table, 1), np.nanmean(table, 0)
 ax.imshow(table, cmap=plots.HEAT, vmin=0.2, vmax=1.5, aspect=0.5)
 cells = [(i, j, table[i, j]) for i in range(6) for j in range(3)]
@@ -310,7 +310,7 @@ mixes = [np.where(np.arange(len(val)) < n, one, two) for n in range(len(val))]
 careful = min(mixes, key=lambda mix: abs(mix.mean() - (1 - lost / len(val))))
 bold = slice_means(np.where(np.arange(len(val))[:, None, None] < lost, 0, val.masks))
 bold = np.random.default_rng(5).permutation(bold)
-figure, axes = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(8.5, 2.8), sharey=True)
 methods = {"a little wrong": careful, "perfect or lost": bold}
 for ax, (name, scores) in zip(axes, methods.items()):
     ax.vlines(range(len(val)), 0, scores, color=plots.GREY, linewidth=1, alpha=0.5)

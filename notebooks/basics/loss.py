@@ -188,7 +188,7 @@ def constant(loss, chance):
 
 
 background = (val.masks == 0).mean()
-figure, ax = plt.subplots(figsize=(6.8, 3.2))
+figure, ax = plt.subplots(figsize=(7.5, 3.2))
 for name in NAMES:
     values = np.array([constant(name, chance) for chance in chances])
     ax.plot(chances, values / values[0], color=COLOURS[name], label=NAMES[name])
@@ -239,7 +239,7 @@ def disc(pixels):
 
 odds = torch.linspace(-11.5, 11.5, 61).sigmoid().tolist()
 areas = np.geomspace(10, 3000, 25).astype(int)
-figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.3))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.3))
 for name in NAMES:
     left.plot(odds, [pull(name, p, labels[:1]) for p in odds], color=COLOURS[name])
     right.plot(

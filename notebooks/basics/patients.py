@@ -68,7 +68,7 @@ copied = np.nanmean(copied, 0)  # Dice of every mask with every other, (n, n)
 
 upper = np.triu(np.ones((n, n), bool), 1)
 same = slices.patients[:, None] == slices.patients
-figure, axes = plt.subplots(1, 2, figsize=(9, 2.9))
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 2.9))
 for ax, values in zip(axes, (alike, copied)):
     look = {"density": True, "bins": np.linspace(-0.4, 1, 57), "alpha": 0.75}
     ax.hist(values[upper & ~same], color=plots.GREY, label="two patients", **look)
@@ -166,7 +166,7 @@ low, high = statistics.mean_interval(gain.to_numpy())
 
 # %% tags=["hide-input"]
 trained = random.groupby("patient")["split"].transform("nunique") > 1  # the sibling was
-figure, (ax, strip) = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(1.1, 1))
+figure, (ax, strip) = plt.subplots(1, 2, figsize=(9.5, 4), width_ratios=(1.1, 1))
 start = min(random["dice"].min(), fold["dice"].min()) - 0.03
 ax.plot([start, 1], [start, 1], color=plots.GREY, linewidth=1, linestyle=":")
 for group, colour, label in (
@@ -251,7 +251,7 @@ samples = {
     "every slice, ten times": np.repeat(dice, 10),
 }
 rows = {name: (v.mean(), *statistics.mean_interval(v)) for name, v in samples.items()}
-figure, ax = plt.subplots(figsize=(7, 1.9))
+figure, ax = plt.subplots(figsize=(7.5, 1.9))
 plots.intervals(ax, rows)
 ax.set_xlabel("mean Dice, 95 % interval")
 for name, (_, left, right) in rows.items():

@@ -180,7 +180,7 @@ print(f"largest difference between two weights: {apart(net, by_fit):g}")
 # does not compromise: it warms up, goes fast through the middle, and glides to a halt.
 
 # %% tags=["hide-input"]
-figure, ax = plt.subplots(figsize=(6.8, 2.7))
+figure, ax = plt.subplots(figsize=(7.5, 2.7))
 done = np.linspace(0, 1, 300)
 for name, colour in (("one-cycle", plots.ACCENT), ("constant", plots.GREY)):
     rates = [schedule(name, d) for d in done]
@@ -207,7 +207,7 @@ ax.set(
 n = 8
 x, y = images[:1].expand(n, -1, -1, -1), labels[:1].expand(n, -1, -1)
 x, y = augment(x, y, config.augment, torch.Generator().manual_seed(1))
-figure, grid = plt.subplot_mosaic("AA1234;AA5678", figsize=(9.6, 3.4))
+figure, grid = plt.subplot_mosaic("AA1234;AA5678", figsize=(9.5, 3.4))
 plots.contours(plots.show(grid["A"], train.images[0], "as stored"), train.masks[0])
 for k in range(n):
     plots.contours(plots.show(grid[str(k + 1)], x[k, 0]), y[k].numpy(), width=1.1)
@@ -224,7 +224,7 @@ for k in range(n):
 # %% tags=["hide-input"]
 dice = np.array([metrics.per_class(metrics.dice(masks, val.masks)) for masks in drawn])
 dice = np.nan_to_num(dice)
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.1))
+figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.1))
 left.plot(range(1, config.epochs + 1), losses, "o-", color=plots.ACCENT, markersize=4)
 left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
 for k, (name, colour) in enumerate(plots.CLASS_COLOURS.items()):
@@ -339,7 +339,7 @@ print(
 )
 
 # %% tags=["hide-input"]
-figure, ax = plt.subplots(figsize=(6.8, 3))
+figure, ax = plt.subplots(figsize=(7.5, 3))
 for found in runs:
     curve = results.curve(found)
     ax.plot(curve["epoch"], curve["mean"], linewidth=1.6, label=f"seed {found['seed']}")
@@ -369,7 +369,7 @@ print(f"mean {np.mean(first):.4f}")
 tried = {}
 for plan, found in experiments.records("book-recipe"):
     tried.setdefault(plan.setting, []).append(found["dice_last"])
-figure, ax = plt.subplots(figsize=(6.8, 3.4))
+figure, ax = plt.subplots(figsize=(7.5, 3.4))
 for y, (name, folds) in enumerate(tried.items()):
     ax.plot(folds, [y] * len(folds), "o", color=plots.GREY, alpha=0.6, markersize=4)
     ax.plot(

@@ -184,7 +184,7 @@ for title, (one, two) in maps.items():
     print(f"{title}: {len(one)} pairs of one patient, {len(two)} of two")
 
 # %% tags=["hide-input"]
-figure, axes = plt.subplots(1, 2, figsize=(9, 4.6))
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6))
 for ax, (title, (one, two)), extra in zip(axes, maps.items(), (0, 4)):
     sizes = {split: len(s) + extra * (split != "train") for split, s in parts.items()}
     plots.ring(ax, sizes, {plots.ACCENT: one, plots.SAID: two})
@@ -366,7 +366,7 @@ curves = {
 }
 
 # %% tags=["hide-input"]
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.2))
 for (label, stacks), colour in zip(curves.items(), (plots.SAID, plots.ACCENT)):
     for ax, score in zip(axes, (metrics.dice, metrics.hd95)):
         values = np.stack([score(masks, truth, [3])[:, 0] for masks in stacks])
@@ -401,7 +401,7 @@ columns = {
     **{c: areas[:, k] for k, c in enumerate(results.CLASSES)},
     "mean grey level": grey,
 }
-figure, axes = plt.subplots(1, 4, figsize=(9, 2.9))
+figure, axes = plt.subplots(1, 4, figsize=(9.5, 2.9))
 for ax, (name, values) in zip(axes, columns.items()):
     odd, x = audit.outliers(values), rng.uniform(-0.3, 0.3, len(values))
     ax.plot(

@@ -90,7 +90,7 @@ comparisons.legible(comparisons.against("augmentation", "none"), "none")
 
 # %% tags=["hide-input"]
 runs = comparisons.runs("augmentation")
-figure, (ax, time) = plt.subplots(1, 2, figsize=(10, 3.5))
+figure, (ax, time) = plt.subplots(1, 2, figsize=(9.5, 3.5))
 named = {
     name: name.replace(", ", "\n").replace(" + ", "\n+ ")
     for name in runs["setting"].unique()

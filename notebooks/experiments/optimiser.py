@@ -115,7 +115,7 @@ tuning[["optimiser", "rate"]] = tuning["setting"].str.rsplit(", ", n=1, expand=T
 grid = tuning.assign(rate=tuning["rate"].astype(float)).pivot(
     index="optimiser", columns="rate", values="dice"
 )
-figure, ax = plt.subplots(figsize=(8, 2.7))
+figure, ax = plt.subplots(figsize=(8.5, 2.7))
 best = grid.eq(grid.max(axis=1), axis=0).to_numpy()
 grid.columns = [f"{rate:g}" for rate in grid.columns]
 plots.grid(ax, grid, best)
@@ -143,7 +143,7 @@ short = {
     n: n.replace(", own rate", "\nown rate").replace(" with ", "\nwith ")
     for n in runs["setting"]
 }
-figure, ax = plt.subplots(figsize=(9, 3.5))
+figure, ax = plt.subplots(figsize=(9.5, 3.5))
 reported = {
     "SGD": said["dice"]["sgd"],
     "Adam": said["dice"]["adam"],

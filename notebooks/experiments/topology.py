@@ -84,7 +84,7 @@ ours = np.array(
         for blocks in BLOCKS
     ]
 )
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
 for ax, table, title in zip(
     axes, (said, ours), ("the report, one training each", "ours, two folds each")
 ):

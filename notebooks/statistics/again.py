@@ -68,7 +68,7 @@ print(f"largest difference: {max(dice) - min(dice):.3f}")
 # %% tags=["hide-input"]
 table = comparisons.runs("noise-floor")
 last, best = table["dice"].to_numpy(), table["dice_best"].to_numpy()
-figure, (ax, end) = plt.subplots(1, 2, figsize=(9, 3.6), width_ratios=(2.2, 1))
+figure, (ax, end) = plt.subplots(1, 2, figsize=(9.5, 3.6), width_ratios=(2.2, 1))
 for found in table["record"]:
     curve = results.curve(found)
     ax.plot(curve["epoch"], curve["mean"], color=plots.ACCENT, linewidth=1.2, alpha=0.6)

@@ -57,7 +57,7 @@ print(f"{B}: mean Dice of {len(other)} patients {other.mean():.3f}")
 print(f"patients for whom {A} did better: {(difference > 0).sum()}")
 
 # %% tags=["hide-input"]
-figure, (ax, hist) = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(1, 1.3))
+figure, (ax, hist) = plt.subplots(1, 2, figsize=(9.5, 4), width_ratios=(1, 1.3))
 for left, right in zip(other, one):
     colour = plots.ACCENT if right > left else plots.SAID
     ax.plot(
@@ -160,7 +160,7 @@ print(
 print(f"{A} minus {B}: {found.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
 
 # %% tags=["hide-input"]
-figure, ax = plt.subplots(figsize=(7, 1.9))
+figure, ax = plt.subplots(figsize=(7.5, 1.9))
 plots.differences(
     ax,
     {

@@ -86,7 +86,7 @@ table[table.nunique(axis=1) > 1]
 
 # %% tags=["hide-input"]
 again = results.report()["rerun"]["dice_by_epoch"]
-figure, ax = plt.subplots(figsize=(8, 3.6))
+figure, ax = plt.subplots(figsize=(8.5, 3.6))
 for number, (_, found) in enumerate(experiments.records("noise-floor")):
     curve = results.curve(found)
     ax.plot(

@@ -62,7 +62,7 @@ print(f"our interval sees a difference in {false['greater']:.1%}: false verdicts
 print(f"an interval from the patients alone would in {alone:.1%}")
 
 # %% tags=["hide-input"]
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharex=True, sharey=True)
+figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.4), sharex=True, sharey=True)
 ways = {
     "patients and runs (ours)": ("low", "high"),
     "patients only": ("low_alone", "high_alone"),
