@@ -217,8 +217,9 @@ def reached(run: dict, dice: float, epoch: int) -> float | None:
     return next((s for s, d in zip(run["seconds"], run["dice"]) if d >= dice), None)
 
 
-def table(runs: list[dict], dice: float, epoch: int) -> str:
-    """A line for each training, the ten of `sprint` in one, times `sprint` with and without imports."""
+def table(runs: list[dict], dice: float, epoch: int) -> list[tuple[str, ...]]:
+    """A head, and a row for each training, the ten of `sprint` in one: seconds from the first slice, seconds from
+    the start of the process, and how many times those of `sprint` both are."""
     sprints = [run for run in runs if run["name"] == "sprint"]
     mean = sum(run["seconds"][-1] for run in sprints) / len(sprints)
     whole = mean + sum(run["imports"] for run in sprints) / len(sprints)
@@ -234,6 +235,11 @@ def table(runs: list[dict], dice: float, epoch: int) -> str:
             f"{seconds:.1f}", f"{seconds + run['imports']:.1f}", f"{seconds / mean:.1f}",
             f"{(seconds + run['imports']) / whole:.1f}")
         rows.append((run["name"] + estimated, *times, f"{run['dice'][-1]:.3f} at the end, {max(run['dice']):.3f} at most"))
+    return rows
+
+
+def in_columns(rows: list[tuple[str, ...]]) -> str:
+    """The rows of a table as lines of text."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
@@ -261,10 +267,10 @@ def main() -> None:
     for asked in tqdm(plan(options.full)[len(runs) :], initial=len(runs), total=len(plan(options.full)), unit="training"):
         runs.append(train(asked, options))
         save(part, about | {"runs": runs})
-    shown = table(runs, dice, epoch)
-    save(out, about | {"table": shown, "runs": runs})
+    rows = table(runs, dice, epoch)
+    save(out, about | {"table": rows, "runs": runs})
     part.unlink()
-    print(shown)
+    print(in_columns(rows))
 
 
 def save(path: Path, found: dict) -> None:

@@ -49,8 +49,11 @@ def test_a_time_is_that_of_the_first_passing_and_of_sprint_that_of_its_end(bench
 
 
 def test_the_table_says_all_of_it(bench):
-    lines = [line.split("  ") for line in bench["table"](RUNS, 0.836, 110).splitlines()]
-    rows = {cells[0]: [cell.strip() for cell in cells[1:] if cell.strip()] for cells in lines}
+    table = bench["table"](RUNS, 0.836, 110)
+    assert len({len(row) for row in table}) == 1
+    text = bench["in_columns"](table)
+    assert all(cell in text for row in table for cell in row) and len(text.splitlines()) == len(table)
+    rows = {name: [*cells] for name, *cells in table}
     assert rows["sprint, 2 seeds"] == ["5.0", "7.0", "1", "1", "0.8450 at the end, from 0.840 to 0.850"]
     assert rows["MONAI"] == ["20.0", "22.0", "4.0", "3.1", "0.700 at the end, 0.840 at most"]
     assert rows["slow"][0] == "not reached"
