@@ -11,10 +11,16 @@ And of ``benchmarks/inference.py``:
 
 - ours: return the time since its first line; ``runtime.find = noted`` dropped
 - report: ``.eval()`` dropped; ``begun = time.perf_counter()`` moved below its loop; two slices at once
+
+And of ``benchmarks/side_by_side.py``: ``seed=seed`` -> ``seed=0``; ``range(at_once)`` -> ``range(1)`` (it waits for
+the other); ``60 * at_once`` -> ``60``
 """
 
 import json
+import re
 import runpy
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -156,3 +162,11 @@ def test_the_reports_loop_asks_its_network_once_a_slice(inference, four_slices, 
     assert inference["report"](four_slices, tmp_path / "masks") > 4 * 0.05
     assert asked == [(1, 1, 96, 96)] * 4 and not network.training
     assert len(list((tmp_path / "masks").iterdir())) == 4
+
+
+def test_two_trainings_side_by_side():
+    done = subprocess.run([sys.executable, REPOSITORY / "benchmarks" / "side_by_side.py", "--data", "phantom", "--epochs", "1",
+                           "--at-once", "2", "--precision", "fp32"], text=True, capture_output=True, check=True)
+    (seconds, rate, first, second), = re.findall(r"\| fp32 \| 2 \| (\S+) \| (\S+) \| (\S+), (\S+) \|", done.stdout)
+    assert float(rate) == pytest.approx(120 / float(seconds), rel=0.1)
+    assert first != second and 0 <= float(second) <= 1
