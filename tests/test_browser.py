@@ -10,7 +10,9 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
 - run-length codes: ``runs.push(i + 1, 1)`` -> ``runs.push(i, 1)``; ``% GRID`` and ``/ GRID`` swapped where a
   cell gets its row and column; each of the four complaints of decode() dropped
 - keyboard: drop ``cells[n + step]?.focus()``
-- votes: in book.js, drop ``localStorage.setItem``; ``=== "confirmed"`` -> ``!== "confirmed"``
+- votes: in book.js, drop ``localStorage.setItem``; ``=== "confirmed"`` -> ``!== "confirmed"``; ``? undefined`` ->
+  ``? value``; drop a ``try``, or ``place.replaceChildren()`` of reveal
+- dragging: in explorers.js, ``/ pixel`` dropped; ``held = null`` dropped at the end; ``n ? -1 : 0`` -> ``0``
 - network: in model.js, ``19595`` and ``7471`` swapped (a picture in colour); ``> sure[i]`` -> ``< sure[i]``;
   ``about.clean ?`` -> ``!about.clean ?``; in clean(), ``i >= width && i - width`` -> ``false``, or drop the
   last loop; ``longest > LARGEST`` -> ``false``; each of the three that ``lacks``
@@ -106,6 +108,23 @@ def test_the_dice_explorer_measures_as_the_package_does(page):
     assert "0/0" in opened.locator(".explorer-says").inner_text()
 
 
+def test_the_prediction_is_dragged_and_moved_from_the_keyboard(page):
+    opened = page(explorer("dice"))
+    canvas, moved = opened.locator("canvas").bounding_box(), opened.locator("input")
+    pixel = canvas["width"] / 96
+    middle = [canvas[corner] + canvas[side] / 2 for corner, side in (("x", "width"), ("y", "height"))]
+    opened.mouse.move(*middle)
+    opened.mouse.down()
+    opened.mouse.move(middle[0] + 10 * pixel, middle[1] - 5 * pixel)
+    opened.mouse.up()
+    opened.mouse.move(*middle)
+    assert [moved.nth(n).input_value() for n in range(2)] == ["16", "-5"]
+    before = opened.locator(".explorer-says").inner_text()
+    moved.first.focus()
+    opened.keyboard.press("ArrowLeft")
+    assert moved.first.input_value() == "15" and opened.locator(".explorer-says").inner_text() != before
+
+
 def pressed(opened):
     """The mask that the board shows, from where its cells lie."""
     mask = np.zeros((8, 8), np.uint8)
@@ -151,6 +170,11 @@ def test_the_board_is_painted_from_the_keyboard(page):
     for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowUp", "Space", "ArrowLeft", "ArrowLeft"):
         opened.keyboard.press(key)
     assert opened.locator("input").input_value() == "10 1"
+    for key in ("ArrowLeft", "ArrowUp", "ArrowUp", "ArrowUp", "Space"):  # no further than the corner
+        opened.keyboard.press(key)
+    assert opened.locator("input").input_value() == "1 1 10 1"
+    opened.keyboard.press("Tab")  # one stop for the whole board
+    assert opened.locator("input").evaluate("field => field === document.activeElement")
 
 
 # --- what pages fetch, over http ------------------------------------------------------------------------
@@ -484,6 +508,15 @@ def test_the_explorer_of_experiments(visit):
     assert "Choose two settings" in opened.locator(".explorer-says").inner_text()
     opened.get_by_label("only settings with").fill("5")
     assert names() == ["5"]
+    opened.get_by_text("1 of 3 settings").wait_for()
+    least, most = opened.get_by_role("img").get_attribute("aria-label").removeprefix("from ").split(" to ")
+    assert 0 <= float(least) < table.loc["5", "dice"] < float(most) <= 1
+    opened.get_by_label("only settings with").fill("nothing like it")
+    opened.get_by_text("0 of 3 settings").wait_for()
+    opened.get_by_label("only settings with").fill("")
+    opened.get_by_label("A: 1").focus()
+    opened.keyboard.press("Space")
+    assert opened.locator(".explorer-says").inner_text().startswith("1 minus 5")
 
 
 # --- votes and verdicts ---------------------------------------------------------------------------------
@@ -516,7 +549,7 @@ def test_a_vote_is_kept_in_the_browser_and_met_again(visit, verdicts):
     opened.get_by_text("not voted yet").wait_for()
     assert revealed.locator("a").get_attribute("href").endswith("/book/report-2020.html")
     opened.get_by_role("button", name="I would bet").nth(0).click()
-    opened.get_by_role("button", name="I would not").nth(1).click()
+    opened.get_by_role("group", name="Two.").get_by_role("button", name="I would not").click()
     opened.reload()
     assert opened.get_by_role("button", name="I would not").nth(1).get_attribute("aria-pressed") == "true"
     revealed.get_by_text("Confirmed, of").wait_for()
@@ -524,6 +557,20 @@ def test_a_vote_is_kept_in_the_browser_and_met_again(visit, verdicts):
     assert lines == ["1. One: you would bet on it.", "A is so. confirmed", "B is so. not run yet",
                      "2. Two: you would not bet on it.", "C is so. contradicted",
                      "Confirmed, of the claims you would bet on: 1 of 2. Of those you would not: 0 of 1."]
+    opened.get_by_role("button", name="I would bet").nth(0).click()  # and takes it back
+    opened.reload()
+    revealed.get_by_text("bet on: 0 of 0").wait_for()
+
+
+def test_a_browser_that_keeps_nothing_still_takes_votes(visit, verdicts):
+    opened = visit("")
+    opened.add_init_script("Object.defineProperty(window, 'localStorage', { get() { throw new Error('refused'); } })")
+    visit(CARDS + '<div class="votes-revealed">Without JavaScript.</div>', verdicts=VERDICTS)
+    vote = opened.get_by_role("group", name="One.").get_by_role("button", name="I would bet")
+    vote.click()
+    assert vote.get_attribute("aria-pressed") == "true"
+    opened.get_by_text("not voted yet").wait_for()
+    assert "Without" not in opened.locator(".votes-revealed").inner_text()
 
 
 def test_every_card_has_claims_and_every_claim_is_there(verdicts):

@@ -17,25 +17,40 @@
     }
   };
   const reach = () => {
-    document.querySelectorAll(".bd-article table, .bd-article pre, .bd-article mjx-container").forEach((wide) => {
+    document.querySelectorAll(".bd-article table, .bd-article pre, .bd-article mjx-container, .bd-article .cell_output").forEach((wide) => {
       if (wide.scrollWidth > wide.clientWidth) wide.tabIndex = 0;
     });
   };
-  // Votes on the claims: kept in this browser, looked up again by the scoreboard.
+  // Votes on the claims: kept in this browser, looked up again by the scoreboard. A browser may refuse to keep
+  // anything; then they last as long as the page.
+  const kept = () => {
+    try {
+      return JSON.parse(localStorage.getItem("votes") || "{}");
+    } catch {
+      return {};
+    }
+  };
+  const keep = (votes) => {
+    try {
+      localStorage.setItem("votes", JSON.stringify(votes));
+    } catch {}
+  };
   const vote = () => {
-    const votes = JSON.parse(localStorage.getItem("votes") || "{}");
+    const votes = kept();
     document.querySelectorAll(".votes .sd-card").forEach((card, number) => {
       const row = document.createElement("div");
       row.className = "vote";
+      row.setAttribute("role", "group");
+      row.setAttribute("aria-label", (card.querySelector(".sd-card-title") ?? card).textContent.trim());
       for (const [value, words] of [["yes", "I would bet on it"], ["no", "I would not"]]) {
         const button = document.createElement("button");
         button.type = "button";
         button.textContent = words;
         button.setAttribute("aria-pressed", String(votes[number + 1] === value));
         button.addEventListener("click", () => {
-          votes[number + 1] = value;
-          localStorage.setItem("votes", JSON.stringify(votes));
-          row.querySelectorAll("button").forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
+          votes[number + 1] = votes[number + 1] === value ? undefined : value; // a second click takes it back
+          keep(votes);
+          row.querySelectorAll("button").forEach((each) => each.setAttribute("aria-pressed", String(each === button && votes[number + 1] === value)));
         });
         row.append(button);
       }
@@ -45,7 +60,8 @@
   // Votes met again, in <div class="votes-revealed"></div>: beside each the claims behind its card.
   const reveal = async (place) => {
     const add = (parent, tag, text = "") => parent.appendChild(Object.assign(document.createElement(tag), { textContent: text }));
-    const votes = JSON.parse(localStorage.getItem("votes") || "{}");
+    const votes = kept();
+    place.replaceChildren();
     if (location.protocol === "file:") return add(place, "p", "A page opened from a folder cannot show your votes. Serve the book: python -m http.server -d _build/html");
     const { cards, claims } = await (await fetch(new URL("verdicts.json", script))).json();
     const voted = cards.map((card, n) => ({ ...card, vote: votes[n + 1] })).filter((card) => card.vote);
@@ -77,4 +93,5 @@
     new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
   });
   ["load", "resize"].forEach((moment) => window.addEventListener(moment, reach));
+  ["toggle", "click"].forEach((moment) => document.addEventListener(moment, () => requestAnimationFrame(reach), true)); // what was folded
 })();

@@ -51,7 +51,7 @@
 
   const diceExplorer = (place) => {
     const canvas = make("canvas", { width: SIDE, height: SIDE });
-    canvas.setAttribute("aria-hidden", "true");
+    canvas.setAttribute("aria-hidden", "true"); // the controls beside it do the same, and the words say what it shows
     const spoken = make("p", { className: "explorer-says" });
     spoken.setAttribute("aria-live", "polite");
     const control = (name, min, max, value) => {
@@ -76,7 +76,7 @@
       const context = canvas.getContext("2d");
       const picture = context.createImageData(SIDE, SIDE);
       for (let i = 0; i < truth.length; i++) {
-        const colour = truth[i] && seen[i] ? [120, 94, 240] : truth[i] ? [255, 176, 0] : seen[i] ? [254, 97, 0] : [128, 128, 128];
+        const colour = truth[i] && seen[i] ? [120, 94, 240] : truth[i] ? [0, 160, 120] : seen[i] ? [254, 97, 0] : [128, 128, 128];
         picture.data.set([...colour, truth[i] || seen[i] ? 255 : 40], 4 * i);
       }
       context.putImageData(picture, 0, 0);
@@ -88,7 +88,20 @@
           : `Dice ${found.dice.toFixed(3)}, IoU ${found.iou.toFixed(3)}, HD95 ${found.hd95.toFixed(1)} pixels` +
             (a && b ? "." : ": one of the two is empty, so the distance is the diagonal of the picture.");
     };
-    const legend = make("p", { className: "explorer-legend" }, "violet: both; gold: truth only; orange: prediction only");
+    const legend = make("p", { className: "explorer-legend" }, "violet: both; green: truth only; orange: prediction only. Drag the prediction, or use the sliders.");
+    let held = null; // where the pointer took hold, and where the prediction was
+    canvas.addEventListener("pointerdown", (event) => {
+      held = [event.clientX, event.clientY, Number(inputs.x.value), Number(inputs.y.value)];
+      canvas.setPointerCapture(event.pointerId);
+    });
+    canvas.addEventListener("pointermove", (event) => {
+      if (!held) return;
+      const pixel = canvas.getBoundingClientRect().width / SIDE;
+      inputs.x.value = held[2] + (event.clientX - held[0]) / pixel;
+      inputs.y.value = held[3] + (event.clientY - held[1]) / pixel;
+      draw();
+    });
+    ["pointerup", "pointercancel"].forEach((end) => canvas.addEventListener(end, () => (held = null)));
     place.replaceChildren(canvas, make("div", { className: "explorer-controls" }, ...rows, spoken, legend));
     draw();
   };
@@ -136,11 +149,15 @@
         show();
       });
       cell.addEventListener("keydown", (event) => {
-        const step = { ArrowDown: 1, ArrowUp: -1, ArrowRight: GRID, ArrowLeft: -GRID }[event.key];
-        if (!step) return;
+        const [row, column] = [n % GRID, Math.floor(n / GRID)];
+        const [down, right] = { ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowRight: [0, 1], ArrowLeft: [0, -1] }[event.key] ?? [];
+        if (down === undefined) return;
         event.preventDefault();
-        cells[n + step]?.focus();
+        const inside = (place) => Math.min(GRID - 1, Math.max(0, place));
+        cells[inside(column + right) * GRID + inside(row + down)].focus();
       });
+      cell.addEventListener("focus", () => cells.forEach((each) => (each.tabIndex = each === cell ? 0 : -1)));
+      cell.tabIndex = n ? -1 : 0; // the board is one stop of the tab key; arrows move within it
       cell.style.gridRow = (n % GRID) + 1;
       cell.style.gridColumn = Math.floor(n / GRID) + 1;
       return cell;

@@ -57,7 +57,11 @@ function drawing(width, height, ...shapes) {
 const dots = (values, scale, middle) => values.map((v, n) => ["circle", { cx: scale(v), cy: middle + (((n * 7) % 9) - 4), r: 2, class: "dot" }]);
 const strip = (values) => {
   const scale = (v) => 3 + 154 * v;
-  return drawing(160, 18, ["line", { x1: 3, x2: 157, y1: 9, y2: 9, class: "axis" }], ...dots(values, scale, 9), ["line", { x1: scale(mean(values)), x2: scale(mean(values)), y1: 1, y2: 17, class: "mean" }]);
+  const svg = drawing(160, 18, ["line", { x1: 3, x2: 157, y1: 9, y2: 9, class: "axis" }], ...dots(values, scale, 9), ["line", { x1: scale(mean(values)), x2: scale(mean(values)), y1: 1, y2: 17, class: "mean" }]);
+  svg.removeAttribute("aria-hidden");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", `from ${Math.min(...values).toFixed(2)} to ${Math.max(...values).toFixed(2)}`);
+  return svg;
 };
 function differences(found, margin) {
   const widest = Math.max(0.1, ...found.each.map(Math.abs));
@@ -95,6 +99,8 @@ export async function experiments(place, make) {
   const [wordsLabel, words] = searcher(make, "only settings with", () => list());
   const says = make("div", { className: "explorer-says" });
   says.setAttribute("aria-live", "polite");
+  const count = make("p", { className: "explorer-legend" });
+  count.setAttribute("aria-live", "polite");
   const body = make("tbody");
   const columns = { setting: "setting", dice: "Dice", runs: "runs", collapsed: "collapsed" };
   const value = { setting: (s) => s.name, dice: (s) => mean(s.dice.filter((d) => d !== null)), runs: (s) => sum(Object.values(s.folds).map((f) => f[0])), collapsed: (s) => sum(Object.values(s.folds).map((f) => f[1])) };
@@ -123,6 +129,7 @@ export async function experiments(place, make) {
   };
   const list = () => {
     const rows = settings().filter((s) => holds(s.name, words.value));
+    count.textContent = `${rows.length} of ${settings().length} settings`;
     const natural = new Intl.Collator("en", { numeric: true }).compare;
     rows.sort((a, b) => {
       const [x, y] = [a, b].map(value[order.by]);
@@ -161,7 +168,7 @@ export async function experiments(place, make) {
     );
   };
   const note = make("p", { className: "explorer-legend" }, `Violet: the mean and its interval. Grey: each patient; the band is ±${data.margin}. One look at two settings is no verdict: among many looks some intervals miss zero by chance.`);
-  place.replaceChildren(make("div", { className: "explorer-filters" }, nameLabel, protocolLabel, wordsLabel), make("table", {}, make("thead", {}, head), body), make("div", { className: "explorer-controls" }, says, note));
+  place.replaceChildren(make("div", { className: "explorer-filters" }, nameLabel, protocolLabel, wordsLabel), count, make("table", {}, make("thead", {}, head), body), make("div", { className: "explorer-controls" }, says, note));
   begin();
 }
 

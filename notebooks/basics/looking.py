@@ -207,7 +207,7 @@ print("the same as in memory:", equal)
 tiny = np.array([[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0], [0, 1, 0, 0]])
 numbers = np.arange(1, tiny.size + 1).reshape(tiny.shape, order="F")
 figure, ax = plt.subplots(figsize=(2.9, 3.3))
-ax.imshow(tiny, cmap=ListedColormap(["#80808022", "#DC267FB0"]))
+ax.imshow(tiny, cmap=ListedColormap(["#80808022", "#785EF0B0"]))
 for (row, column), number in np.ndenumerate(numbers):
     ink = "white" if tiny[row, column] else plots.GREY
     ax.text(column, row, number, ha="center", va="center", fontsize=13, color=ink)

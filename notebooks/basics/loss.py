@@ -362,7 +362,7 @@ curves["textbook network, report's loss"] = learn(fresh("before"), report_loss)
 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(7.5, 3.2))
-looks = (("#FE6100", "-"), (plots.ACCENT, ":"), ("#00A078", "-"), ("#DC267F", "-"))
+looks = (("#FE6100", "-"), (plots.ACCENT, ":"), ("#00A078", "-"), (plots.GREY, "-"))
 for (name, values), (colour, line) in zip(curves.items(), looks):
     steps = range(0, STEPS + 1, EVERY)
     ax.plot(steps, values, line, marker="o", markersize=4, color=colour, label=name)

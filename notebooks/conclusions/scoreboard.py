@@ -178,7 +178,8 @@ board(found)
 
 # %% [markdown]
 # ```{raw} html
-# <div class="votes-revealed"></div>
+# <div class="votes-revealed"><p>Your votes from the first page would stand here: that needs JavaScript and a book
+# that is served over http.</p></div>
 # <div class="explorer" data-explorer="scoreboard"><p>The claims with their verdicts, as a list to filter by
 # verdict, page and text. It needs JavaScript and a book that is served over http.</p></div>
 # ```
