@@ -81,7 +81,6 @@ for level in range(5):
 for level in range(4):
     picture(axes[1, level + 1], f"decoder.{3 - level}")
 axes[1, 5].axis("off");
-
 # %% [markdown]
 # *Read the top row from left to right, the way down: edges become parts, parts become a coarse "here is the heart".
 # Read the bottom row from right to left, the way up: the coarse answer gets its sharp outline back. Each picture is
@@ -165,12 +164,29 @@ figure, axes = plots.panels(3, size=2.9)
 plots.overlay(axes[0], val.images[0], val.masks[0], "the true mask")
 plots.overlay(axes[1], val.images[0], half[0], "at half resolution")
 plots.show(axes[2], half[0] != val.masks[0], "where they differ");
-
 # %% [markdown]
 # *Halving the resolution nibbles at every boundary, and the thin myocardium, which is nearly all
 # boundary, loses most.*
 #
-# A transposed convolution can learn to guess better than a nearest neighbour does, so this is a hint
+# There is a second price. A transposed convolution puts down a square of numbers for every pixel, two pixels
+# apart. Squares of 2x2, this book's, lie side by side. The report's of 3x3 overlap: in every other row and column two
+# add up, and where both cross, four. Enlarge a flat picture, with all weights equal:
+
+# %%
+figure, axes = plots.panels(2, size=2.6)
+for ax, window in zip(axes, (2, 3)):
+    up = torch.nn.ConvTranspose2d(1, 1, window, stride=2, bias=False)
+    torch.nn.init.ones_(up.weight)
+    enlarged = up(torch.ones(1, 1, 8, 8))[0, 0].detach()
+    ax.imshow(enlarged, cmap=plots.HEAT, vmin=0, vmax=4)
+    ax.set_title(f"squares of {window}x{window}")
+
+# %% [markdown]
+# *A flat picture stays flat with squares of 2x2; with 3x3 it becomes a checkerboard {cite}`odena2016`.* A network can
+# learn weights that even it out, but it has to. One of the report's kind that has not yet shows the grid in its
+# probabilities on [The loss](../basics/loss).
+#
+# A transposed convolution can also learn to guess better than a nearest neighbour does, so all this is a hint
 # and no verdict. The verdict, with everything else held equal, is a matter for an experiment:
 # "Repairs" in part V runs it.
 #

@@ -35,6 +35,9 @@ import numpy as np
 import torch
 
 from cmrseg import comparisons, data, plots, results
+from cmrseg.augment import normalise
+from cmrseg.losses import LOSSES
+from cmrseg.models import build
 from cmrseg.models.unet import ACTIVATIONS
 from cmrseg.training import PRESETS, fit, score
 
@@ -42,7 +45,9 @@ plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
 NAMES = {"relu": "ReLU", "leaky-relu": "LeakyReLU", "tanh": "Tanh"}
 NAMES |= {"hardtanh": "HardTanh", "sigmoid": "sigmoid"}
-said = {NAMES[name]: dice for name, dice in results.report()["activation"]["dice"].items()}
+said = {
+    NAMES[name]: dice for name, dice in results.report()["activation"]["dice"].items()
+}
 
 # %% tags=["hide-input"]
 x = torch.linspace(-3, 3, 301)
@@ -95,7 +100,6 @@ ax.set_ylabel("Dice, last epoch")
 rows = table.dropna(subset=["difference"])[["difference", "low", "high"]]
 plots.differences(diff, {name: row for name, *row in rows.itertuples()})
 diff.set_xlabel("Dice minus that of ReLU, 95 % interval");
-
 # %% [markdown]
 # *Left: every training as a dot, one for each fold and seed, and in grey the patients behind them; the crosses are
 # the report's numbers, from another split and a wider network, so compare their order and not their height. Patients
@@ -116,7 +120,6 @@ axes[0].set(
 )
 axes[1].set(xlabel="epoch", title="all of them")
 axes[0].legend(loc="upper left");
-
 # %% [markdown]
 # *Mean of five folds, seed 0; left the first 30 epochs, right all. See who rises first on the left, and whether it is
 # still in front at the end on the right.*
@@ -183,9 +186,33 @@ for name in ("relu", "sigmoid"):
 # at the gradient of the first convolution's weights.
 # ```
 #
-# ```{solution} activation-sigmoid
+# ```{solution-start} activation-sigmoid
 # :class: dropdown
+# ```
+
+# %%
+x, y = normalise(train.images[:4]), torch.from_numpy(train.masks[:4]).long()
+for normalised in (True, False):
+    torch.manual_seed(0)
+    net = build(replace(small, activation="sigmoid"))
+    if not normalised:
+        for block in (*net.encoder, *net.decoder):
+            block[1], block[4] = torch.nn.Identity(), torch.nn.Identity()
+    LOSSES["ce+dice"](net(x), y).backward()
+    sizes = [
+        (block[0].weight.grad.norm() / block[0].weight.norm()).item()
+        for block in net.encoder
+    ]
+    print(
+        f"{'with' if normalised else 'without'} batch normalisation: gradient of the way down, fine to coarse, "
+        + ", ".join(f"{size:.0e}" for size in sizes)
+    )
+
+# %% [markdown]
 # Batch normalisation {cite}`ioffe2015`. It divides each channel by its spread, so small signals are
-# enlarged on the way forward and their gradients on the way back: the scale of a layer's weights cancels.
-# And skips give the gradient shorter ways round.
+# enlarged on the way forward and their gradients on the way back: the scale of a layer's weights cancels. Without it the
+# first convolution gets a gradient a hundred times as small, and the coarsest level none to speak of. (Numbers are parts of
+# the weights' own size.) And skips give the gradient shorter ways round: the finest level has one, the coarsest has not.
+#
+# ```{solution-end}
 # ```

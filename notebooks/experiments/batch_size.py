@@ -104,6 +104,43 @@ for batch in BATCHES:
 # number of epochs there are a sixteenth of the steps: of the 96 slices of a fold, batches of 2 make 48 steps,
 # batches of 32 make 3.
 #
+# A batch decides a second thing: the mean and the deviation by which batch normalisation {cite}`ioffe2015` makes
+# its numbers comparable. Of two slices these are guesses, too. How far does the mean of a batch stray from batch to batch?
+
+# %% tags=["hide-input"]
+figure, ax = plt.subplots(figsize=(7.5, 3.2))
+torch.manual_seed(0)
+net, x = build(PRESETS["replica"]).train(), normalise(train.images, "raw")
+norms = [block[1] for block in (*net.encoder, net.decoder[0])]
+for size, colour in ((2, plots.ACCENT), (16, plots.GREY)):
+    means, deviations = [[] for _ in norms], [[] for _ in norms]
+
+    def note(norm, inputs, _):
+        """Keep the mean and the deviation of each channel of this batch."""
+        level = norms.index(norm)
+        means[level].append(inputs[0].mean((0, 2, 3)))
+        deviations[level].append(inputs[0].std((0, 2, 3)))
+
+    hooks = [norm.register_forward_hook(note) for norm in norms]
+    for _ in range(10):
+        with torch.no_grad():
+            net(x[rng.choice(len(x), size, replace=False)])
+    for hook in hooks:
+        hook.remove()
+    strays = [
+        (torch.stack(m).std(0) / torch.stack(d).mean(0)).nanmedian()
+        for m, d in zip(means, deviations)
+    ]
+    ax.plot(range(6), strays, "o-", color=colour, label=f"batches of {size}")
+ax.set(ylim=(0, None), ylabel="stray of the mean,\nin deviations of its channel")
+ax.set_xticks(range(6), [f"{96 // 2**n}²" for n in range(6)])
+ax.set_xlabel("level of the replica, by its resolution")
+ax.legend();
+# %% [markdown]
+# *The mean of two slices strays most where there is least behind it, in the coarsest level, and in the finest, which sees
+# that one raw slice is brighter than another; that of sixteen a third as much or less.* It is a noise that training has to
+# live with, and that evaluation, with its running means, does not see.
+#
 # ## What we ran
 #
 # Every batch size for the same 100 epochs; and then once more for the same number of *updates*, with 32
@@ -133,7 +170,6 @@ plots.settings(
 )
 plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch");
-
 # %% [markdown]
 # *Every training as a dot, each patient in grey; crosses are the report's numbers. Look at 32 before and after it gets
 # its share of updates.*
@@ -156,7 +192,6 @@ for n, batch in enumerate(BATCHES):
 axes[0].legend(title="batch", loc="upper left")
 axes[0].set(xlabel="epochs", ylabel="Dice, mean of two folds", title="equal epochs")
 axes[1].set(xlabel="updates", title="equal updates");
-
 # %% [markdown]
 # *The same sizes on two axes. Left, over epochs, where large batches have few updates; right, each with as
 # many updates as batches of 2 have in 100 epochs.*
@@ -279,9 +314,9 @@ for level in range(6):  # the last is the first block of the way up, after five 
     )
 
 # %% [markdown]
-# Thousands in the finest, eighteen in the coarsest, and those of one slice are much alike. The coarse
-# levels tremble from batch to batch: a noise that training has to live with, and that evaluation, with its
-# running means, does not see.
+# Thousands in the finest, eighteen in the coarsest, and those of one slice are much alike: there the mean strays
+# most, as the picture above measured. In the finest level it strays too, but for another reason: raw slices
+# differ in brightness, and thousands of pixels of one slice all share it.
 #
 # ```{solution-end}
 # ```

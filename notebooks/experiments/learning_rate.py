@@ -75,6 +75,37 @@ for rate in (0.001, 0.01, 0.1, 0.6):
 # the scale of a convolution's weights does not matter to what comes after it; what the last layer adds up
 # is not forgiven.
 #
+# And why does a network not find its way back from there? Adam's numerator, the mean gradient, forgets within ten steps; its
+# denominator within a thousand. The first sixty steps at a rate that works and at one that does not:
+
+# %% tags=["hide-input"]
+figure, axes = plt.subplots(1, 3, figsize=(9.5, 3))
+for rate, colour in ((0.001, plots.GREY), (0.6, plots.ACCENT)):
+    torch.manual_seed(0)
+    recipe = replace(PRESETS["replica"], lr=rate)
+    net, order = build(recipe), np.random.default_rng(0)
+    weight, adam = net.encoder[2][0].weight, make_optimiser(recipe, net.parameters())
+    told = []
+    for _ in range(5 if SMOKE else 60):
+        pair = order.choice(len(train), 2, replace=False)
+        x = normalise(train.images[pair], "raw")
+        before = weight.detach().clone()
+        adam.zero_grad()
+        LOSSES["report"](net(x), torch.from_numpy(train.masks[pair]).long()).backward()
+        adam.step()
+        change = (weight.detach() - before).abs().median()
+        told.append([weight.grad.abs().median(), change, weight.detach().abs().mean()])
+    for ax, values in zip(axes, np.array(told, float).T):
+        ax.semilogy(np.maximum(values, 1e-9), color=colour, label=f"rate {rate}")
+for ax, title in zip(axes, ("gradient", "step of a weight", "size of a weight")):
+    ax.set(xlabel="step", title=title)
+axes[0].legend();
+# %% [markdown]
+# *At 0.6 the gradient is gone after a few steps (anything below a billionth is drawn there): the weights have been
+# thrown so far that the units behind them are shut. What is left of the numerator carries them on, for some twenty steps, to
+# eighty times their size. Then it has faded, the denominator remembers, and next to nothing divided by something is a
+# standstill. At 0.001 the gradient comes back, and the steps with it, while the weights have hardly changed.*
+#
 # ## What the report said
 #
 # Three experiments, each to look closer at what the one before had found {cite}`report2020`:
