@@ -4,7 +4,8 @@ Each group fails after any of these one-line changes:
 
 - shapes: in final.py, ``levels.insert(0, x)`` -> ``levels.append(x)``; ``2 ** (len(channels) - 1)`` ->
   ``2 ** len(channels)``
-- shortcuts: ``y + self.shortcut(x)`` -> ``y``; ``if same`` -> ``if True``
+- shortcuts: ``y + self.shortcut(...)`` -> ``y``; ``if same`` -> ``if True``; ``[..., :: self.stride, :: self.stride]`` dropped,
+  or put into the convolution (with AVX-512)
 - skips: ``skips.pop(), up(x)`` -> ``0 * skips.pop(), up(x)``
 - strided: ``thin(1) if strided`` -> ``thin(1) if False``
 - deep supervision: in training._loss(), ``0.5**n`` -> ``1``, ``/ sum(weights)`` dropped, or ``2**n`` -> ``1``
@@ -57,6 +58,23 @@ def test_a_block_that_adds_nothing_passes_its_input_on(inputs, stride, kept):
     y = block(x)
     assert y.shape == (2, 4, 8 // stride, 8 // stride) and y.abs().sum() > 0
     assert torch.equal(y, x) is kept
+
+
+def test_a_shortcut_of_few_channels_learns_as_a_strided_convolution_should():
+    """In channels-last memory, where oneDNN's own has overrun its memory."""
+    block, x = Block(4, 8, 2), torch.randn(4, 4, 96, 96)
+    shortcut, strided = block.shortcut[0], nn.Conv2d(4, 8, 1, 2, bias=False)
+    strided.load_state_dict(shortcut.state_dict())
+    expected = strided(x)
+    (expected**2).sum().backward()
+    seen = []
+    shortcut.register_forward_hook(lambda _, __, out: seen.append(out))
+    for _ in range(20):
+        shortcut.weight.grad = None
+        block.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last))
+        (seen[-1] ** 2).sum().backward()
+        torch.testing.assert_close(seen[-1], expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(shortcut.weight.grad, strided.weight.grad, rtol=1e-3, atol=1e-2)
 
 
 def test_without_residual_there_are_no_shortcuts():
