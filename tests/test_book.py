@@ -199,7 +199,17 @@ def test_each_notebook_ends_with_something_to_try(path):
     text = path.read_text()
     exercises = re.findall(r"\{exercise\}.*\n# :label: (\S+)", text)
     assert exercises and exercises == re.findall(r"\{solution(?:-start)?\} (\S+)", text)
+    assert executed_solutions(text)
     assert text.index("## What to conclude") < text.index("## Try")
+
+
+def executed_solutions(text):
+    """The cells of code that stand in a solution; all of them run with the notebook."""
+    return re.findall(r"\{solution-start\}(?:(?!solution-end).)*?^# %%(?! \[markdown)", text, re.M | re.S)
+
+
+def test_there_are_forty_exercises_whose_solutions_run():
+    assert sum(len(executed_solutions(path.read_text())) for path in NOTEBOOKS) >= 40
 
 
 @every_notebook
@@ -434,3 +444,10 @@ def test_no_path_of_one_machine_and_no_registry_host_is_committed():
 
 def test_no_real_slice_is_committed():
     assert not [p for p in tracked() if re.fullmatch(r"cmr\d+(_mask)?\.png", p.name)]
+
+
+@every_notebook
+def test_what_a_picture_shows_is_told_in_words_without_formulas(path):
+    """Captions become the pictures' alternative text, which is read out."""
+    captions = [c.source for c in jupytext.read(path).cells if c.cell_type == "markdown" and re.match(r"\*[^*]", c.source)]
+    assert not [c for c in captions if "$" in re.split(r"\.\*|\n\n", c)[0]]

@@ -10,8 +10,10 @@ import jupytext
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from scipy import stats
 
 from cmrseg import rle
+from cmrseg.statistics import verdict
 
 
 def of(page):
@@ -19,7 +21,7 @@ def of(page):
     notebook = jupytext.read(REPOSITORY / "notebooks" / f"{page}.py")
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     (place,) = [i for i, source in enumerate(cells) if re.search(r"^def check_", source, re.M)]
-    names = {"np": np, "rle": rle}
+    names = {"np": np, "rle": rle, "stats": stats, "verdict": verdict}
     exec(cells[place], names)
     answers = []
     for source in cells[place + 1 : place + 3]:
@@ -28,7 +30,8 @@ def of(page):
     return names[re.search(r"def (check_\w+)", cells[place])[1]], *answers
 
 
-@pytest.mark.parametrize("page", ["basics/dice", "basics/looking", "basics/patients"])
+@pytest.mark.parametrize("page", ["architectures/unet", "basics/dice", "basics/looking", "basics/patients",
+                                  "statistics/paired", "statistics/verdicts"])
 def test_the_starter_is_not_yet_right_and_the_solution_is(page, capsys):
     check, starter, solution = of(page)
     assert (check(starter), check(solution)) == ("it returns nothing yet", "right")
@@ -80,3 +83,46 @@ def test_the_check_of_the_run_length_code_says_what_is_wrong(mine, says):
 ])
 def test_the_check_of_folds_says_what_is_wrong(mine, says):
     assert says in of("basics/patients")[0](mine)
+
+
+def interval(differences, factor=2.2009852, ddof=1, over=lambda n: n**0.5):
+    half = factor * differences.std(ddof=ddof) / over(len(differences))
+    return differences.mean() - half, differences.mean() + half
+
+
+@pytest.mark.parametrize(("mine", "says"), [
+    (lambda d: interval(d, over=lambda n: 1), "their mean scatters less"),
+    (lambda d: interval(d, over=lambda n: n), "root of the number"),
+    (lambda d: interval(d, factor=1.96), "Student's t"),
+    (lambda d: interval(d, ddof=0), "ddof=1"),
+    (lambda d: interval(d, factor=1), "one standard error"),
+    (lambda d: interval(d, factor=3), "it should reach"),
+    (lambda d: interval(d)[::-1], "lower one first"),
+    (lambda d: d.mean(), "two numbers"),
+    (lambda d: interval(d - d.mean()), "its middle"),
+])
+def test_the_check_of_an_interval_says_what_is_wrong(mine, says):
+    assert says in of("statistics/paired")[0](mine)
+
+
+@pytest.mark.parametrize(("mine", "says"), [
+    (lambda low, high: "confirmed" if low + high > 0 else "contradicted", "nothing in it matters"),
+    (lambda low, high: "confirmed" if low > 0.02 else "inconclusive", "however little"),
+    (lambda low, high: verdict((low, high), "greater").replace("equivalent", "inconclusive"), "nothing in it matters"),
+    (lambda low, high: verdict((low, high), "greater") if high <= 0.02 or low > 0 else "confirmed", "much else"),
+    (lambda low, high: verdict((low, high), "less"), "is confirmed, not contradicted"),
+])
+def test_the_check_of_a_judge_says_what_is_wrong(mine, says):
+    assert says in of("statistics/verdicts")[0](mine)
+
+
+COPIES = [(4, 48, 48), (8, 24, 24), (16, 12, 12)]
+
+
+@pytest.mark.parametrize(("answer", "says"), [
+    ([*COPIES, (32, 6, 6)], "not across"), ([(c, s // 2, s // 2) for c, s, _ in COPIES], "before the pooling"),
+    (COPIES[::-1], "finest comes first"), ([(s, s, c) for c, s, _ in COPIES], "channels come first"),
+    ([(2 * c, s, s) for c, s, _ in COPIES], "by joining"), ([(4, 48, 48)], "it says"),
+])
+def test_the_check_of_shapes_says_what_is_wrong(answer, says):
+    assert says in of("architectures/unet")[0](lambda channels, side: answer)

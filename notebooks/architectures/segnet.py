@@ -237,7 +237,8 @@ for name, group in groups.items():
 curve.set(xlabel="epoch", ylabel="held-out Dice, mean of folds", ylim=(0, 1))
 curve.legend(loc="lower right");
 # %% [markdown]
-# *Left: every training as a dot, each patient in grey, the report's numbers as crosses. Right: the mean curves of seed 0.*
+# *Left: every training as a dot, each patient in grey, the report's numbers as crosses. Right: the mean curves of seed 0. SegNet
+# rises first and comes to rest lower.*
 #
 # ## Hardly overfitted?
 

@@ -197,6 +197,60 @@ for ax, window in zip(axes, (2, 3)):
 #
 # ## Try
 #
+# ```{exercise} Shapes, foretold
+# :label: unet-shapes
+# Fill in the function below: the shapes of the copies that go across in a U-Net of these channels, from the
+# finest to the coarsest. The check says what is wrong, not only that something is.
+# ```
+
+
+# %% tags=["hide-input"]
+def check_shapes(mine, channels=(4, 8, 16, 32), side=48):
+    """What is wrong with a function that should give the shapes of the copies."""
+    if mine(channels, side) is None:
+        return "it returns nothing yet"
+    found = [tuple(shape) for shape in mine(channels, side)]
+    right = [(4, 48, 48), (8, 24, 24), (16, 12, 12)]
+    telltales = [
+        (right, "right"),
+        (right + [(32, 6, 6)], "the bottom goes up, not across"),
+        ([(c, s // 2, s // 2) for c, s, _ in right], "copies leave before the pooling"),
+        (right[::-1], "the finest comes first"),
+        ([(s, s, c) for c, s, _ in right], "channels come first"),
+        ([(2 * c, s, s) for c, s, _ in right], "twice the channels come by joining"),
+    ]
+    words = [words for wrong, words in telltales if found == wrong]
+    return (*words, f"it says {found}, they are {right}")[0]
+
+
+# %%
+def my_shapes(channels, side):
+    """A list of (channels, height, width), one for each copy."""
+    return None  # your lines here
+
+
+print("my_shapes:", check_shapes(my_shapes))
+
+# %% [markdown]
+# ```{solution-start} unet-shapes
+# :class: dropdown
+# ```
+
+
+# %%
+def my_shapes(channels, side):
+    """A list of (channels, height, width), one for each copy."""
+    return [(c, side // 2**n, side // 2**n) for n, c in enumerate(channels[:-1])]
+
+
+print("my_shapes:", check_shapes(my_shapes))
+
+# %% [markdown]
+# One copy for each level but the last, each half as large as the one before.
+#
+# ```{solution-end}
+# ```
+#
 # ```{exercise} A U-Net of your own
 # :label: unet-own
 # Build a U-Net with three levels of 8, 16 and 32 channels and one convolution per block. How many

@@ -260,7 +260,7 @@ right.legend(loc="upper right");
 # %% [markdown]
 # *Left: cross-entropy pulls hardest at the worst pixels. The report's constant inside the logarithm lets go of a
 # pixel once its true class has much less than 0.001, and soft Dice lets go even earlier: their gradients carry the
-# factor $p$ of the true class, which vanishes with it; in cross-entropy the logarithm's $1/p$ cancels it. Right: to
+# factor p of the true class, which vanishes with it; in cross-entropy the logarithm's 1/p cancels it. Right: to
 # the logarithmic losses a pixel is a pixel; to soft Dice a pixel of a small structure is worth more, and from some
 # hundred pixels on roughly in inverse proportion to its size.*
 #

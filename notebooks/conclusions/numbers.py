@@ -88,7 +88,8 @@ axes[0].set_ylabel("predicted minus true, points");
 
 # %% [markdown]
 # *Each dot is a patient whom the network had not seen. Full line: bias; dashed: limits of agreement. A difference of two
-# percentages is given in points. A healthy left ventricle changes by half or more, so being ten points off is not little.*
+# percentages is given in points. A healthy left ventricle changes by half or more, so being ten points off is not little; the
+# biases are small, the limits wide, and widest for the right ventricle.*
 #
 # For the left ventricle the bias is small: over many patients the errors cancel, and a study of groups could live
 # with them. For the right ventricle they seem to lean to one side, and for fractions of middle size they do (further
@@ -163,7 +164,7 @@ ax.set(
 
 # %% [markdown]
 # *Each dot is a setting of this book's experiments, five networks and 60 patients: by how much the predicted
-# fraction is off in the mean, up or down. Settings below a Dice of 0.75 are left out.*
+# fraction is off in the mean, up or down. The higher the Dice, the smaller the error, and at one Dice it still differs. Settings below a Dice of 0.75 are left out.*
 
 # %% tags=["hide-input"]
 spread = (devices["off"] - height - slope * devices["dice"]).std()

@@ -107,7 +107,8 @@ plots.settings(
 ax.set_ylabel("Dice, last epoch")
 time.set(ylabel="processor seconds of a training", ylim=(0, None));
 # %% [markdown]
-# *Left: every training as a dot, a dash for their mean, each patient in grey. Right: what the same trainings cost.*
+# *Left: every training as a dot, a dash for their mean, each patient in grey. Right: what the same trainings cost: the doubled
+# set takes twice as long.*
 #
 # ## Who wakes when
 #

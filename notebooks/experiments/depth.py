@@ -104,7 +104,7 @@ ax.set(xlabel="convolutions in a block", ylabel="Dice of an image");
 
 # %% [markdown]
 # *Box plots as the report drew them: a dot for each of the 48 images of folds 0 and 1, one training for
-# each fold. Crosses are the report's medians, on other images.*
+# each fold. Crosses are the report's medians, on other images. All boxes overlap.*
 #
 # ## What the boxes hide
 #
@@ -125,7 +125,8 @@ low, high = found.interval()
 print(f"mean difference {found.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
 
 # %% [markdown]
-# *The difference of every patient, sorted, and their mean (orange). The grey band is the margin.*
+# *The difference of every patient, sorted, and their mean (orange), which lies below the grey band of the margin: most
+# patients do worse.*
 #
 # ## Verdicts
 #

@@ -104,8 +104,8 @@ plots.settings(time, {name: group["seconds"].dropna() for name, group in groups}
 ax.set(xlabel="dropout", ylabel="Dice, last epoch")
 time.set(xlabel="dropout", ylabel="processor seconds of a training", ylim=(0, None));
 # %% [markdown]
-# *Left: every training as a dot, each patient in grey, the report's numbers as crosses. Right: what the same
-# trainings cost.*
+# *Left: every training as a dot, each patient in grey, the report's numbers as crosses. The more is deleted, the lower. Right:
+# what the same trainings cost: with dropout, more.*
 #
 # ## Later, or lower?
 

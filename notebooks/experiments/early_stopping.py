@@ -99,8 +99,8 @@ axes[0].legend(loc="lower right")
 axes[0].set_ylabel("Dice");
 
 # %% [markdown]
-# *Five folds each. Between the curves of a fold lies the gap. Look when it opens, and what the lower curve
-# does from there on.*
+# *Five folds each. Between the curves of a fold lies the gap. It opens while the lower curve still climbs, and after
+# that the lower one stays level or still climbs; it does not fall.*
 
 # %% tags=["hide-input"]
 for protocol, runs in LONG.items():

@@ -161,7 +161,7 @@ ax.set_ylabel("Dice, last epoch");
 
 # %% [markdown]
 # *Every training as a dot, each patient in grey; crosses are the report's numbers. The first three settings share one rate, the
-# others each have their own.*
+# others each have their own. At the shared rate SGD lies at zero; at its own it stands close to Adam.*
 #
 # ## Verdicts
 #

@@ -75,7 +75,6 @@ hist.hist(difference, bins=25, color=plots.ACCENT, alpha=0.7)
 hist.axvline(0, color=plots.GREY)
 hist.axvline(difference.mean(), color=plots.SAID)
 hist.set(xlabel=f"difference of a patient, {A} minus {B}", ylabel="patients");
-
 # %% [markdown]
 # *Left: a line is a patient, purple where the score rises and orange where it falls. Hearts differ far more
 # from each other than the two settings do. Right: the same sixty differences. What we want to know is where
@@ -173,7 +172,7 @@ ax.set_xlabel(f"Dice, {A} minus {B}");
 
 # %% [markdown]
 # *One difference, three intervals. Pairing narrows the first to the second; honesty about the five networks
-# widens it to the third, which this book uses. The grey band is $\pm 0.02$, within which a difference does
+# widens it to the third, which this book uses. The grey band is ±0.02, within which a difference does
 # not matter to us.*
 #
 # When some trainings of a setting never wake up (Dice near zero) and others do, luck is no longer a bell
@@ -186,6 +185,78 @@ ax.set_xlabel(f"Dice, {A} minus {B}");
 # on one test set does none of these, and the sources of variance are many {cite}`bouthillier2021`.
 #
 # ## Try
+#
+# ```{exercise} An interval of your own
+# :label: paired-interval
+# Fill in the function below: the 95 % interval of the mean of some patients' differences. The check says what
+# is wrong, not only that something is.
+# ```
+
+
+# %% tags=["hide-input"]
+def check_interval(mine):
+    """What is wrong with a function that should give a 95 % interval of a mean."""
+    sample = np.random.default_rng(0).normal(0.02, 0.05, 12)
+    if mine(sample) is None:
+        return "it returns nothing yet"
+    found = np.asarray(mine(sample), float)
+    if found.shape != (2,) or not found[0] < found[1]:
+        return f"give two numbers, the lower one first, not {found}"
+    return fault_of(found.mean(), np.diff(found)[0] / 2, sample)
+
+
+def fault_of(middle, half, sample):
+    """What is wrong with an interval round ``middle`` that reaches ``half`` to either side."""
+    if not np.isclose(middle, sample.mean()):
+        return f"its middle is {middle:.4f}, the mean is {sample.mean():.4f}"
+    spread, factor = sample.std(ddof=1), stats.t.ppf(0.975, 11)
+    error = spread / 12**0.5  # of the mean
+    telltales = {
+        factor * error: "right",
+        factor * spread: "that is how patients scatter; their mean scatters less",
+        factor
+        * spread
+        / 12: "it is the root of the number of patients, not the number",
+        factor
+        * error
+        * (11 / 12) ** 0.5: "numpy divides by n unless it is told ddof=1",
+        1.96 * error: "1.96 is for very many patients; ask Student's t for twelve",
+        error: "that is one standard error to either side",
+    }
+    words = [w for wrong, w in telltales.items() if np.isclose(half, wrong, rtol=1e-3)]
+    return (*words, f"it reaches {half:.4f}, it should reach {factor * error:.4f}")[0]
+
+
+# %%
+def my_interval(differences):
+    """The lower and the upper end of the 95 % interval of the mean."""
+    return None  # your lines here
+
+
+print("my_interval:", check_interval(my_interval))
+
+# %% [markdown]
+# ```{solution-start} paired-interval
+# :class: dropdown
+# ```
+
+
+# %%
+def my_interval(differences):
+    """The lower and the upper end of the 95 % interval of the mean."""
+    n = len(differences)
+    half = stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / n**0.5
+    return differences.mean() - half, differences.mean() + half
+
+
+print("my_interval:", check_interval(my_interval))
+
+# %% [markdown]
+# The spread of the patients, divided by the root of their number, is the standard error of their mean; Student's t says
+# how many of them to go to either side.
+#
+# ```{solution-end}
+# ```
 #
 # ```{exercise} Where to spend an hour
 # :label: paired-hour

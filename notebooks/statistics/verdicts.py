@@ -69,7 +69,6 @@ for y, (_, low, high) in enumerate(examples.values()):
     ax.annotate(words, (0.085, y), va="center", color=plots.GREY, fontsize=9.5)
 ax.set(xlim=(-0.08, 0.15), xlabel="Dice, A minus B, 95 % interval (made up)")
 ax.set_xticks([-0.06, -0.02, 0.02, 0.06]);
-
 # %% [markdown]
 # *Five made-up intervals; the band is the margin. On the right two verdicts on each: of the claim "A is
 # better", and of the claim "A and B are equally good". The second line shows that both can hold: a
@@ -164,6 +163,69 @@ print(f"{'Bonferroni, twenty':31} each interval must have {1 - 0.05 / 20:.2%}")
 # experiment.
 #
 # ## Try
+#
+# ```{exercise} A judge of your own
+# :label: verdicts-judge
+# Fill in the function below: the verdict on "A is better than B", from the interval of A minus B. Four words
+# are possible. The check says what is wrong, not only that something is.
+# ```
+
+
+# %% tags=["hide-input"]
+def check_judge(mine):
+    """What is wrong with a function that should judge "A is better than B"."""
+    if mine(0.03, 0.07) is None:
+        return "it returns nothing yet"
+    cases = {
+        (0.03, 0.07): "all of it lies above zero",
+        (0.004, 0.018): "all of it lies above zero, however little",
+        (-0.07, -0.03): "all of it lies below zero",
+        (-0.018, -0.004): "all of it lies below zero, however little",
+        (-0.01, 0.015): "it holds zero, and nothing in it matters",
+        (-0.03, 0.05): "it holds zero, and much else",
+        (-0.01, 0.05): "it holds zero; most of it above proves nothing",
+        (-0.05, 0.01): "it holds zero; most of it below proves nothing",
+    }
+    for interval, words in cases.items():
+        found, right = mine(*interval), verdict(interval, "greater")
+        if found != right:
+            return (
+                f"{interval[0]:+} to {interval[1]:+} is {right}, not {found}: {words}"
+            )
+    return "right"
+
+
+# %%
+def my_judge(low, high, margin=0.02):
+    """confirmed, contradicted, equivalent or inconclusive."""
+    return None  # your lines here
+
+
+print("my_judge:", check_judge(my_judge))
+
+# %% [markdown]
+# ```{solution-start} verdicts-judge
+# :class: dropdown
+# ```
+
+
+# %%
+def my_judge(low, high, margin=0.02):
+    """confirmed, contradicted, equivalent or inconclusive."""
+    if low > 0:
+        return "confirmed"
+    if high < 0:
+        return "contradicted"
+    return "equivalent" if -margin < low and high < margin else "inconclusive"
+
+
+print("my_judge:", check_judge(my_judge))
+
+# %% [markdown]
+# Nowhere does it ask for the mean. A judge who does will one day confirm a difference that may be none.
+#
+# ```{solution-end}
+# ```
 #
 # ```{exercise} Another margin
 # :label: verdicts-margin
