@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VENDOR = ROOT / "vendor"
 PACKAGES = {
     "mathjax": ("mathjax@3.2.2", ["es5/tex-mml-chtml.js", "es5/output/chtml/fonts/woff-v2"]),
-    "mermaid": ("mermaid@11", ["dist/mermaid.esm.min.mjs", "dist/chunks/mermaid.esm.min"]),
+    "mermaid": ("mermaid@11.17.2", ["dist/mermaid.esm.min.mjs", "dist/chunks/mermaid.esm.min"]),
     "onnxruntime": ("onnxruntime-web@1.30.0",
                     ["dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm"]),
     "axe": ("axe-core@4.14.1", ["package/axe.min.js"]),

@@ -175,7 +175,7 @@ def say_how_long(app, doctree) -> None:
     if not title or time is None:
         return
     code = "\n".join(block.astext() for block in doctree.findall(nodes.literal_block))
-    meanwhile = ", a small training included" if re.search(r"\bfit\(", code) else ""
+    meanwhile = ", a small training included" if re.search(r"\bfit\(|\.step\(\)", code) else ""
     tiny = ", its live parts made tiny" if os.environ.get("CMRSEG_BUDGET") == "smoke" else ""
     said = f"Ran in {in_words(time)} on one core when this page was made{meanwhile}{tiny}."
     title.parent.insert(title.parent.index(title) + 1, nodes.paragraph("", said, classes=["how-long"]))
