@@ -229,7 +229,8 @@ for group, name in ((trained, "in training"), (~trained, "held out too")):
 # well will it do on *a new person*? At random: how well does it do on another slice of people it has
 # met? Nobody needs the second answer. And how much a network profits from having met them depends on the
 # network, its training and the number of slices of each patient; it may be little here and much with
-# whole volumes. The honest split costs nothing, so there is no reason to find out the hard way.
+# whole volumes. The honest split costs nothing, so there is no reason to find out the hard way
+# {cite}`varoquaux2023`.
 #
 # ## Two slices are not two witnesses
 #

@@ -182,7 +182,9 @@ ax.set_xlabel(f"Dice, {A} minus {B}");
 # ## What to conclude
 #
 # Hold out everyone once, compare patient by patient, and count the trainings as well as the patients. A single score
-# on one test set does none of these, and the sources of variance are many {cite}`bouthillier2021`.
+# on one test set does none of these, and the sources of variance are many {cite}`bouthillier2021`. How many patients an
+# interval of a mean Dice asks for, and how often claims of being ahead may be chance, others have asked
+# {cite}`eljurdi2023,christodoulou2025`.
 #
 # ## Try
 #
