@@ -24,17 +24,19 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
   quantile() -> ``freedom``; ``mixed =`` -> ``mixed = false &&``; ``order.down ? -1 : 1`` -> ``1``; in
   holds(), ``every`` -> ``some``
 - scoreboard: each of the three conditions in its list() dropped
-- book: give a button of a page no name; add an image from another host; make an element 500 pixels wide
+- book: give a button of a page no name; in book.js, drop ``.bd-article .cell_output`` or the line of "toggle"; add an image from another host; make an element 500 pixels wide
 - paper: in book.css, drop ``.bd-sidebar-primary``, ``details.hide:not([open])`` or the line of a.external
 """
 
 import functools
+import gzip
 import http.server
 import json
 import os
 import shutil
 import sys
 import threading
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -640,7 +642,7 @@ def book(serve):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES or [None], ids=lambda p: str(p.relative_to(BUILT)) if p else "none")
 def test_a_page_of_the_book(browser, book, path, theme):
-    """axe, the console, requests to other hosts, and nothing wider than a telephone."""
+    """axe, the console, requests to other hosts, weight, and nothing wider than a telephone."""
     context = browser.new_context(color_scheme=theme, viewport={"width": 1280, "height": 900})
     context.add_init_script(f"for (const key of ['mode', 'theme']) localStorage.setItem(key, '{theme}')")
     opened, errors, requests = context.new_page(), [], []
@@ -649,8 +651,13 @@ def test_a_page_of_the_book(browser, book, path, theme):
     opened.on("request", lambda request: requests.append(request.url))
     opened.goto(f"{book}/{path.relative_to(BUILT)}", wait_until="load")
     opened.wait_for_load_state("networkidle")
-    for width in (1280, 390):
+    for width, folded in ((1280, True), (390, True), (390, False)):
         opened.set_viewport_size({"width": width, "height": 900})
+        if not folded:
+            opened.evaluate("""() => {
+                document.querySelectorAll("details").forEach((each) => (each.open = true));
+                document.querySelectorAll(".bd-article button.toggle-button").forEach((each) => each.click());
+            }""")
         opened.wait_for_timeout(200)
         assert opened.locator("html").get_attribute("data-theme") == theme
         beyond = opened.evaluate("() => document.documentElement.scrollWidth - window.innerWidth")
@@ -658,7 +665,21 @@ def test_a_page_of_the_book(browser, book, path, theme):
         opened.evaluate((VENDOR / "axe" / "axe.min.js").read_text())
         found = opened.evaluate("async () => (await axe.run({ resultTypes: ['violations'] })).violations.map("
                                 "v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 200)])")
-        assert found == [], f"{width} pixels wide"
+        assert found == [], f"{width} pixels wide, {'folded' if folded else 'all opened'}"
     assert errors == []
     assert [url for url in requests if not url.startswith((book, "data:", "blob:"))] == []
+    files = {BUILT / unquote(urlsplit(url).path).lstrip("/") for url in requests if url.startswith(book)}
+    network = ("small.onnx", "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+    weight = sum(len(gzip.compress(file.read_bytes())) for file in files if file.is_file() and file.name not in network)
+    assert weight <= 2_500_000, f"{weight} bytes"
     context.close()
+
+
+@pytest.mark.slow
+def test_the_first_picture_comes_soon(browser, book):
+    opened = browser.new_page()
+    opened.goto(f"{book}/book/index.html", wait_until="load")
+    ended = opened.evaluate("() => performance.getEntriesByType('resource').filter(e => e.name.includes('cover'))"
+                            ".map(e => e.responseEnd)")
+    opened.close()
+    assert ended and min(ended) <= 1500
