@@ -267,6 +267,11 @@ count = sum(p.numel() for p in small.parameters())
 print(f"{count} parameters; sides must be multiples of {small.multiple}")
 shape = predict(small, val.images[:1, :95, :93]).shape
 print(shape, "from a slice that was padded and cropped again")
+try:
+    small(torch.zeros(1, 1, 97, 97))
+except RuntimeError as error:
+    print(f"97x97: {error}")
+print("4x4:", tuple(small.eval()(torch.zeros(1, 1, 4, 4)).shape))
 
 # %% [markdown]
 # The sizes must halve twice without a remainder. With 97 pixels the copy and the enlarged features
