@@ -84,12 +84,13 @@ def decide(probability: np.ndarray, cleaned: bool) -> np.ndarray:
 def clean(mask: np.ndarray) -> np.ndarray:
     """A label map (H, W) with one piece of each class, and the cavity nested in the wall.
 
-    Of each class the largest piece stays (4-neighbours), the others become background. Whatever the
-    myocardium and the left ventricle enclose, and is neither, becomes left ventricle.
+    Of each class the largest piece stays, the others become background; a wall of one pixel that goes on over a
+    corner is one piece. Whatever the myocardium and the left ventricle enclose, and is neither, becomes left
+    ventricle.
     """
     cleaned = np.zeros_like(mask)
     for c in (1, 2, 3):
-        pieces, _ = label(mask == c)
+        pieces, _ = label(mask == c, np.ones((3, 3)))
         sizes = np.bincount(pieces.ravel())[1:]
         if len(sizes):
             cleaned[pieces == 1 + sizes.argmax()] = c

@@ -5,7 +5,8 @@ Each group fails after any of these one-line changes in ensemble.py:
 - average: ``.mean(0)`` -> ``[0]``; ``/ len(views)`` dropped
 - views: ``-degrees`` -> ``degrees``; ``answer.flip(-1) if mirrored else answer`` -> ``answer``;
   ``x.flip(-1) if mirrored else x`` -> ``x``; in turn(), swap the two signs, or the two ratios
-- clean: ``sizes.argmax()`` -> ``sizes.argmin()``; ``& ~ring`` dropped; ``cleaned >= 2`` -> ``cleaned == 2``
+- clean: ``sizes.argmax()`` -> ``sizes.argmin()``; ``& ~ring`` dropped; ``cleaned >= 2`` -> ``cleaned == 2``; in
+  label(), drop the square of ones
   (a cavity beside the wall)
 - files: ``t.half()`` -> ``t``; drop the check of the digest; ``_sums(path.parent) |`` dropped;
   ``not torch.isfinite(t).all()`` -> ``False``
@@ -150,6 +151,7 @@ def drawn(picture):
     ("2222. 2.32. 2222.", "2222. 2332. 2222."),  # a hole in the ring
     ("222.. 2.3.. 223..", "222.. 233.. 223.."),  # wall and cavity enclose it together
     ("2222. 2.... 2222.", "2222. 2.... 2222."),  # open: nothing is enclosed
+    (".22.. 2332. .22.2", ".22.. 2332. .22.2"),  # a thin wall goes on over a corner
     ("..... ..... .....", "..... ..... ....."),
 ])
 def test_one_piece_of_each_class_and_no_hole(before, after):

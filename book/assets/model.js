@@ -37,8 +37,10 @@ function decide(probability, pixels) {
   return { labels, sure };
 }
 
-// Connected pieces (4 neighbours) of the pixels for which inside(i): lists of their pixels.
-function pieces(inside, width, height) {
+const SIDES = [[-1, 0], [1, 0], [0, -1], [0, 1]];
+const CORNERS = [[-1, -1], [1, -1], [-1, 1], [1, 1]];
+// Connected pieces of the pixels for which inside(i), perhaps also over corners: lists of their pixels.
+function pieces(inside, width, height, corners) {
   const seen = new Uint8Array(width * height);
   const found = [];
   for (let start = 0; start < seen.length; start++) {
@@ -46,28 +48,29 @@ function pieces(inside, width, height) {
     const piece = [start];
     seen[start] = 1;
     for (const i of piece) {
-      const x = i % width;
-      for (const next of [x > 0 && i - 1, x < width - 1 && i + 1, i >= width && i - width, i + width < seen.length && i + width])
-        if (next !== false && !seen[next] && inside(next)) {
-          seen[next] = 1;
-          piece.push(next);
-        }
+      const [x, y] = [i % width, Math.floor(i / width)];
+      for (const [right, down] of corners ? [...SIDES, ...CORNERS] : SIDES) {
+        const next = i + right + down * width;
+        if (x + right < 0 || x + right >= width || y + down < 0 || y + down >= height || seen[next] || !inside(next)) continue;
+        seen[next] = 1;
+        piece.push(next);
+      }
     }
     found.push(piece);
   }
   return found;
 }
 
-// As cmrseg.ensemble.clean: the largest piece of each class, and no hole in the ring.
+// As cmrseg.runtime.clean: the largest piece of each class, and no hole in the ring.
 export function clean(labels, width, height) {
   const cleaned = new Uint8Array(labels.length);
   for (const c of [1, 2, 3]) {
-    const found = pieces((i) => labels[i] === c, width, height);
+    const found = pieces((i) => labels[i] === c, width, height, true);
     const largest = Math.max(0, ...found.map((piece) => piece.length));
     found.find((piece) => piece.length === largest)?.forEach((i) => (cleaned[i] = c));
   }
   const edge = (i) => i < width || i >= labels.length - width || i % width === 0 || i % width === width - 1;
-  for (const piece of pieces((i) => cleaned[i] < 2, width, height)) if (!piece.some(edge)) piece.forEach((i) => (cleaned[i] = 3));
+  for (const piece of pieces((i) => cleaned[i] < 2, width, height, false)) if (!piece.some(edge)) piece.forEach((i) => (cleaned[i] = 3));
   return cleaned;
 }
 
