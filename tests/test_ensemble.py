@@ -5,9 +5,8 @@ Each group fails after any of these one-line changes in ensemble.py:
 - average: ``.mean(0)`` -> ``[0]``; ``/ len(views)`` dropped
 - views: ``-degrees`` -> ``degrees``; ``answer.flip(-1) if mirrored else answer`` -> ``answer``;
   ``x.flip(-1) if mirrored else x`` -> ``x``; in turn(), swap the two signs, or the two ratios
-- clean: ``sizes.argmax()`` -> ``sizes.argmin()``; ``& ~ring`` dropped; ``cleaned >= 2`` -> ``cleaned == 2``; in
-  label(), drop the square of ones
-  (a cavity beside the wall)
+- clean: ``sizes.argmax()`` -> ``sizes.argmin()``; ``& ~ring`` dropped; ``cleaned >= 2`` -> ``cleaned == 2``
+  (a cavity beside the wall); in label(), drop the square of ones
 - files: ``t.half()`` -> ``t``; drop the check of the digest; ``_sums(path.parent) |`` dropped;
   ``not torch.isfinite(t).all()`` -> ``False``
 """
