@@ -153,7 +153,7 @@ def test_equal_updates_are_as_many_steps_as_the_baseline_takes(batch):
     assert slices // batch * config.epochs == slices // baseline.batch * baseline.epochs
 
 
-def test_what_is_tuned_is_tuned_without_the_validation_patients():
+def test_what_is_tuned_is_judged_on_training_patients():
     for name in ("book-learning-rate", "book-recipe", "architectures-tuning", "optimiser-tuning"):
         assert all(p.split.startswith(("inner", "train-fold")) for p in EXPERIMENTS[name])
 

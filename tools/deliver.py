@@ -11,6 +11,7 @@ onnxruntime, which starts sooner than PyTorch. Networks that are not in
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from cmrseg import data, ensemble, experiments, export, results, rle, runtime
@@ -34,4 +35,6 @@ def main(store: Path = results.STORE, weights: Path = ensemble.WEIGHTS) -> None:
 
 
 if __name__ == "__main__":
+    if data.load(data.source(), "labelled").fingerprint != experiments.ACDC96:
+        sys.exit("error: what is delivered has learned from the real slices. CMRSEG_DATA=acdc96 python tools/deliver.py")
     main()
