@@ -95,10 +95,11 @@ def main() -> None:
 
 
 def workers(spent: dict[str, float]) -> str:
-    """A table of the seconds that an epoch takes while others train beside, by who trains: one worker, then two."""
+    """A table of the seconds that an epoch takes while others train beside, by who trains."""
     alone = spent["one worker"]
     rows = [f"| {name} | {seconds:.2f} | {alone / seconds:.0%} |" for name, seconds in spent.items()]
-    return "\n".join(["| short trainings by | seconds an epoch, of each | speed that each keeps |", "|---|---|---|", *rows])
+    head = ["| short trainings by | seconds an epoch, of each | speed that each keeps |", "|---|---|---|"]
+    return "\n".join([*head, *rows])
 
 
 def costs(shown: float, seen: float) -> str:
