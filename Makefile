@@ -36,10 +36,11 @@ test-all: .venv/ready
 test-colab: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_colab.py
 
-# On the real slices: CMRSEG_DATA, or acdc96 after make data. Nothing else should run meanwhile.
+# On the real slices: CMRSEG_DATA, or what make data fetched, or what lies beside. Nothing else should run meanwhile.
+BENCH_DATA = $(or $(CMRSEG_DATA),$(if $(wildcard data/acdc96),acdc96),$(wildcard ../shared/data/acdc96),acdc96)
 bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt
-	$(BIN)/python benchmarks/time_to_dice.py --data $(or $(CMRSEG_DATA),acdc96)
+	$(BIN)/python benchmarks/time_to_dice.py --data "$(BENCH_DATA)"
 
 data: .venv/ready
 	$(BIN)/python -m cmrseg data --source acdc96

@@ -3,14 +3,18 @@
     python benchmarks/scale.py > benchmarks/scale.md
 
 Measured, on the embedded phantoms: the same eight short trainings by one worker, by two, and by two Ray nodes of one
-core each (with ray installed: requirements-cluster.txt); a training of `book` and a prediction with `small`, on one
-thread. Then the rest is multiplication, and its assumptions are written beside it.
+core each (with ray installed: requirements-cluster.txt), each timed from its first batch to its last, without the
+start of its process; a training of `book` and a prediction with `small`, on one thread. The rest is multiplication;
+README.md beside this file says what it assumes.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import platform
+import statistics
 import tempfile
 import time
 from dataclasses import replace
@@ -20,19 +24,21 @@ from pathlib import Path
 PATIENTS = 100_000
 PHASES, LEVELS = 2, 10  # end-diastole and end-systole; slices from base to apex
 FOLDS, SEEDS, CORES = 5, 5, 64
+EPOCHS = 6
+BYTES = 14  # of a pixel in training: stored, as float32, its label stored, as int64
 
 
 def short_trainings(workers: int, engine: str) -> float:
-    """Seconds that eight short trainings take."""
+    """Seconds of an epoch in the middle one of eight short trainings, so many of them at a time."""
     from cmrseg.experiments import Planned, run_missing
     from cmrseg.training import PRESETS
 
-    plan = [Planned("short", replace(PRESETS["replica"], epochs=3, seed=seed), "fold0", "replica") for seed in range(8)]
+    plan = [Planned("short", replace(PRESETS["replica"], epochs=EPOCHS, seed=seed), "fold0", "replica") for seed in range(8)]
     with tempfile.TemporaryDirectory() as store:
-        begun = time.perf_counter()
         left = run_missing(plan, "phantom", Path(store), workers, engine=engine)
         assert left == 0
-        return time.perf_counter() - begun
+        spent = [json.loads(path.read_text())["seconds"] for path in Path(store).rglob("*.json")]
+        return statistics.median(spent) / EPOCHS
 
 
 def two_nodes() -> float:
@@ -72,51 +78,46 @@ def prediction_rate() -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+
     import torch
 
     from cmrseg.results import _processor
 
     torch.set_num_threads(1)
-    print("# A hundred thousand patients\n\nWritten by `benchmarks/scale.py`, which says what is measured; "
-          f"{_processor()}, torch {torch.__version__}, Python {platform.python_version()}.\n")
-    print("| eight short trainings by | seconds | times as fast as one worker |\n|---|---|---|")
-    ways = {"one worker": (1, "local"), "two workers": (2, "local")}
-    spent = {name: short_trainings(*how) for name, how in ways.items()}
+    print("# A hundred thousand patients\n\nWritten by `benchmarks/scale.py`; what it assumes is in "
+          f"[README.md](README.md). {_processor()}, torch {torch.__version__}, Python {platform.python_version()}.\n")
+    spent = {"one worker": short_trainings(1, "local"), "two workers": short_trainings(2, "local")}
     if find_spec("ray"):
         spent["two Ray nodes of one core"] = two_nodes()
-    for name, seconds in spent.items():
-        print(f"| {name} | {seconds:.0f} | {spent['one worker'] / seconds:.1f} |")
-    shown, seen = training_rate(), prediction_rate()
-    print(f"\nOne thread shows a `book` in training {shown:.0f} slices a second and segments {seen:.0f} with `small`.\n")
-    table(shown, seen, spent["one worker"] / spent["two workers"] / 2)
+    print(workers(spent))
+    print("\n" + costs(training_rate(), prediction_rate()))
 
 
-def table(shown: float, seen: float, kept: float) -> None:
-    """Print what the study costs: slices a second in training and in prediction, share of two workers' time kept."""
+def workers(spent: dict[str, float]) -> str:
+    """A table of the seconds that an epoch takes while others train beside, by who trains."""
+    alone = spent["one worker"]
+    rows = [f"| {name} | {seconds:.2f} | {alone / seconds:.0%} |" for name, seconds in spent.items()]
+    head = ["| short trainings by | seconds an epoch, of each | speed that each keeps |", "|---|---|---|"]
+    return "\n".join([*head, *rows])
+
+
+def costs(shown: float, seen: float) -> str:
+    """What the study costs, of the slices a second that one thread shows in training and segments."""
     from cmrseg.training import PRESETS
 
     epochs, learned = PRESETS["book"].epochs, PHASES * PATIENTS * (FOLDS - 1) // FOLDS
-    one = epochs * learned / shown / 3600
-    all_slices = PATIENTS * PHASES * LEVELS
+    one, memory = epochs * learned / shown / 3600, learned * 96 * 96 * BYTES / 1e9
+    all_slices, sweep = PATIENTS * PHASES * LEVELS, FOLDS * SEEDS
     hours = all_slices / seen / 3600
-    rows = ((f"one training of `book` on two slices of each patient, {epochs} epochs", one, one),
-            (f"{FOLDS} folds x {SEEDS} seeds of it", FOLDS * SEEDS * one, one * -(-FOLDS * SEEDS // CORES)),
-            (f"`small` on all {all_slices:,} slices", hours, hours / CORES))
-    print(f"| what | core hours | days on {CORES} cores |\n|---|---|---|")
-    for name, work, wait in rows:
-        print(f"| {name} | {work:,.0f} | {wait / 24:.1f} |")
-    print(f"""
-Assumptions:
-
-- {PHASES} moments and {LEVELS} slices of each patient, of 96 x 96 pixels. A larger picture costs in proportion.
-- The same epochs. With more patients fewer would do: each epoch brings {PATIENTS // 50:,} times as many steps as ours.
-- One training runs on one core, and cannot be shared out: its days in the table are those of a single core. A sweep is
-  shared out over its trainings, and two workers keep {kept:.0%} of what they should gain; nodes share a folder and nothing
-  else, so that is taken to hold for more of them.
-- `fit` holds all slices in memory, {96 * 96 * (4 + 8) / 1e3:.0f} kB each as float32 with labels of eight bytes: {
-    learned * 96 * 96 * 12 / 1e9:.0f} GB for one training. On most machines this, not time, is where the code as it stands
-  ends; labels of one byte, made long batch by batch, would halve it and more.
-- `predict` streams: its memory does not grow with the folder.""")
+    rows = ((f"one training of `book` on {PHASES} slices of each patient, {epochs} epochs", one, one, f"{memory:.0f}"),
+            (f"{FOLDS} folds x {SEEDS} seeds of it", sweep * one, one * -(-sweep // CORES),
+             f"{min(sweep, CORES) * memory:.0f}"),
+            (f"`small` on all {all_slices:,} slices", hours, hours / CORES, "streams"))
+    lines = [f"| {name} | {work:,.0f} | {wait / 24:.1f} | {held} |" for name, work, wait, held in rows]
+    return "\n".join([f"| what | core hours | days on {CORES} cores | GB of memory, at the least |", "|---|---|---|---|",
+                      *lines, "", f"One thread shows a `book` in training {shown:.0f} slices a second and segments "
+                      f"{seen:.0f} with `small`."])
 
 
 if __name__ == "__main__":

@@ -1,22 +1,24 @@
 """Where the time of a training step goes: `python benchmarks/step.py > benchmarks/step.md`.
 
 One step of the `replica` recipe (two slices, one thread, fp32), as the sweep takes it, in variants that
-might be cheaper; then its parts by kind; then how far its multiply-adds, and those of a step of `book`, are from a
-matrix product; then what a whole training of a fold is made of. Every time is the median of many steps in this
-process.
+might be cheaper; then its parts by kind and those of a step of `book`, which augments its batch first; then how far
+the multiply-adds of both are from a matrix product; then what a whole training of a fold is made of. Every time is
+the median of many steps in this process.
 """
 
 from __future__ import annotations
 
+import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from cmrseg import metrics, phantom
+from cmrseg.augment import augment
 from cmrseg.losses import LOSSES
 from cmrseg.models import build, multiply_adds
 from cmrseg.results import _processor
@@ -89,12 +91,46 @@ def kind_of(name: str) -> str:
     return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "the rest")
 
 
+def shares(spent: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Each kind's share of the time, of the names of operations and what each took."""
+    parts: dict[str, float] = {}
+    for name, took in spent:
+        kind = kind_of(name.lower())
+        parts[kind] = parts.get(kind, 0) + took
+    return {kind: part / sum(parts.values()) for kind, part in parts.items()}
+
+
+def parts_of(config: TrainConfig) -> dict[str, float]:
+    """Milliseconds of a step by kind, and of the augmentation of its batch."""
+    step = a_step(config)
+    whole = milliseconds(step, 20)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        for _ in range(20):
+            step()
+    found = shares((event.key, event.self_cpu_time_total) for event in profiled.key_averages())
+    rng = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(config.batch, 1, 96, 96), torch.randint(0, 4, (config.batch, 96, 96))
+    varied = milliseconds(lambda: augment(images, labels, config.augment, rng), 20) if config.augment else 0.0
+    return {kind: whole * share for kind, share in found.items()} | {"augmentation": varied}
+
+
+def table(parts: dict[str, dict[str, float]]) -> str:
+    """Milliseconds and shares of the parts of each recipe's step, the longest of the last recipe first."""
+    last = [*parts.values()][-1]
+    lines = ["| part | " + " | ".join(f"`{name}`, ms | share" for name in parts) + " |", "|---|" + "---|---|" * len(parts)]
+    for kind in sorted({kind for each in parts.values() for kind in each}, key=lambda kind: -last.get(kind, 0)):
+        cells = [f"{each.get(kind, 0):.1f} | {each.get(kind, 0) / sum(each.values()):.0%}" for each in parts.values()]
+        lines.append(f"| {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    print("# One training step of the replica\n\nWritten by `benchmarks/step.py`; medians, one thread, fp32,"
+    print("# One training step\n\nWritten by `benchmarks/step.py`; medians, one thread, fp32,"
           f" {_processor()}, torch {torch.__version__}, Python {platform.python_version()}.\n")
-    print("| variant | milliseconds |\n|---|---|")
+    print("| variant, of the replica | milliseconds |\n|---|---|")
     for name, options in {"channels last, as in the sweep": {}, "channels first": {"channels_last": False},
                           "channels last, Adam layer by layer": {"one_vector": False},
                           "channels last, fused Adam": {"fused": True},
@@ -105,18 +141,7 @@ def main() -> None:
         print(f"| {layout}, five folds as one network of grouped convolutions, for each | "
               f"{milliseconds(step, 20) / 5:.1f} |")
 
-    step = a_step()
-    step()
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        for _ in range(20):
-            step()
-    parts: dict[str, float] = {}
-    for event in profiled.key_averages():
-        kind = kind_of(event.key.lower())
-        parts[kind] = parts.get(kind, 0) + event.self_cpu_time_total
-    print("\n| part | share of the step |\n|---|---|")
-    for kind, spent in sorted(parts.items(), key=lambda part: -part[1]):
-        print(f"| {kind} | {spent / sum(parts.values()):.0%} |")
+    print("\n" + table({name: parts_of(PRESETS[name]) for name in ("replica", "book")}))
 
     a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
     product = 1024**3 / milliseconds(lambda: a @ b, 20) / 1e6
@@ -134,7 +159,7 @@ def main() -> None:
     def scoring() -> None:
         metrics.dice(predict(model, images, CONFIG.scale), masks)
 
-    training, looking = steps * milliseconds(step) / 1000, scored * milliseconds(scoring, 10) / 1000
+    training, looking = steps * milliseconds(a_step()) / 1000, scored * milliseconds(scoring, 10) / 1000
     print(f"\nA training on a fold is {steps} steps, {training:.0f} s, and {scored} scorings of its 24 held-out "
           f"slices, {looking:.0f} s.")
 

@@ -46,7 +46,7 @@ def find(model: str) -> Predictor:
 
 
 def from_onnx(path: Path) -> Predictor:
-    """The network of a file that ``export`` wrote, run by onnxruntime on all cores.
+    """The network of a file that ``export`` wrote, run by onnxruntime on all cores, or as many as OMP_NUM_THREADS says.
 
     Raises:
         BadInput: no such file, not the bytes that were saved, or not such a network.
@@ -55,7 +55,8 @@ def from_onnx(path: Path) -> Predictor:
 
     verify(path)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
+    asked = os.environ.get("OMP_NUM_THREADS", "")  # onnxruntime does not look
+    options.intra_op_num_threads = int(asked) if asked.isdecimal() else os.cpu_count() or 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other programs need the cores
     options.log_severity_level = 4
     try:
