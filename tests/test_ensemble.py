@@ -262,7 +262,7 @@ def test_predict_takes_a_file_of_networks_and_delivered_names(
     for module in (ensemble, runtime):
         monkeypatch.setattr(module, "WEIGHTS", path.parent)
     mistake("predict", "--model", "final", *options, tmp_path / "b", naming="final.safetensors")
-    path.rename(path.with_name("final.safetensors"))
+    runtime.enlist(path.rename(path.with_name("final.safetensors")))
     assert command("predict", "--model", "final", *options, tmp_path / "b").status == 0
     assert hashlib.sha256((tmp_path / "a" / "cmr1_mask.png").read_bytes()).digest() == \
         hashlib.sha256((tmp_path / "b" / "cmr1_mask.png").read_bytes()).digest()
