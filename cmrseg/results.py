@@ -165,14 +165,18 @@ def read(path: Path) -> dict:
         config = TrainConfig.from_dict(found["config"])
         dice = _number(metrics.mean(_floats(found["images"]["dice"])))
         fits = found["key"] == _key(found, config) and found["seed"] == config.seed
+        as_said = np.isclose(dice or -1, found["dice_last"] or -1)
+        whole = "digest" not in found or found == sealed(found)
     except BadInput:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         raise BadInput(path, "is not a record", again) from None
     if not fits or path.stem not in (found["key"], "record"):  # train writes one as record.json
         raise BadInput(path, "was edited or renamed: its key does not fit what it says it is", again)
-    if not np.isclose(dice or -1, found["dice_last"] or -1):
+    if not as_said:
         raise BadInput(path, f"was edited: its Dice is {found['dice_last']}, of its table {dice}", again)
+    if not whole:
+        raise BadInput(path, "was edited: its digest is not that of what it says", again)
     return found
 
 
@@ -181,8 +185,7 @@ def _key(found: dict, config: TrainConfig) -> str:
     trained = config.key(found["split"], found["fingerprint"])
     if (ways := found.get("ways")) is None:
         return trained
-    looking = Ways(tuple(ways["turns"]), ways["mirror"], ways["clean"])
-    return looking.key(trained, ways["seeds"], ways["shift"])
+    return Ways.from_dict(ways).key(trained, ways["seeds"], ways["shift"])
 
 
 def path_of(protocol: str, key: str, store: Path = STORE) -> Path:

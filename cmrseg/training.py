@@ -81,8 +81,10 @@ class TrainConfig:
         """The configuration that ``dataclasses.asdict`` (and JSON) made ``values`` of.
 
         Raises:
-            ValueError: a field this version does not know.
+            ValueError: no fields at all, or one that this version does not know.
         """
+        if not isinstance(values, dict):
+            raise ValueError("no fields with values")
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown configuration field {unknown[0]!r}")
@@ -503,7 +505,7 @@ def read_config(path: Path) -> TrainConfig:
         return TrainConfig.from_dict(json.loads(path.read_text()))
     except FileNotFoundError:
         raise BadInput(path, "no such file", "Give the folder that train --out made") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise BadInput(path, f"is not a configuration ({error})", "Train again") from None
 
 

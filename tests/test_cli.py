@@ -12,7 +12,8 @@ Each group fails after any of these one-line changes of ``cmrseg/cli.py`` (or an
   False``; in rle._place(), ``if row[0] in seen`` or ``if label[runs].any()`` -> ``if False``; in
   rle.read_submission(), ``utf-8-sig`` -> ``utf-8``, or drop ``UnicodeDecodeError``; in decode(),
   ``(height, width)`` -> ``(width, height)``
-- wrong models: in training.load(), drop ``SafetensorError`` from what is caught, or ``if not finite(model)``
+- wrong models: in training.load(), drop ``SafetensorError`` from what is caught, in read_config()
+  ``RecursionError``, or ``if not finite(model)``
   -> ``if False``; in ensemble.find(), drop ``if Path(model).is_file()``; in
   restored(), ``torch.device("meta")`` -> ``"cpu"``
 - where to write: in _claim(), ``if (finished or begun) and not resume`` -> ``if False``; in
@@ -340,6 +341,7 @@ MODELS = {
     "torn config": lambda run: (run / "config.json").write_text('{"model": "un'),
     "binary config": lambda run: (run / "config.json").write_bytes(b"\xff\xfe\x00"),
     "config is a list": lambda run: (run / "config.json").write_text("[1, 2]"),
+    "config is deep": lambda run: (run / "config.json").write_text("[" * 100_000),
     "config is a number": lambda run: (run / "config.json").write_text("3"),
     "an unknown field": lambda run: change(run, attention=True),
     "an unknown model": lambda run: change(run, model="segnet-9"),

@@ -413,7 +413,8 @@ def test_a_torn_checkpoint_is_named(length, tiny, root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "harm", ["no notes", "no history", "no rng", "no weights", "no average", "no momentum"])
+    "harm", ["no notes", "deep notes", "no fields", "no machine", "no history", "no rng", "no weights",
+             "no average", "no momentum"])
 def test_a_checkpoint_that_lacks_something_is_named(harm, tiny, root, tmp_path):
     config = replace(tiny, ema=0.9)
     train(config, root, out=tmp_path)
@@ -424,8 +425,10 @@ def test_a_checkpoint_that_lacks_something_is_named(harm, tiny, root, tmp_path):
     gone = {"no rng": "rng.batches", "no weights": "model.", "no average": "average.",
             "no momentum": "optimiser."}
     notes.pop("history" if harm == "no history" else None, None)
+    notes |= {"config": []} if harm == "no fields" else {"machine": 3} if harm == "no machine" else {}
     kept = {n: t for n, t in tensors.items() if not n.startswith(gone.get(harm, "nothing"))}
-    training.save_tensors(path, kept, {} if harm == "no notes" else {"notes": json.dumps(notes)})
+    text = "[" * 100_000 if harm == "deep notes" else json.dumps(notes)
+    training.save_tensors(path, kept, {} if harm == "no notes" else {"notes": text})
     with pytest.raises(BadInput, match=r"checkpoint\.safetensors: is damaged"):
         train(replace(config, epochs=2), root, out=tmp_path, resume=True)
 
