@@ -465,6 +465,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _on_sigterm)
     # Threads that wait should sleep: spinning, they take the cores that other programs need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name need not be text, nor the terminal know it
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except (BadInput, FloatingPointError) as problem:
