@@ -111,7 +111,8 @@ def train(
         training.require_same(out / training.CONFIG, training.read_config(out / training.CONFIG), config)
         if results.read(out / RECORD)["fingerprint"] != fingerprint:
             raise BadInput(out / RECORD, "was made with other slices", "Train into another --out")
-        (out / training.CHECKPOINT).unlink(missing_ok=True)
+        for name in (training.CHECKPOINT, ".lock"):  # of a process that was killed as it finished
+            (out / name).unlink(missing_ok=True)
         print(f"{out} holds this run already, finished")
         return
     if threads:
