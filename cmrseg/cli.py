@@ -133,7 +133,7 @@ def train(
         run = training.fit(config, train_slices, held_out, out=out, resume=resume,
                            precision=precision.value, progress=show)
         found = results.record(run, train_slices, held_out, "val", fingerprint, preset.value)
-        training.write_text(out / RECORD, json.dumps(found, indent=1) + "\n")
+        training.write_text(out / RECORD, json.dumps(results.sealed(found), indent=1) + "\n")
         training.save(run, out)
         (out / training.CHECKPOINT).unlink(missing_ok=True)
     dice = "undefined" if found["dice_last"] is None else f"{found['dice_last']:.4f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -142,11 +143,17 @@ def _floats(table: list) -> np.ndarray:
     return np.array(table, dtype=float)
 
 
+def sealed(found: dict) -> dict:
+    """A record with a digest of all else that it says (which the oldest ones lack)."""
+    text = json.dumps({name: value for name, value in found.items() if name != "digest"}, sort_keys=True)
+    return found | {"digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def write(found: dict, store: Path = STORE) -> Path:
     """File a record; the file appears whole or not at all."""
     path = store / found["protocol"] / f"{found['key']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(found, separators=(",", ":")) + "\n")
+    write_text(path, json.dumps(sealed(found), separators=(",", ":")) + "\n")
     return path
 
 
@@ -155,7 +162,8 @@ def read(path: Path) -> dict:
 
     Raises:
         BadInput: a torn file, a record of a newer version, or one that was edited or renamed: its key is
-            not that of its configuration, split, seed and slices, or its Dice not that of its table.
+            not that of its configuration, split, seed and slices, its Dice not that of its table, or its
+            digest not that of all it says.
     """
     again = "Restore it, or remove it; the sweep will make it again"
     try:

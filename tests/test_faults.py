@@ -483,6 +483,7 @@ def test_results_and_sweep_name_a_record_that_is_torn_edited_or_newer(
 def test_a_finished_run_with_a_torn_record_is_named(root, command, mistake, tmp_path):
     words = train_words(root, tmp_path / "run")
     assert command(*words).status == 0
-    for harm in (lambda path: path.write_text('{"version": 1'), lambda path: path.unlink()):
+    for harm in (lambda path: path.write_text(path.read_text().replace('"seconds": ', '"seconds": 1')),
+                 lambda path: path.write_text('{"version": 1'), lambda path: path.unlink()):
         harm(tmp_path / "run" / "record.json")
         mistake(*words, naming="record.json")
