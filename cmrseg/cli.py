@@ -111,7 +111,8 @@ def train(
         training.require_same(out / training.CONFIG, training.read_config(out / training.CONFIG), config)
         if results.read(out / RECORD)["fingerprint"] != fingerprint:
             raise BadInput(out / RECORD, "was made with other slices", "Train into another --out")
-        (out / training.CHECKPOINT).unlink(missing_ok=True)
+        for name in (training.CHECKPOINT, ".lock"):  # of a process that was killed as it finished
+            (out / name).unlink(missing_ok=True)
         print(f"{out} holds this run already, finished")
         return
     if threads:
@@ -132,7 +133,7 @@ def train(
         run = training.fit(config, train_slices, held_out, out=out, resume=resume,
                            precision=precision.value, progress=show)
         found = results.record(run, train_slices, held_out, "val", fingerprint, preset.value)
-        training.write_text(out / RECORD, json.dumps(found, indent=1) + "\n")
+        training.write_text(out / RECORD, json.dumps(results.sealed(found), indent=1) + "\n")
         training.save(run, out)
         (out / training.CHECKPOINT).unlink(missing_ok=True)
     dice = "undefined" if found["dice_last"] is None else f"{found['dice_last']:.4f}"
@@ -465,6 +466,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _on_sigterm)
     # Threads that wait should sleep: spinning, they take the cores that other programs need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name need not be text, nor the terminal know it
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except (BadInput, FloatingPointError) as problem:

@@ -38,6 +38,18 @@ class Ways:
     mirror: bool = False
     clean: bool = False
 
+    @classmethod
+    def from_dict(cls, values: dict) -> Ways:
+        """The ways that ``dataclasses.asdict`` (and JSON) made ``values`` of; a record says more there.
+
+        Raises:
+            ValueError, TypeError, LookupError: no ways to look.
+        """
+        turns, switches = tuple(values["turns"]), (values["mirror"], values["clean"])
+        if not turns or not all(abs(t) <= 360 for t in turns) or {*map(type, switches)} != {bool}:
+            raise ValueError("no ways to look")
+        return cls(turns, *switches)
+
     def key(self, trained: str, seeds: Sequence[int], shift: tuple[str, float] | None = None) -> str:
         """Sixteen hex digits for looking in these ways with networks filed under ``trained``, but of
         these seeds, at slices that are shifted."""
@@ -152,7 +164,7 @@ def load(path: Path) -> Ensemble:
             notes = json.loads(file.metadata()["notes"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         config = TrainConfig.from_dict(notes["config"])
-        ways = Ways(tuple(notes["ways"]["turns"]), notes["ways"]["mirror"], notes["ways"]["clean"])
+        ways = Ways.from_dict(notes["ways"])
         models = [training.restored(config, {n.removeprefix(f"{number}."): t for n, t in tensors.items()
                                              if n.startswith(f"{number}.")})
                   for number in range(notes["networks"])]

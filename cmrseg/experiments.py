@@ -752,7 +752,10 @@ def _start_ray(todo: list[Planned], source: str, store: Path, deadline: float | 
     def running() -> bool:
         nonlocal tasks
         done, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=0) if tasks else ([], [])
-        ray.get(done)
+        try:
+            ray.get(done)
+        except ray.exceptions.RayTaskError as problem:  # which says and knows less than its cause
+            raise problem.cause from problem
         return bool(tasks)
 
     return running, ray.shutdown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -142,11 +143,17 @@ def _floats(table: list) -> np.ndarray:
     return np.array(table, dtype=float)
 
 
+def sealed(found: dict) -> dict:
+    """A record with a digest of all else that it says (which the oldest ones lack)."""
+    text = json.dumps({name: value for name, value in found.items() if name != "digest"}, sort_keys=True)
+    return found | {"digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def write(found: dict, store: Path = STORE) -> Path:
     """File a record; the file appears whole or not at all."""
     path = store / found["protocol"] / f"{found['key']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(found, separators=(",", ":")) + "\n")
+    write_text(path, json.dumps(sealed(found), separators=(",", ":")) + "\n")
     return path
 
 
@@ -155,7 +162,8 @@ def read(path: Path) -> dict:
 
     Raises:
         BadInput: a torn file, a record of a newer version, or one that was edited or renamed: its key is
-            not that of its configuration, split, seed and slices, or its Dice not that of its table.
+            not that of its configuration, split, seed and slices, its Dice not that of its table, or its
+            digest not that of all it says.
     """
     again = "Restore it, or remove it; the sweep will make it again"
     try:
@@ -165,14 +173,18 @@ def read(path: Path) -> dict:
         config = TrainConfig.from_dict(found["config"])
         dice = _number(metrics.mean(_floats(found["images"]["dice"])))
         fits = found["key"] == _key(found, config) and found["seed"] == config.seed
+        as_said = np.isclose(dice or -1, found["dice_last"] or -1)
+        whole = "digest" not in found or found == sealed(found)
     except BadInput:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         raise BadInput(path, "is not a record", again) from None
     if not fits or path.stem not in (found["key"], "record"):  # train writes one as record.json
         raise BadInput(path, "was edited or renamed: its key does not fit what it says it is", again)
-    if not np.isclose(dice or -1, found["dice_last"] or -1):
+    if not as_said:
         raise BadInput(path, f"was edited: its Dice is {found['dice_last']}, of its table {dice}", again)
+    if not whole:
+        raise BadInput(path, "was edited: its digest is not that of what it says", again)
     return found
 
 
@@ -181,8 +193,7 @@ def _key(found: dict, config: TrainConfig) -> str:
     trained = config.key(found["split"], found["fingerprint"])
     if (ways := found.get("ways")) is None:
         return trained
-    looking = Ways(tuple(ways["turns"]), ways["mirror"], ways["clean"])
-    return looking.key(trained, ways["seeds"], ways["shift"])
+    return Ways.from_dict(ways).key(trained, ways["seeds"], ways["shift"])
 
 
 def path_of(protocol: str, key: str, store: Path = STORE) -> Path:

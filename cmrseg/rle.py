@@ -70,7 +70,7 @@ def read_submission(path: Path, shape: tuple[int, int] = (96, 96)) -> dict[str, 
         raise BadInput(path, "no such file", "Make one with: python -m cmrseg submit")
     csv.field_size_limit(2**31 - 1)  # the code of a large and noisy mask is long
     try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error):
         raise BadInput(path, "is not a text file of comma-separated values",
                        "Write it as UTF-8 CSV") from None
@@ -94,7 +94,7 @@ def _place(masks, seen: set[str], row: list[str], shape, path: Path, line: int) 
     """Put the class of one row into the label map of its slice."""
     where = f"{path}, line {line}"
     match = ROW.fullmatch(row[0]) if len(row) == 2 else None
-    if not match:
+    if not match or "\n" in row[1]:  # so a row is a line, and its number that of the line
         raise BadInput(where, "is not id,encoding", "Expected a row such as: cmr121_mask1,12 3 20 4")
     if row[0] in seen:
         raise BadInput(where, f"repeats {row[0]}", "Keep one row for each class of each slice")

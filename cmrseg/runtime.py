@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,10 +111,13 @@ def enlist(path: Path) -> None:
 
 
 def verify(path: Path) -> None:
-    """Complain (BadInput) of a file that is not there, or not as ``SHA256SUMS`` beside it lists it."""
+    """Complain (BadInput) of a file that is not there, or not as ``SHA256SUMS`` beside it lists it; what was
+    delivered must be listed."""
     if not path.is_file():
         raise BadInput(path, "no such file", "Clone the whole repository, or train with the command train")
     expected = _sums(path.parent).get(path.name)
+    if expected is None and path.stem in DELIVERED and path.parent.resolve() == WEIGHTS:
+        raise BadInput(path.parent / SUMS, f"does not list {path.name}", CURE)
     if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
         raise BadInput(path, f"is not the file that {SUMS} lists", CURE)
 
@@ -122,7 +126,13 @@ CURE = "Restore it: git checkout -- weights, or copy it again"
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256, as sha256sum writes them."""
-    path = folder / SUMS
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+    """File name -> SHA-256, as sha256sum writes them, in text or binary mode."""
+    path, sums = folder / SUMS, {}
+    for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else ():
+        if not (found := LISTED.fullmatch(line)):
+            raise BadInput(path, "is not a list that sha256sum wrote", CURE)
+        sums[found[2]] = found[1]
+    return sums
+
+
+LISTED = re.compile(r"([0-9a-f]{64}) [ *](.+)")

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from cmrseg import metrics
 from cmrseg.augment import augment, normalise
@@ -81,8 +83,10 @@ class TrainConfig:
         """The configuration that ``dataclasses.asdict`` (and JSON) made ``values`` of.
 
         Raises:
-            ValueError: a field this version does not know.
+            ValueError: no fields at all, or one that this version does not know.
         """
+        if not isinstance(values, dict):
+            raise ValueError("no fields with values")
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ValueError(f"unknown configuration field {unknown[0]!r}")
@@ -503,7 +507,7 @@ def read_config(path: Path) -> TrainConfig:
         return TrainConfig.from_dict(json.loads(path.read_text()))
     except FileNotFoundError:
         raise BadInput(path, "no such file", "Give the folder that train --out made") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise BadInput(path, f"is not a configuration ({error})", "Train again") from None
 
 
@@ -522,8 +526,13 @@ def _checkpoint(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: 
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
     notes = {"config": asdict(run.config), "history": run.history, "seconds": run.seconds,
              "cpu_seconds": run.cpu_seconds, "precision": run.precision, "slices": slices,
-             "tensors": len(tensors)}
+             "tensors": len(tensors), "machine": _machine()}
     save_tensors(path, tensors, {"notes": json.dumps(notes)})
+
+
+def _machine() -> dict:
+    """What changes the rounding, and with it the weights, though no choice of the configuration."""
+    return {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
 
 
 def require_same(path: Path, found: TrainConfig, asked: TrainConfig) -> None:
@@ -545,10 +554,16 @@ def _restore(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: str
         if notes.get("tensors", len(tensors)) != len(tensors):
             raise ValueError
         _put_back(notes, tensors, run, model, optimiser, rng)
+        here = _machine()
+        before = notes.get("machine", here)
+        different = [f"{name} {before[name]}, now {here[name]}" for name in here if before[name] != here[name]]
     except BadInput:
         raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError):
         raise BadInput(path, "is damaged", "Remove it and train again") from None
+    if different:
+        tqdm.write(f"warning: {path} was made with {'; '.join(different)}: the network may differ from that of "
+                   "an uninterrupted training", file=sys.stderr)
 
 
 def _put_back(notes: dict, tensors: dict[str, Tensor], run: Run, model: nn.Module, optimiser, rng) -> None:

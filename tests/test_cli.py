@@ -12,12 +12,14 @@ Each group fails after any of these one-line changes of ``cmrseg/cli.py`` (or an
   False``; in rle._place(), ``if row[0] in seen`` or ``if label[runs].any()`` -> ``if False``; in
   rle.read_submission(), ``utf-8-sig`` -> ``utf-8``, or drop ``UnicodeDecodeError``; in decode(),
   ``(height, width)`` -> ``(width, height)``
-- wrong models: in training.load(), drop ``SafetensorError`` from what is caught, or ``if not finite(model)``
+- wrong models: in training.load(), drop ``SafetensorError`` from what is caught, in read_config()
+  ``RecursionError``, or ``if not finite(model)``
   -> ``if False``; in ensemble.find(), drop ``if Path(model).is_file()``; in
   restored(), ``torch.device("meta")`` -> ``"cpu"``
 - where to write: in _claim(), ``if (finished or begun) and not resume`` -> ``if False``; in
   rle.write_submission(), ``path.exists() and not path.is_file()`` -> ``False``; in
   cli._mask_folder(), ``if others`` -> ``if False``; in train(), drop ``training.require_same(...)``
+- odd names: in main(), ``sys.stdout, sys.stderr`` -> either one; drop ``errors="backslashreplace"``
 - the parser: in main(), ``if not hasattr(...)`` -> ``if True``, or drop ``or ["--help"]``
 - diverged: in main(), drop ``except FloatingPointError``
 - stopped and resumed: in main(), ``sys.exit(143)`` -> ``sys.exit(0)``, or ``sys.exit(app(...))`` ->
@@ -340,6 +342,7 @@ MODELS = {
     "torn config": lambda run: (run / "config.json").write_text('{"model": "un'),
     "binary config": lambda run: (run / "config.json").write_bytes(b"\xff\xfe\x00"),
     "config is a list": lambda run: (run / "config.json").write_text("[1, 2]"),
+    "config is deep": lambda run: (run / "config.json").write_text("[" * 100_000),
     "config is a number": lambda run: (run / "config.json").write_text("3"),
     "an unknown field": lambda run: change(run, attention=True),
     "an unknown model": lambda run: change(run, model="segnet-9"),
@@ -432,6 +435,15 @@ def test_a_submission_is_not_written_over_a_folder(root, mistake, tmp_path):
     mistake("submit", "--masks", root / "val/mask", "--out", tmp_path / "taken",
             naming=tmp_path / "taken")
     assert os.listdir(tmp_path) == ["taken"] and os.listdir(tmp_path / "taken") == []
+
+
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_goes(root, command, tmp_path):
+    odd = root.rename(tmp_path / os.fsdecode(b"b\xff"))
+    done = command("doctor", odd)
+    assert done.status == 0 and done.out.endswith("0 errors, 0 warnings in " + str(tmp_path) + "/b\\udcff\n")
+    (tmp_path / "file").write_text("mine")
+    done = command("submit", "--masks", odd / "val/mask", "--out", tmp_path / "file" / odd.name / "s.csv")
+    assert done.status == 2 and "file/b\\udcff: Not a directory" in done.err
 
 
 # --- the parser ----------------------------------------------------------------------------------

@@ -9,10 +9,13 @@ Each group fails after any of these one-line changes in ensemble.py:
   (a cavity beside the wall); in label(), drop the square of ones
 - files: ``t.half()`` -> ``t``; drop the check of the digest; ``_sums(path.parent) |`` dropped;
   ``not torch.isfinite(t).all()`` -> ``False``
+- ways in a file: in Ways.from_dict(), ``not turns`` or ``not all(...)`` -> ``False``, or ``<= 360`` dropped, or
+  ``{*map(type, switches)} != {bool}`` -> ``False``; in TrainConfig.from_dict(), drop ``isinstance``
 """
 
 import hashlib
 import json
+import math
 import subprocess
 
 import numpy as np
@@ -220,7 +223,7 @@ def test_a_changed_file_is_refused_even_where_it_can_be_read(kept):
         ensemble.load(path)
 
 
-@pytest.mark.parametrize("harm", ["cut", "text", "no notes", "other network", "fewer"])
+@pytest.mark.parametrize("harm", ["cut", "text", "no notes", "deep notes", "no fields", "other network", "fewer"])
 def test_a_file_without_checksum_is_still_refused_when_it_is_damaged(kept, harm):
     path, _, _ = kept
     (path.parent / "SHA256SUMS").unlink()
@@ -233,12 +236,30 @@ def test_a_file_without_checksum_is_still_refused_when_it_is_damaged(kept, harm)
         path.write_text("not a network")
     elif harm == "no notes":
         save_file(tensors, path)
+    elif harm == "deep notes":
+        save_file(tensors, path, {"notes": "[" * 100_000})
+    elif harm == "no fields":
+        save_file(tensors, path, {"notes": json.dumps(notes | {"config": []})})
     elif harm == "other network":
         notes["config"]["channels"] = [4, 8, 16]
         save_file(tensors, path, {"notes": json.dumps(notes)})
     else:
         notes["networks"] = 3
         save_file(tensors, path, {"notes": json.dumps(notes)})
+    with pytest.raises(data.BadInput, match="damaged"):
+        ensemble.load(path)
+
+
+@pytest.mark.parametrize("change", [
+    {"turns": "abc"}, {"turns": []}, {"turns": [0.0, math.inf]}, {"turns": [math.nan]}, {"turns": [10**400]},
+    {"mirror": "no"}, {"clean": 1}], ids=lambda change: str(change)[:30])
+def test_ways_that_are_none_are_refused(kept, change):
+    path, _, _ = kept
+    (path.parent / "SHA256SUMS").unlink()
+    with training.safe_open(path, "pt") as file:
+        notes = json.loads(file.metadata()["notes"])
+    notes["ways"] |= change
+    save_file(load_file(path), path, {"notes": json.dumps(notes)})
     with pytest.raises(data.BadInput, match="damaged"):
         ensemble.load(path)
 
@@ -263,7 +284,7 @@ def test_predict_takes_a_file_of_networks_and_delivered_names(
     for module in (ensemble, runtime):
         monkeypatch.setattr(module, "WEIGHTS", path.parent)
     mistake("predict", "--model", "final", *options, tmp_path / "b", naming="final.safetensors")
-    path.rename(path.with_name("final.safetensors"))
+    runtime.enlist(path.rename(path.with_name("final.safetensors")))
     assert command("predict", "--model", "final", *options, tmp_path / "b").status == 0
     assert hashlib.sha256((tmp_path / "a" / "cmr1_mask.png").read_bytes()).digest() == \
         hashlib.sha256((tmp_path / "b" / "cmr1_mask.png").read_bytes()).digest()

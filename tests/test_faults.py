@@ -4,7 +4,8 @@ Nothing is lost, nothing is torn, and the next run carries on. What makes each t
 fail):
 
 - killed: in training._put_back(), drop ``rng.set_state(...)``, ``torch.set_rng_state(...)``, the average or
-  ``optimiser.load_state_dict(...)``; in data.write_bytes(), ``temporary`` -> ``path``
+  ``optimiser.load_state_dict(...)``; in data.write_bytes(), ``temporary`` -> ``path``; in cli.train(), drop
+  ``".lock"``
 - full and read-only disks: in data.write_bytes(), drop ``except OSError`` (no file is named), or the
   ``finally`` (halves are left), or ``temporary`` -> ``path``; in experiments._work(), drop what is caught
 - signals: in cli.predict(), drop the second ``_hint``; in cli.main(), ``sys.exit(143)`` -> ``sys.exit(0)``; in
@@ -17,6 +18,7 @@ fail):
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -106,7 +108,7 @@ def forked():
     """Start a training at once: its process comes from one that has imported the package already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cmrseg.audit", "cmrseg.results", "cmrseg.cli", "matplotlib", "pytest"])
-    return lambda *words: context.Process(target=_train, args=(words,))
+    return lambda *words, target=_train, more=(): context.Process(target=target, args=(words, *more))
 
 
 def killed_and_resumed(forked, root, out, kills, rng):
@@ -127,6 +129,24 @@ def killed_and_resumed(forked, root, out, kills, rng):
     return digest(out)
 
 
+def _train_until(words, moment, write):
+    """A training that kills itself while it writes its so manieth file: with half of it written, or as soon as
+    the file is there."""
+    writes, move = itertools.count(1), os.replace
+
+    def dying(source, target):
+        at = next(writes) == write
+        if at and moment == "half":
+            os.truncate(source, os.path.getsize(source) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        move(source, target)
+        if at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = dying
+    _train(words)
+
+
 def straight(root, out, monkeypatch, command):
     monkeypatch.setitem(training.PRESETS, "modern", STATEFUL)
     assert command(*train_words(root, out)).status == 0
@@ -137,6 +157,25 @@ def test_a_killed_training_goes_on_to_the_same_weights(forked, root, tmp_path, m
     expected = straight(root, tmp_path / "straight", monkeypatch, command)
     assert killed_and_resumed(forked, root, tmp_path / "killed", 1, random.Random(0)) == expected
     assert files_in(tmp_path / "killed") == files_in(tmp_path / "straight")
+
+
+@pytest.mark.parametrize(("write", "moment", "left"), [
+    (1, "half", []), (1, "whole", [training.CHECKPOINT]), (7, "half", [training.CHECKPOINT]),
+    (7, "whole", [training.CHECKPOINT]),
+    (STATEFUL.epochs + 3, "half", [training.CHECKPOINT, "config.json", "record.json"]),
+    (STATEFUL.epochs + 3, "whole", [training.CHECKPOINT, "config.json", training.MODEL, "record.json"])])
+def test_killed_within_a_write_a_training_goes_on_to_the_same_weights(
+    write, moment, left, forked, root, tmp_path, monkeypatch, command
+):
+    expected, out = straight(root, tmp_path / "straight", monkeypatch, command), tmp_path / "killed"
+    process = forked(*train_words(root, out), target=_train_until, more=(moment, write))
+    process.start()
+    process.join(1200)
+    assert process.exitcode == -signal.SIGKILL
+    assert [name for name in files_in(out) if not name.startswith(".")] == left
+    assert (moment == "half") == any(name.endswith(".part") for name in files_in(out))
+    assert killed_and_resumed(forked, root, out, 0, None) == expected
+    assert files_in(out) == files_in(tmp_path / "straight")
 
 
 @pytest.mark.slow
@@ -444,6 +483,7 @@ def test_results_and_sweep_name_a_record_that_is_torn_edited_or_newer(
 def test_a_finished_run_with_a_torn_record_is_named(root, command, mistake, tmp_path):
     words = train_words(root, tmp_path / "run")
     assert command(*words).status == 0
-    for harm in (lambda path: path.write_text('{"version": 1'), lambda path: path.unlink()):
+    for harm in (lambda path: path.write_text(path.read_text().replace('"seconds": ', '"seconds": 1')),
+                 lambda path: path.write_text('{"version": 1'), lambda path: path.unlink()):
         harm(tmp_path / "run" / "record.json")
         mistake(*words, naming="record.json")

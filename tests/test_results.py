@@ -7,7 +7,9 @@ Each group fails after any of these one-line changes of ``cmrseg/results.py``:
 - a record: ``means[best]`` -> ``means[-1]``; ``epochs[best]`` -> ``best``; drop ``"commit"``; in
   _number(), ``None if np.isnan(value) else value`` -> ``value``
 - files: in write(), ``write_text(path, ...)`` -> ``path.write_text(...)``, or drop
-  ``found["protocol"]``; in read(), ``> VERSION`` -> ``> 9 * VERSION``, or drop ``KeyError``
+  ``found["protocol"]``; in read(), ``> VERSION`` -> ``> 9 * VERSION``, or drop ``LookupError``,
+  ``ArithmeticError`` or ``RecursionError``, or the check of the digest; in sealed(), ``sort_keys=True`` ->
+  ``False``
 - tables: in curve(), drop ``if d is not None``
 - committed records: in training.TrainConfig, ``lr: float = 0.003`` -> ``0.004``; a digit of a
   record
@@ -109,7 +111,7 @@ def test_a_record_is_filed_under_its_protocol_and_key(run, root, tmp_path):
     path = results.write(found, tmp_path)
     assert path == results.path_of("modern", found["key"], tmp_path)
     assert path == tmp_path / "modern" / f"{found['key']}.json"
-    assert results.read(path) == json.loads(json.dumps(found))
+    assert results.read(path) == json.loads(json.dumps(results.sealed(found)))
 
 
 @pytest.fixture
@@ -135,10 +137,33 @@ def test_an_edited_record_is_refused(edit, filed):
     path, found = filed
     assert results.read(path) == found
     edit(found)
+    del found["digest"]  # it would find them all, but the oldest records have none
     path.write_text(json.dumps(found))
     with pytest.raises(BadInput, match="was edited") as caught:
         results.read(path)
     assert caught.value.file == str(path)
+
+
+EVERYTHING_ELSE = {
+    "history": lambda f: f["history"]["loss"].__setitem__(0, 0.5), "seconds": lambda f: f.update(seconds=9),
+    "a distance": lambda f: f["images"]["hd95"][0].__setitem__(2, 0.5),
+    "an area": lambda f: f["images"]["area_pred"][0].__setitem__(2, 7),
+    "what was learnt": lambda f: f.update(dice_train=[1.0, 1.0, 1.0]), "more": lambda f: f.update(note="good"),
+    "less": lambda f: f.pop("threads"), "the digest": lambda f: f.update(digest=None)}
+
+
+@pytest.mark.parametrize("edit", EVERYTHING_ELSE.values(), ids=EVERYTHING_ELSE)
+def test_a_record_with_a_digest_is_refused_whatever_was_edited(edit, filed):
+    path, found = filed
+    path.write_text(json.dumps(found, indent=1, sort_keys=True))  # how it is laid out does not matter
+    assert results.read(path) == found
+    edit(found)
+    path.write_text(json.dumps(found))
+    with pytest.raises(BadInput, match="its digest"):
+        results.read(path)
+    del found["digest"]  # as a record of before
+    path.write_text(json.dumps(found))
+    assert results.read(path) == found
 
 
 def test_a_record_under_another_key_is_refused(filed):
@@ -164,7 +189,10 @@ def test_a_failed_write_leaves_the_old_record(filed, tmp_path, monkeypatch):
 @pytest.mark.parametrize("text, word", [
     ('{"version": 2}', "newer than this package"), ('{"version": 1, "key": "0', "not a record"),
     ("", "not a record"), ("{}", "not a record"), ("[1]", "not a record"), ("7", "not a record"),
-    ('{"version": "new"}', "not a record"), ("\x00\xff", "not a record")])
+    ('{"version": "new"}', "not a record"), ("\x00\xff", "not a record"), ("[" * 100_000, "not a record"),
+    ('{"version": 1, "config": {}, "images": {"dice": [[1%s]]}}' % ("0" * 400), "not a record"),
+    ('{"version": 1, "config": {}, "images": {"dice": [[1, 1, 1]]}, "key": "", "split": "", "fingerprint": "", '
+     '"seed": 0}', "not a record")], ids=lambda value: value[:30])
 def test_a_newer_or_torn_record_is_refused(text, word, tmp_path):
     path = tmp_path / "1.json"
     path.write_bytes(text.encode("latin-1"))

@@ -8,6 +8,8 @@ Each group fails after any of these one-line changes of ``cmrseg/rle.py``:
 - submissions: in write_submission(), ``mask == c`` -> ``mask == 4 - c``, or ``path.with_name(...)``
   -> ``path``; in read_submission(), ``int(item[0][3:])`` -> ``item[0]``, or drop
   ``csv.field_size_limit(...)`` or ``if not row: continue``
+- lines: in read_submission(), ``io.StringIO(...)`` -> ``....splitlines()``; in _place(), drop
+  ``or "\\n" in row[1]``
 """
 
 import csv
@@ -132,6 +134,15 @@ def test_a_wrong_submission_names_its_line(tmp_path):
     path.write_text("id,encoding\ncmr1_mask1,1 2\ncmr1_mask2,2 1\ncmr1_mask3,\n")
     with pytest.raises(BadInput, match="line 3: gives a pixel two classes"):
         rle.read_submission(path, (4, 4))
+
+
+@pytest.mark.parametrize("rows", ['cmr1_mask1,"1 1\n2 30 4"', 'cmr1_mask1,"1 1\n30 4"', 'cmr1_mask1,"1 1\r\n"',
+                                  "cmr1_mask1,1 1\fcmr1_mask2,30 4", 'cmr1_mask1,"1 1'])
+def test_a_code_does_not_go_on_in_another_line_nor_a_line_after_a_form_feed(rows, tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_bytes(f"id,encoding\n{rows}\ncmr1_mask2,\ncmr1_mask3,\n".encode())
+    with pytest.raises(BadInput, match="line 2: is not id,encoding"):
+        rle.read_submission(path)
 
 
 def test_a_submission_replaces_neither_a_folder_nor_a_device(tmp_path):

@@ -5,16 +5,21 @@ What makes each test fail (each was seen to fail), in cmrseg/runtime.py unless s
 - agreement: in from_onnx(), ``cleaned`` -> ``False``; in export(), note the opposite of ``ways.clean``
 - no PyTorch: import cmrseg.ensemble at the head of the file
 - refusals: drop the trial of a network; drop ``verify``; drop ``isfinite``
+- lists: in LISTED, `` [ *]`` -> two blanks, or `` +``; in _sums(), ``raise ...`` -> ``continue``; in verify(),
+  ``expected is None`` -> ``False``, or drop ``path.stem in DELIVERED and``
 - delivered: in find(), ``file.is_file() or`` dropped; ``f"{model}.onnx"`` -> ``f"{model}.on"``
 - a few at a time: in cli.predict(), ``start + AT_ONCE`` -> ``start + AT_ONCE - 1``; zip with ``numbers``
 - memory: in cli.predict(), keep the masks in a list (slow)
 """
 
+import hashlib
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import onnx
@@ -117,6 +122,44 @@ def test_what_is_no_network_is_refused(kept, bad, tmp_path, mistake, root):
         path.write_bytes(whole)
     mistake("predict", "--model", path, "--images", root / "test" / "image", "--out", tmp_path / "out",
             naming=path)
+
+
+@pytest.mark.parametrize(("lines", "word"), [
+    (b"\n", "is not a list"), (b"word\n", "is not a list"), (b"\xff\xfe", "is not a list"),
+    (b"0" * 64 + b"  net.onnx\n\n", "is not a list"), (b"0" * 63 + b"  net.onnx\n", "is not a list"),
+    (b"0" * 64 + b" *net.onnx\n", "is not the file"), (b"0" * 64 + b"  net.onnx\r\n", "is not the file"),
+])
+def test_a_list_of_checksums_that_is_none_or_of_another_file_is_refused(
+    lines, word, kept, tmp_path, mistake, root
+):
+    shutil.copy(kept / "small.onnx", tmp_path / "net.onnx")
+    (tmp_path / "SHA256SUMS").write_bytes(lines)
+    words = ("predict", "--model", tmp_path / "net.onnx", "--images", root / "test" / "image", "--out")
+    assert word in mistake(*words, tmp_path / "out", naming=tmp_path)
+    with pytest.raises(data.BadInput) if "list" in word else nullcontext():  # nor is it added to
+        runtime.enlist(tmp_path / "net.onnx")
+
+
+def test_a_file_may_be_listed_in_binary_mode_and_among_others(kept, tmp_path):
+    shutil.copy(kept / "small.onnx", tmp_path / "my net.onnx")
+    digest = hashlib.sha256((kept / "small.onnx").read_bytes()).hexdigest()
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  two  words\n{digest} *my net.onnx\n")
+    runtime.from_onnx(tmp_path / "my net.onnx")
+
+
+@pytest.mark.parametrize("lines", [None, "", f"{'0' * 64}  final.safetensors\n"])
+def test_what_was_delivered_must_be_listed_and_what_lies_beside_it_need_not(
+    lines, kept, tmp_path, monkeypatch, mistake, root
+):
+    monkeypatch.setattr(runtime, "WEIGHTS", tmp_path)
+    for name in ("small.onnx", "mine.onnx"):
+        shutil.copy(kept / "small.onnx", tmp_path / name)
+    if lines is not None:
+        (tmp_path / "SHA256SUMS").write_text(lines)
+    runtime.from_onnx(tmp_path / "mine.onnx")
+    assert "does not list small.onnx" in mistake(
+        "predict", "--model", "small", "--images", root / "test" / "image", "--out", tmp_path / "out",
+        naming=tmp_path / "SHA256SUMS")
 
 
 def test_a_folder_is_predicted_a_few_slices_at_a_time(kept, tmp_path, command, monkeypatch):

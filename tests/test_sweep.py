@@ -18,6 +18,7 @@ What makes each test fail (each was seen to fail):
 - ten lines: in comparisons.run_variance(), drop ``or _seeds(experiments.EXPERIMENTS, ...)``
 - kill -9: in results.write(), `write_text(path, text)` -> `path.write_text(text)` in two halves with a
   pause; in run_one(), a lock of `path.with_suffix(".lock").touch(exist_ok=False)` that outlives its process
+- a task's complaint: `raise problem.cause` -> `raise problem` in _start_ray()
 - a lost node: `max_retries=0` in _start_ray()
 """
 
@@ -34,6 +35,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -308,6 +310,24 @@ def test_killed_at_ten_moments_a_sweep_loses_nothing(root, tmp_path):
     assert 5 <= there() < len(runs)
     assert experiments.run_missing(runs, root, store, workers=2) == 0
     assert_all_there(runs, root, store)
+
+
+@pytest.mark.parametrize("cause", [data.BadInput("results/a.json", "is damaged", "Restore it"),
+                                   OSError(28, "No space left on device", "results/a.json")])
+def test_a_task_of_a_cluster_says_what_a_process_here_would(cause, plan, mistake, root, tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray", reason="the engine for clusters is an extra: pip install cmrseg[cluster]")
+
+    def get(tasks):  # what Ray makes of it
+        raise ray.exceptions.RayTaskError("task", f"Traceback (most recent call last):\n{cause}", cause,
+                                          "ray::task()", 1, "192.0.2.1").as_instanceof_cause()
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda task: SimpleNamespace(remote=lambda planned: planned))
+    monkeypatch.setattr(ray, "wait", lambda tasks, **_: (tasks, []))
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    line = mistake("sweep", "tiny", "--data", root, "--store", tmp_path, "--engine", "ray")
+    assert line.startswith("error: results/a.json: ") and "Traceback" not in line and len(line) < 140
 
 
 @pytest.mark.slow

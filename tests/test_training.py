@@ -17,7 +17,8 @@ Each group fails after any of these one-line changes of ``cmrseg/training.py``:
   ``set_flush_denormal(True)`` -> ``False``; in pad(), ``if any(beyond)`` -> ``if False``
 - resuming: in _restore(), drop ``optimiser.load_state_dict``, ``rng.set_state`` or
   ``torch.set_rng_state``, or ``if config != run.config`` or ``if notes.get(...) != slices`` -> ``if
-  False``, or drop ``SafetensorError``; in save_tensors(), ``path.with_name(...)`` -> ``path``
+  False``, or drop ``SafetensorError`` or ``tqdm.write(...)``, or in _machine() ``threads`` or ``torch``; in
+  save_tensors(), ``path.with_name(...)`` -> ``path``
 - applying: in probabilities(), drop ``model.eval()``, or ``if model.stride > 1`` -> ``if False``;
   in _shrink(), ``.argmax(1)`` -> ``.argmin(1)``
 - the machine: in probe_precision(), the last ``return`` -> ``return "half"``; in fit(),
@@ -403,6 +404,31 @@ def test_a_checkpoint_of_other_slices_is_refused(tiny, root, tmp_path):
         fit(tiny, slices[:6], held_out, precision="fp32", out=tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("what", ["threads", "torch", "nothing", "unknown"])
+def test_a_run_that_goes_on_under_other_conditions_says_so(what, tiny, root, tmp_path, capsys, monkeypatch):
+    def stop(history):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, root, out=tmp_path, progress=stop)
+    path, before = tmp_path / training.CHECKPOINT, torch.__version__
+    if what == "threads":
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    elif what == "torch":
+        monkeypatch.setattr(torch, "__version__", "99.0.0")
+    elif what == "unknown":  # a checkpoint of an older version
+        with training.safe_open(path, "pt") as file:
+            notes = json.loads(file.metadata()["notes"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        assert notes.pop("machine") == {"threads": 1, "torch": before}
+        training.save_tensors(path, tensors, {"notes": json.dumps(notes)})
+    assert train(tiny, root, out=tmp_path, resume=True).history["epoch"] == [1, 2]
+    said = {"threads": "threads 1, now 7", "torch": f"torch {before}, now 99.0.0"}.get(what)
+    lines = capsys.readouterr().err.splitlines()
+    assert not lines if said is None else (
+        len(lines) == 1 and lines[0].startswith(f"warning: {path} was made with {said}: "))
+
+
 @pytest.mark.parametrize("length", [0, 7, 100, 2000, -1])
 def test_a_torn_checkpoint_is_named(length, tiny, root, tmp_path):
     train(tiny, root, out=tmp_path)
@@ -413,7 +439,8 @@ def test_a_torn_checkpoint_is_named(length, tiny, root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "harm", ["no notes", "no history", "no rng", "no weights", "no average", "no momentum"])
+    "harm", ["no notes", "deep notes", "no fields", "no machine", "no history", "no rng", "no weights",
+             "no average", "no momentum"])
 def test_a_checkpoint_that_lacks_something_is_named(harm, tiny, root, tmp_path):
     config = replace(tiny, ema=0.9)
     train(config, root, out=tmp_path)
@@ -424,8 +451,10 @@ def test_a_checkpoint_that_lacks_something_is_named(harm, tiny, root, tmp_path):
     gone = {"no rng": "rng.batches", "no weights": "model.", "no average": "average.",
             "no momentum": "optimiser."}
     notes.pop("history" if harm == "no history" else None, None)
+    notes |= {"config": []} if harm == "no fields" else {"machine": 3} if harm == "no machine" else {}
     kept = {n: t for n, t in tensors.items() if not n.startswith(gone.get(harm, "nothing"))}
-    training.save_tensors(path, kept, {} if harm == "no notes" else {"notes": json.dumps(notes)})
+    text = "[" * 100_000 if harm == "deep notes" else json.dumps(notes)
+    training.save_tensors(path, kept, {} if harm == "no notes" else {"notes": text})
     with pytest.raises(BadInput, match=r"checkpoint\.safetensors: is damaged"):
         train(replace(config, epochs=2), root, out=tmp_path, resume=True)
 
