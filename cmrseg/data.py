@@ -205,12 +205,7 @@ def list_pngs(folder: Path, mask: bool = False, report: Report = _raise) -> dict
         report(no_folder(folder, f"It should hold files named {pattern}"))
         return {}
     found: dict[int, Path] = {}
-    try:
-        inside = sorted(folder.iterdir())
-    except PermissionError:
-        report(not_allowed(folder))
-        return {}
-    for path in inside:
+    for path in sorted(folder.iterdir()):
         if path.suffix.lower() != ".png" or path.name.startswith("."):
             continue
         match = NAME.fullmatch(path.name)

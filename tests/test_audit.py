@@ -28,19 +28,20 @@ Each group fails after any of these one-line changes:
   the deviations -> np.std(z)
 - before a training: in audit.check(), ``_read(...)`` -> ``audit(folder)``
 - the new kinds of the table: in data.NAME, ``[0-9]{1,9}`` -> ``\\d+``; in read_png(), drop ``and depth !=
-  ...``, ``> 1`` frames -> ``> 9``, ``if max(picture.size) > LARGEST`` -> ``if False``; in _verify(), ``!= checksum`` -> ``!= checksum and False``, or
-  ``< needed`` -> ``< 0``; in BadInput, ``"".join(...)`` -> ``said``; in no_folder(), ``like = None``; in read_pngs(), drop the grey levels
-  0-3; in _wrong_labels(), ``> 20`` -> ``> 999``
+  ...``, ``> 1`` frames -> ``> 9``, ``if max(picture.size) > LARGEST`` -> ``if False``; in _verify(), ``!=
+  checksum`` -> ``!= checksum and not checksum``, or ``< needed`` -> ``< 0``; in BadInput, ``"".join(...)`` ->
+  ``said``; in no_folder(), ``like = None``; in read_pngs(), drop the grey levels 0-3; in _wrong_labels(), ``> 20``
+  -> ``> 999``
 - patients again: ``utf-8-sig`` -> ``utf-8``; ``not who or`` dropped; ``setdefault(...) != who`` -> ``is
   None``;
-  ``{1,18}`` -> ``{1,99}``; ``lexists`` -> ``isfile``
+  ``{1,18}`` -> ``{1,99}``; ``lexists`` -> ``isfile``, both
 - negatives: in likeness, ``NEGATIVE = -0.4`` -> ``-2``; in inverted_images(), ``len(images) >= ENOUGH`` ->
   ``True``; ``and _around(mask, 3)[2] > 0.5`` dropped (swapped classes)
 - all of a folder: in _each_or_all(), ``len(bad) > len(here) / 2`` -> ``False``
 - what is ignored: in foreign_files(), ``inner and not`` -> ``False and not``, or ``!= ".png"`` -> ``== ".tif"``;
   ``NOTES`` without ``readme.*|``
-- squeezed and copied images: ``FLAT = 32`` -> ``8``, or ``0 < levels`` -> ``levels``; in same_images(), ``range(4)``
-  -> ``range(1)``, or drop ``quarter or``
+- squeezed and copied images: ``FLAT = 32`` -> ``8``, or ``0 < levels`` -> ``levels``; in same_images(),
+  ``range(4)`` -> ``range(1)``, or drop ``quarter or``
 - too small: in audit._read(), drop ``*_too_small(found)``; there, ``place.name == "train" and`` dropped
 - permissions: drop any one ``except PermissionError`` of data and audit
 - thousands: in near_duplicates(), a loop over pairs
@@ -459,9 +460,10 @@ def test_doctor_misses_a_split_as_training_would(split, root, command):
 
 def test_slices_too_small_to_learn_from_are_refused_before_training(mistake, command, tmp_path):
     root = fill(tmp_path / "root", size=16)
-    line = mistake("train", "--data", root, "--out", tmp_path / "out", naming=root / "train" / "image" / "cmr5.png")
+    first = root / "train" / "image" / "cmr5.png"
+    line = mistake("train", "--data", root, "--out", tmp_path / "out", naming=first)
     assert "16 x 16" in line and not (tmp_path / "out").exists()
-    assert [error.file for error in audit.audit(root)[0]] == [str(root / "train" / "image" / "cmr5.png")]
+    assert [error.file for error in audit.audit(root)[0]] == [str(first)]
     assert audit.audit(root / "test" / "image")[0] == []  # which can be predicted
     assert audit.audit(fill(tmp_path / "larger", size=17))[0] == []
 
@@ -617,7 +619,8 @@ def all_squeezed(root):
 
 
 def copy_of_a_sibling(root):
-    (root / "patients.csv").write_text("image,patient\n" + "\n".join(f"cmr{n},{(n + 1) // 2}" for n in range(1, 13)))
+    rows = [f"cmr{n},{(n + 1) // 2}" for n in range(1, 13)]
+    (root / "patients.csv").write_text("\n".join(["image,patient", *rows]))
     shutil.copy(root / "train" / "image" / "cmr9.png", root / "train" / "image" / "cmr10.png")
     return "train/image/cmr10.png", f"is the same image as {root}/train/image/cmr9.png"
 

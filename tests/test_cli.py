@@ -16,8 +16,8 @@ Each group fails after any of these one-line changes of ``cmrseg/cli.py`` (or an
   -> ``if False``; in ensemble.find(), drop ``if Path(model).is_file()``; in
   restored(), ``torch.device("meta")`` -> ``"cpu"``
 - much at once: in predict(), ``min(AT_ONCE, ...)`` -> ``AT_ONCE``; in decode(), ``rle.each_mask(...)`` ->
-  ``rle.read_submission(...).items()``, either one; in main(), drop ``isinstance(problem, MemoryError) or``, or ``or
-  "allocate memory" in ...``; in data.read_png(), ``except (BadInput, MemoryError)`` -> ``except BadInput``
+  ``rle.read_submission(...).items()``, either one; in main(), drop ``isinstance(problem, MemoryError) or``, or
+  ``or "allocate memory" in ...``; in data.read_png(), ``except (BadInput, MemoryError)`` -> ``except BadInput``
 - read forever: in training.read_config(), ``read_text(path)`` -> ``path.read_text()``, and so in results.read()
 - too small: in training._train_epoch(), ``except ValueError`` -> ``except KeyError``
 - where to write: in _claim(), ``if (finished or begun) and not resume`` -> ``if False``; in

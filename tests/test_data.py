@@ -4,7 +4,7 @@ Each group fails after any of these one-line changes of ``cmrseg/data.py``:
 
 - order and reading: in list_pngs(), ``dict(sorted(found.items()))`` -> ``found``; in read_png(),
   ``np.array(picture)`` -> ``np.array(picture).T``, in _verify(), ``if w`` -> ``if True``,
-  ``not content[28]`` -> ``True``, ``!= checksum`` -> ``!= checksum and False``, or ``kind != b"IEND"`` ->
+  ``not content[28]`` -> ``True``, ``!= checksum`` -> ``!= checksum and not checksum``, or ``kind != b"IEND"`` ->
   ``at < len(content)``; in read_text(), ``not path.is_file()`` -> ``False``, or ``if len(content)`` -> ``if 0 *
   len(content)``; in read_png(), ``except Exception`` -> ``except OSError``; in
   write_bytes(), ``temporary = path.with_name(...)`` -> ``path``
