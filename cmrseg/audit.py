@@ -8,6 +8,8 @@ findings; :data:`CHECKS` lists those that warn.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from pathlib import Path
@@ -17,12 +19,14 @@ import numpy as np
 from scipy.ndimage import binary_dilation, binary_fill_holes, label
 
 from cmrseg.data import (
-    CLASSES, SPLITS, BadInput, Slices, list_pngs, no_folder, other_size, read_images, read_pngs, read_split,
+    CLASSES, SPLITS, BadInput, Slices, list_pngs, no_folder, not_allowed, other_size, read_images, read_pngs,
+    read_split,
 )
 from cmrseg.likeness import copy_limit, likeness, negatives
 
 COARSEST = 16  # sizes that this does not divide are padded before they enter a network
 FAR = 3.5  # robust deviations from the median at which an outlier begins (Iglewicz and Hoaglin 1993)
+FLAT = 32  # grey levels, of 256: a picture with fewer between darkest and brightest was squeezed
 ENOUGH = 20  # values below which nobody can tell an outlier
 NEIGHBOURS = np.ones((3, 3))  # pixels that touch at a corner are together
 
@@ -49,8 +53,11 @@ def audit(folder: Path) -> tuple[list[BadInput], list[BadInput]]:
     Returns:
         Errors in the order of splits and numbers, and warnings, check by check.
     """
-    errors, found = _read(Path(folder))
-    return errors, [finding for check in CHECKS if found.places for finding in check(found)]
+    try:
+        errors, found = _read(Path(folder))
+        return errors, [finding for check in CHECKS if found.places for finding in check(found)]
+    except PermissionError as problem:  # of a folder
+        return [not_allowed(problem.filename)], []
 
 
 def check(folder: Path) -> None:
@@ -79,7 +86,7 @@ def _read(folder: Path) -> tuple[list[BadInput], Folder]:
         for place, s in found.items():
             images += _pictures(place / "image", "{}.png", s, s.images)
             masks += _pictures(place / "mask", "{}_mask.png", s, s.masks if s.masks is not None else ())
-        errors += _two_sizes(found)
+        errors += [*_two_sizes(found), *_too_small(found)]
     elif any(folder.glob("*_mask.png")):
         paths = list_pngs(folder, True, errors.append)
         masks = [Picture(paths[n], mask, n) for n, mask in read_pngs(paths, True, errors.append).items()]
@@ -102,23 +109,40 @@ def _two_sizes(found: dict[Path, Slices]) -> Iterator[BadInput]:
             yield other_size(path, s.images.shape[1:], labelled[0][1].images.shape[1:])
 
 
+def _too_small(found: dict[Path, Slices]) -> Iterator[BadInput]:
+    """Slices to train on of which the coarsest layer of a network would see a single point."""
+    for place, s in found.items():
+        height, width = s.images.shape[1:]
+        if place.name == "train" and len(s) and max(height, width) <= COARSEST:
+            yield BadInput(place / "image" / f"{s.names[0]}.png", f"is {width} x {height} pixels, too small to "
+                           f"learn from", f"Take slices of more than {COARSEST} pixels a side")
+
+
 # --- files and grey levels -----------------------------------------------------------------------
 
 
 def foreign_files(found: Folder) -> Iterator[BadInput]:
-    """Pictures in a format that is not read, or in a place; a table under another name."""
-    root = found.places[0]
+    """Whatever lies in the folder and is ignored, but for hidden files, texts and tables."""
+    root, *splits = found.places
     for folder in _folders(found):
+        inner = SPLITS if splits and folder == root else ("image", "mask") if folder in splits else ()
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in (".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm", ".nii"):
-                yield BadInput(path, "is not a PNG and is ignored", "Convert it to 8-bit grey PNG")
-            elif path.name.lower() == "patients.csv" != path.name:
+            if path.name.startswith(".") or path.is_dir() and path.name in inner:
+                continue
+            if path.name.lower() == "patients.csv" != path.name:
                 yield BadInput(path, "is ignored: names count capitals", "Rename it to patients.csv")
-            elif path.is_dir() and folder.name in ("image", "mask") and not path.name.startswith("."):
+            elif inner and not NOTES.fullmatch(path.name):
+                yield BadInput(path, f"is ignored: {', '.join(inner)} are read here", "Rename it, or move it away")
+            elif path.is_dir():
                 yield BadInput(path, "is a folder in a folder of slices and is ignored", "Move it away")
+            elif path.suffix.lower() != ".png" and not NOTES.fullmatch(path.name):
+                yield BadInput(path, "is not a PNG and is ignored", "Save it as 8-bit grey PNG, or move it away")
     if (root / "test" / "mask").is_dir():
         yield BadInput(root / "test" / "mask", "is ignored: the test split is predicted, not scored",
                        "Score predictions against it with evaluate")
+
+
+NOTES = re.compile(r"readme.*|licen[cs]e.*|.*\.(txt|md|csv)", re.IGNORECASE)  # welcome beside slices
 
 
 def _folders(found: Folder) -> list[Path]:
@@ -176,6 +200,34 @@ def blank_images(found: Folder) -> Iterator[BadInput]:
     for path, image, _ in found.images:
         if image.min() == image.max():
             yield BadInput(path, f"is blank: every pixel is {image.min()}", "Look at the original")
+
+
+def flat_images(found: Folder) -> Iterator[BadInput]:
+    """Images of few grey levels, as a picture of another unit has that was stored unstretched."""
+    spread = {path: int(image.max()) - int(image.min()) for path, image, _ in found.images}
+    yield from _each_or_all({path: 0 < levels < FLAT for path, levels in spread.items()},
+                            f"flat: less than {FLAT} grey levels from darkest to brightest",
+                            "Stretch the grey levels to 0-255")
+
+
+def same_images(found: Folder) -> Iterator[BadInput]:
+    """Images that are another one's pixels: as they lie, within a patient and split (near-duplicates are those
+    of others), or turned."""
+    first: dict[bytes, tuple[Path, int]] = {}
+    for path, image, patient in found.images:
+        if image.min() == image.max():
+            continue
+        for quarter in range(4):
+            other, its = first.get(_digest(np.rot90(image, quarter)), (path, patient))
+            if other != path and (quarter or (other.parent, its) == (path.parent, patient)):
+                how = ", turned" if quarter else ""
+                yield BadInput(path, f"is the same image as {other}{how}", "Keep one of them")
+                break
+        first.setdefault(_digest(image), (path, patient))
+
+
+def _digest(pixels: np.ndarray) -> bytes:
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
 
 
 def padded_images(found: Folder) -> Iterator[BadInput]:
@@ -276,7 +328,7 @@ def same_masks(found: Folder) -> Iterator[BadInput]:
     """Masks that are another one's copy, pixel by pixel."""
     first: dict[bytes, Path] = {}
     for path, mask, _ in found.masks:
-        other = first.setdefault(mask.tobytes(), path)
+        other = first.setdefault(_digest(mask), path)
         if other != path and mask.any():
             yield BadInput(path, f"is the same mask as {other}", "Look which of the two images it belongs to")
 
@@ -311,6 +363,7 @@ def near_duplicates(found: Folder) -> Iterator[BadInput]:
 
 
 CHECKS: tuple[Callable[[Folder], Iterator[BadInput]], ...] = (
-    foreign_files, outer_links, shared_patients, blank_images, padded_images, odd_grey_levels, inverted_images,
-    missing_classes, swapped_classes, islands, holes, same_masks, odd_sizes, near_duplicates,
+    foreign_files, outer_links, shared_patients, blank_images, flat_images, same_images, padded_images,
+    odd_grey_levels, inverted_images, missing_classes, swapped_classes, islands, holes, same_masks, odd_sizes,
+    near_duplicates,
 )

@@ -209,18 +209,19 @@ def predict(
         raise BadInput(out, "is the folder of the images", "Give another folder to --out")
     _mask_folder(out, [path.stem for path in paths.values()])
     numbers = list(paths)
+    count = max(1, min(AT_ONCE, PIXELS_AT_ONCE // slices.read_png(paths[numbers[0]]).size))
     with _hint(lambda: f"stopped; the masks in {out} are whole, but not all: predict again"), tqdm(
         total=len(paths), desc="predict", unit="slice", disable=None
     ) as bar:
-        for start in range(0, len(numbers), AT_ONCE):  # a few at a time: the folder may be large
-            few = slices.read_pngs({n: paths[n] for n in numbers[start : start + AT_ONCE]})
+        for start in range(0, len(numbers), count):  # a few at a time: the folder may be large
+            few = slices.read_pngs({n: paths[n] for n in numbers[start : start + count]})
             masks = network(np.stack(list(few.values())))
             _write_masks({paths[n].stem: mask for n, mask in zip(few, masks)}, out)
             bar.update(len(few))
     print(f"{len(paths)} masks are in {out}")
 
 
-AT_ONCE = 20  # slices that a network is given together
+AT_ONCE, PIXELS_AT_ONCE = 20, 20 * 256**2  # slices that a network is given together, and pixels
 
 
 @app.command()
@@ -336,10 +337,11 @@ def decode(
             raise ValueError
     except ValueError:
         raise BadInput(f"--size {size}", "is not a size", "Give width x height, such as 96x96") from None
-    masks = rle.read_submission(submission, (height, width))
-    _mask_folder(out, masks)
-    _write_masks(masks, out)
-    print(f"{len(masks)} masks are in {out}")
+    names = [name for name, _ in rle.each_mask(submission, (height, width))]  # all are sound, then written
+    _mask_folder(out, names)
+    for name, mask in rle.each_mask(submission, (height, width)):
+        _write_masks({name: mask}, out)
+    print(f"{len(names)} masks are in {out}")
 
 
 @app.command()
@@ -486,6 +488,8 @@ def main() -> None:
         sys.exit(_complain(f"{problem.filename or 'output'}: {problem.strerror}. "
                            "Check the path, its permissions and the space left"))
     except Exception as problem:
+        if isinstance(problem, MemoryError) or "allocate memory" in str(problem):  # as PyTorch and onnxruntime say
+            sys.exit(_complain("out of memory. Give fewer or smaller slices at once, or take a larger machine"))
         if not hasattr(problem, "format_message"):  # not an error of the command line's parser
             raise
         sys.exit(_complain(f"{problem.format_message().rstrip('.?')}. See --help"))

@@ -131,10 +131,11 @@ def read_png(path: Path, mask: bool = False) -> np.ndarray:
                 raise BadInput(path, f"holds {picture.n_frames} pictures", "Store each in a file of its own")
             pixels = np.array(picture)
             file.seek(0)
-            if _lacks_rows(file.read(), *picture.size):
-                raise ValueError
-    except BadInput:
+            _verify(file.read(2 * LARGEST**2), *picture.size)  # twice what any slice takes
+    except (BadInput, MemoryError):
         raise
+    except PermissionError:
+        raise not_allowed(path) from None
     except Image.DecompressionBombError:
         raise BadInput(path, f"far too large for a slice: over {LARGEST} pixels a side",
                        "Crop or resample it") from None
@@ -151,17 +152,23 @@ def read_png(path: Path, mask: bool = False) -> np.ndarray:
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
-def _lacks_rows(content: bytes, width: int, height: int) -> bool:
-    """Whether fewer rows are in an 8-bit grey PNG than it says; Pillow would leave the others black."""
-    packed, at = b"", 8
-    while at < len(content):
-        size = int.from_bytes(content[at : at + 4])
-        packed += content[at + 8 : at + 8 + size] if content[at + 4 : at + 8] == b"IDAT" else b""
-        at += size + 12
+def _verify(content: bytes, width: int, height: int) -> None:
+    """Raise ValueError for what Pillow lets pass in an 8-bit grey PNG: wrong checksums, and fewer rows than it
+    says, the others of which it would leave black."""
+    packed, kind, at = [], b"", 8
+    while kind != b"IEND":
+        end = at + 8 + int.from_bytes(content[at : at + 4])
+        kind, checksum = content[at + 4 : at + 8], content[end : end + 4]
+        if zlib.crc32(content[at + 4 : end]).to_bytes(4) != checksum:
+            raise ValueError(f"the checksum of {kind} is wrong")
+        if kind == b"IDAT":
+            packed.append(content[at + 8 : end])
+        at = end + 4
     sides = [(width, height)] if not content[28] else [
         ((width - x + dx - 1) // dx, (height - y + dy - 1) // dy) for x, y, dx, dy in _PASSES]
     needed = sum((1 + w) * h for w, h in sides if w)  # each row begins with the number of its filter
-    return len(zlib.decompressobj().decompress(packed, needed)) < needed
+    if len(zlib.decompressobj().decompress(b"".join(packed), needed)) < needed:
+        raise ValueError("rows are missing")
 
 
 _MODES = {"RGB": "RGB colour", "RGBA": "RGB colour with alpha", "P": "a colour palette",
@@ -213,6 +220,11 @@ def list_pngs(folder: Path, mask: bool = False, report: Report = _raise) -> dict
         report(BadInput(folder, f"holds no {pattern}", "Check the path: 8-bit grey PNG files are "
                         "expected in it"))
     return dict(sorted(found.items()))
+
+
+def not_allowed(path) -> BadInput:
+    """The complaint about a file or folder that is there and closed to this user."""
+    return BadInput(path, "can't be read: permission denied", "Change its permissions, or ask its owner")
 
 
 def no_folder(folder: Path, cure: str) -> BadInput:
@@ -326,6 +338,22 @@ def _slices(paths: dict[int, Path], images: dict, masks: dict | None, report: Re
     )
 
 
+def read_text(path: Path) -> str:
+    """The text of a file that is never long: a table of patients, a configuration, a record.
+
+    Raises:
+        OSError: no such file; or a pipe, a device or a folder, which one could read forever.
+        ValueError: not UTF-8, or over 16 MB.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError("not a plain file")
+    with path.open("rb") as file:
+        content = file.read(2**24 + 1)
+    if len(content) > 2**24:
+        raise ValueError("over 16 MB")
+    return content.decode("utf-8-sig")
+
+
 # --- patients and folds --------------------------------------------------------------------------
 
 
@@ -341,7 +369,8 @@ def patients_of(paths: dict[int, Path]) -> np.ndarray:
 
     In the real set images 2k-1 and 2k are patient k; we know the set by its hashes. Elsewhere a
     ``patients.csv`` (columns image, patient) in the folder or above it says so; without one, each
-    image is its own patient.
+    image is its own patient. A data root may have a table for each split: who has one name in two of them
+    has one number, and an image of a split without a table is none of the patients of the others.
     """
     if not paths:
         return np.zeros(0, np.int64)
@@ -349,37 +378,55 @@ def patients_of(paths: dict[int, Path]) -> np.ndarray:
     if all(path.is_file() and _sha256(path) in known for path in paths.values()):
         return np.array([(number + 1) // 2 for number in paths], dtype=np.int64)
     folder = next(iter(paths.values())).parent
-    for place in (folder, folder.parent, folder.parent.parent):
-        if os.path.lexists(place / "patients.csv"):
-            return _patients_from(place / "patients.csv", paths)
-    return np.array(list(paths), dtype=np.int64)
+    table = next((place / TABLE for place in (folder, folder.parent, folder.parent.parent)
+                  if os.path.lexists(place / TABLE)), None)
+    tables = {table} - {None}
+    if folder.parent.name in SPLITS:
+        places = (folder.parent.parent / split / kind for split in ("", *SPLITS) for kind in ("", "image", "mask"))
+        tables |= {place / TABLE for place in places if os.path.lexists(place / TABLE)}
+    people = _numbers({who for each in sorted(tables) for who in _read_table(each).values()})
+    if table is None:
+        return np.array(list(paths), dtype=np.int64) + max(people.values(), default=0)
+    patient = _read_table(table)
+    if gone := [p for p in paths.values() if p.stem.removesuffix("_mask") not in patient]:
+        raise BadInput(table, f"has no entry {gone[0].stem.removesuffix('_mask')!r}", COLUMNS)
+    return np.array([people[patient[p.stem.removesuffix("_mask")]] for p in paths.values()], dtype=np.int64)
 
 
-def _patients_from(table: Path, paths: dict[int, Path]) -> np.ndarray:
-    cure, patient = "It needs the columns image,patient: cmr1,1", {}
+def _numbers(people: set[str]) -> dict[str, int]:
+    """A number for each patient: its name, if all names are numbers, else its place in their order."""
+    if all(re.fullmatch("[0-9]{1,18}", who) for who in people):
+        return {who: int(who) for who in people}
+    return {who: n for n, who in enumerate(sorted(people), start=1)}
+
+
+TABLE = "patients.csv"
+COLUMNS = "It needs the columns image,patient: cmr1,1"
+
+
+def _read_table(table: Path) -> dict[str, str]:
+    """Who each image of a ``patients.csv`` is of: ``{"cmr1": "P-017", ...}``."""
+    patient: dict[str, str] = {}
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = [(Path(row["image"]).stem, row["patient"].strip()) for row in csv.DictReader(file)]
-        for image, who in rows:
-            if not who or patient.setdefault(image, who) != who:
-                said = f"gives {image} two patients, {patient[image]} and {who}" if who else (
-                    f"gives {image} no patient")
-                raise BadInput(table, said, "Keep one line for each image")
-        ids = [patient[p.stem.removesuffix("_mask")] for p in paths.values()]
+        rows = [(Path(row["image"]).stem, row["patient"].strip())
+                for row in csv.DictReader(io.StringIO(read_text(table), newline=""))]
     except KeyError as missing:
-        raise BadInput(table, f"has no entry {missing}", cure) from None
-    except BadInput:
-        raise
+        raise BadInput(table, f"has no entry {missing}", COLUMNS) from None
+    except PermissionError:
+        raise not_allowed(table) from None
     except (OSError, ValueError, TypeError, AttributeError, csv.Error):
-        raise BadInput(table, "is not a table of images and patients", cure) from None
-    if not all(re.fullmatch("[0-9]{1,18}", who) for who in patient.values()):  # names such as P-017
-        order = {name: n for n, name in enumerate(sorted(set(patient.values())), start=1)}
-        ids = [order[i] for i in ids]
-    return np.array(ids, dtype=np.int64)
+        raise BadInput(table, "is not a table of images and patients", COLUMNS) from None
+    for image, who in rows:
+        if not who or patient.setdefault(image, who) != who:
+            said = f"gives {image} two patients, {patient[image]} and {who}" if who else (
+                f"gives {image} no patient")
+            raise BadInput(table, said, "Keep one line for each image")
+    return patient
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folds(slices: Slices) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -551,7 +598,7 @@ def write_slices(out: Path, splits: dict[str, Slices]) -> None:
             if slices.masks is not None:
                 files[out / split / "mask" / f"{name}_mask.png"] = _png(slices.masks[i])
             rows.append(f"{name},{slices.patients[i]}")
-    files[out / "patients.csv"] = ("\n".join(rows) + "\n").encode()
+    files[out / TABLE] = ("\n".join(rows) + "\n").encode()
     for path, content in files.items():
         if path.exists() and path.read_bytes() != content:
             raise _taken(path)

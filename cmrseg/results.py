@@ -167,7 +167,7 @@ def read(path: Path) -> dict:
     """
     again = "Restore it, or remove it; the sweep will make it again"
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(data.read_text(path))
         if found["version"] > VERSION:
             raise BadInput(path, f"is of version {found['version']}, newer than this package", "Update cmrseg")
         config = TrainConfig.from_dict(found["config"])

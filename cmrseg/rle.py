@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,11 @@ def read_submission(path: Path, shape: tuple[int, int] = (96, 96)) -> dict[str, 
     Raises:
         BadInput: not a submission; the message names the line.
     """
+    return dict(each_mask(path, shape))
+
+
+def each_mask(path: Path, shape: tuple[int, int] = (96, 96)) -> Iterator[tuple[str, np.ndarray]]:
+    """What :func:`read_submission` reads, one after the other: together they may be large."""
     if not path.is_file():
         raise BadInput(path, "no such file", "Make one with: python -m cmrseg submit")
     csv.field_size_limit(2**31 - 1)  # the code of a large and noisy mask is long
@@ -78,32 +84,36 @@ def read_submission(path: Path, shape: tuple[int, int] = (96, 96)) -> dict[str, 
         raise BadInput(path, "does not start with the header id,encoding", "Add that first line")
     if len(rows) == 1:
         raise BadInput(path, "has no rows after its header", "Each slice has three")
-    masks: dict[str, np.ndarray] = {}
-    seen: set[str] = set()
+    codes: dict[str, dict[str, tuple[str, str]]] = {}  # slice -> class -> where its code stands, and the code
     for line, row in enumerate(rows[1:], start=2):
-        if not row:
-            continue
-        _place(masks, seen, row, shape, path, line)
-    for name in masks:
-        if missing := [c for c in "123" if f"{name}_mask{c}" not in seen]:
+        if row:
+            _sort_in(codes, row, f"{path}, line {line}")
+    for name in sorted(codes, key=lambda name: int(name[3:])):
+        if missing := [c for c in "123" if c not in codes[name]]:
             raise BadInput(path, f"has no row {name}_mask{missing[0]}", "Each slice has three rows")
-    return dict(sorted(masks.items(), key=lambda item: int(item[0][3:])))
+        yield name, _label_map(codes[name], shape)
 
 
-def _place(masks, seen: set[str], row: list[str], shape, path: Path, line: int) -> None:
-    """Put the class of one row into the label map of its slice."""
-    where = f"{path}, line {line}"
+def _sort_in(codes: dict[str, dict[str, tuple[str, str]]], row: list[str], where: str) -> None:
+    """Put the code of one row to its slice."""
     match = ROW.fullmatch(row[0]) if len(row) == 2 else None
     if not match or "\n" in row[1]:  # so a row is a line, and its number that of the line
         raise BadInput(where, "is not id,encoding", "Expected a row such as: cmr121_mask1,12 3 20 4")
-    if row[0] in seen:
+    its = codes.setdefault(match[1], {})
+    if match[3] in its:
         raise BadInput(where, f"repeats {row[0]}", "Keep one row for each class of each slice")
-    seen.add(row[0])
-    try:
-        runs = decode(row[1], shape)
-    except ValueError as error:
-        raise BadInput(where, str(error), "Check the code, and --size") from None
-    label = masks.setdefault(match[1], np.zeros(shape, dtype=np.uint8))
-    if label[runs].any():
-        raise BadInput(where, "gives a pixel two classes", "Classes must not overlap")
-    label[runs] = int(match[3])
+    its[match[3]] = where, row[1]
+
+
+def _label_map(codes: dict[str, tuple[str, str]], shape: tuple[int, int]) -> np.ndarray:
+    """The label map uint8 (H, W) of the codes of one slice."""
+    label = np.zeros(shape, dtype=np.uint8)
+    for c, (where, code) in codes.items():  # in the order of the lines
+        try:
+            runs = decode(code, shape)
+        except ValueError as error:
+            raise BadInput(where, str(error), "Check the code, and --size") from None
+        if label[runs].any():
+            raise BadInput(where, "gives a pixel two classes", "Classes must not overlap")
+        label[runs] = int(c)
+    return label

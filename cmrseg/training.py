@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from cmrseg import metrics
 from cmrseg.augment import augment, normalise
-from cmrseg.data import BadInput, Slices, write_bytes
+from cmrseg.data import BadInput, Slices, read_text, write_bytes
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
 
@@ -163,7 +163,8 @@ def fit(
 
     Raises:
         ValueError: one of ``start`` and ``config.start`` without the other.
-        BadInput: a checkpoint that is damaged, of another configuration or of other slices.
+        BadInput: a checkpoint that is damaged, of another configuration or of other slices; or slices too
+            small for the network.
         FloatingPointError: the loss or a weight is no longer a number; the message names the epoch, the
             slices and the last good checkpoint.
     """
@@ -241,8 +242,12 @@ def _train_epoch(
             group["lr"] = config.lr * schedule(config.schedule, done)
         x, y = augment(images[chosen], labels[chosen], config.augment, rng)
         x = x.contiguous(memory_format=torch.channels_last)
-        with autocast(run.precision, run.device):
-            logits = model(x)
+        try:
+            with autocast(run.precision, run.device):
+                logits = model(x)
+        except ValueError:  # of batch normalisation, to which one value of a channel has no spread
+            raise BadInput("training slices", "are too small for this network, which sees a single point of them "
+                           "at its coarsest, in a batch of one", "Take larger slices, or leave one out") from None
         loss = _loss(LOSSES[config.loss], logits, y, model.stride)
         optimiser.zero_grad(set_to_none=False)  # see as_one_vector
         loss.backward()
@@ -504,7 +509,7 @@ def read_config(path: Path) -> TrainConfig:
         BadInput: a missing or damaged file.
     """
     try:
-        return TrainConfig.from_dict(json.loads(path.read_text()))
+        return TrainConfig.from_dict(json.loads(read_text(path)))
     except FileNotFoundError:
         raise BadInput(path, "no such file", "Give the folder that train --out made") from None
     except (OSError, ValueError, TypeError, RecursionError) as error:

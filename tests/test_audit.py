@@ -28,25 +28,34 @@ Each group fails after any of these one-line changes:
   the deviations -> np.std(z)
 - before a training: in audit.check(), ``_read(...)`` -> ``audit(folder)``
 - the new kinds of the table: in data.NAME, ``[0-9]{1,9}`` -> ``\\d+``; in read_png(), drop ``and depth !=
-  ...``, ``> 1`` frames -> ``> 9``, ``if max(picture.size) > LARGEST`` or ``if _lacks_rows(...)`` -> ``if False``; in
-  BadInput, ``"".join(...)`` -> ``said``; in no_folder(), ``like = None``; in read_pngs(), drop the grey levels
-  0-3; in _wrong_labels(), ``> 20`` -> ``> 999``
+  ...``, ``> 1`` frames -> ``> 9``, ``if max(picture.size) > LARGEST`` -> ``if False``; in _verify(), ``!=
+  checksum`` -> ``!= checksum and not checksum``, or ``< needed`` -> ``< 0``; in BadInput, ``"".join(...)`` ->
+  ``said``; in no_folder(), ``like = None``; in read_pngs(), drop the grey levels 0-3; in _wrong_labels(), ``> 20``
+  -> ``> 999``
 - patients again: ``utf-8-sig`` -> ``utf-8``; ``not who or`` dropped; ``setdefault(...) != who`` -> ``is
   None``;
-  ``{1,18}`` -> ``{1,99}``; ``lexists`` -> ``isfile``
+  ``{1,18}`` -> ``{1,99}``; ``lexists`` -> ``isfile``, both
 - negatives: in likeness, ``NEGATIVE = -0.4`` -> ``-2``; in inverted_images(), ``len(images) >= ENOUGH`` ->
   ``True``; ``and _around(mask, 3)[2] > 0.5`` dropped (swapped classes)
 - all of a folder: in _each_or_all(), ``len(bad) > len(here) / 2`` -> ``False``
+- what is ignored: in foreign_files(), ``inner and not`` -> ``False and not``, or ``!= ".png"`` -> ``== ".tif"``;
+  ``NOTES`` without ``readme.*|``
+- squeezed and copied images: ``FLAT = 32`` -> ``8``, or ``0 < levels`` -> ``levels``; in same_images(),
+  ``range(4)`` -> ``range(1)``, or drop ``quarter or``
+- too small: in audit._read(), drop ``*_too_small(found)``; there, ``place.name == "train" and`` dropped
+- permissions: drop any one ``except PermissionError`` of data and audit
 - thousands: in near_duplicates(), a loop over pairs
 - for people: in cli.doctor(), ``2 if errors else 0`` -> ``0``
 """
 
+import io
 import json
 import os
 import shutil
 import struct
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +176,21 @@ def raw_png(width, height, bits=8, rows=None, more=b""):
             + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
 
 
+def flipped(folder):
+    """The first bit whose loss Pillow lets pass, reading other pixels."""
+    path = next(folder.glob(f"{LAST}*.png"))
+    whole, pixels = path.read_bytes(), np.array(Image.open(path))
+    for bit in range(8 * len(whole)):
+        harmed = bytearray(whole)
+        harmed[bit // 8] ^= 1 << bit % 8
+        with suppress(Exception):
+            found = np.array(Image.open(io.BytesIO(harmed)))
+            if found.shape == pixels.shape and (found != pixels).any() and found.max() <= pixels.max():
+                path.write_bytes(harmed)
+                return "truncated or damaged"
+    raise AssertionError("Pillow notices every bit now")
+
+
 def animated(folder):
     path = next(folder.glob(f"{LAST}*.png"))
     picture = Image.open(path)
@@ -283,6 +307,7 @@ ANY = {  # what can happen to images and to masks
     "four bits": replace_by(raw_png(32, 32, 4), "found 4-bit grey"),
     "no pixels": replace_by(raw_png(0, 0)),
     "fewer rows than said": replace_by(raw_png(32, 32, 8, bytes(33 * 9)), "truncated or damaged"),
+    "one flipped bit": flipped,
     "two frames": animated,
     "a bomb": replace_by(raw_png(12000, 12000), "over 4096 pixels"),
     "a slice too large": replace_by(raw_png(4097, 8), "over 4096 pixels"),
@@ -396,6 +421,12 @@ def test_an_unreadable_patients_table_is_an_error(table, root, command, mistake,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "endless"])
+def test_a_patients_table_without_an_end_is_not_waited_for(put, root):
+    put(root / "patients.csv")
+    assert {error.file for error in audit.audit(root)[0]} == {str(root / "patients.csv")}
+
+
 def test_patients_may_have_a_byte_order_mark_and_numbers_too_long_to_count_with(root):
     rows = [f"cmr{n},{10**30 + n // 2}" for n in range(1, 13)]
     (root / "patients.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(["image,patient", *rows]).encode())
@@ -427,6 +458,43 @@ def test_doctor_misses_a_split_as_training_would(split, root, command):
     assert done.status == 2 and str(root / split) in {e["file"] for e in json.loads(done.out)["errors"]}
 
 
+def test_slices_too_small_to_learn_from_are_refused_before_training(mistake, command, tmp_path):
+    root = fill(tmp_path / "root", size=16)
+    first = root / "train" / "image" / "cmr5.png"
+    line = mistake("train", "--data", root, "--out", tmp_path / "out", naming=first)
+    assert "16 x 16" in line and not (tmp_path / "out").exists()
+    assert [error.file for error in audit.audit(root)[0]] == [str(first)]
+    assert audit.audit(root / "test" / "image")[0] == []  # which can be predicted
+    assert audit.audit(fill(tmp_path / "larger", size=17))[0] == []
+
+
+def denied(path, *_, **__):
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(root, mistake, monkeypatch):
+    closed, opens = root / "train" / "image" / "cmr7.png", Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *a, **k: (denied if self == closed else opens)(self, *a, **k))
+    (error,) = (e for e in audit.audit(root)[0] if e.file == str(closed))
+    assert "permission denied" in error.problem
+    monkeypatch.undo()
+    (root / "patients.csv").write_text("image,patient\n")
+    closed = root / "patients.csv"
+    monkeypatch.setattr(Path, "open", lambda self, *a, **k: (denied if self == closed else opens)(self, *a, **k))
+    assert {e.problem for e in audit.audit(root)[0]} == {error.problem}
+
+
+@pytest.mark.parametrize("place", ["", "train", "train/image"])
+def test_doctor_answers_in_json_of_a_folder_that_may_not_be_read(place, root, command, monkeypatch):
+    closed, lists, asks = root / place, Path.iterdir, Path.is_dir
+    monkeypatch.setattr(Path, "iterdir", lambda self: (denied if self == closed else lists)(self))
+    if place != "train/image":  # nor what is in it asked for
+        monkeypatch.setattr(Path, "is_dir", lambda self: (denied if closed in self.parents else asks)(self))
+    done = command("doctor", root, "--json")
+    assert done.status == 2 and not done.err
+    assert ["permission denied" in e["problem"] for e in json.loads(done.out)["errors"]] == [True]
+
+
 def test_masks_alone_are_looked_at_too(root):
     relabel((0, 1, 2, 2))(root / "train" / "mask")
     _, warnings = audit.audit(root / "train" / "mask")
@@ -442,6 +510,13 @@ def test_every_error_is_found_in_the_order_of_splits_and_numbers(root):
     names = [error.file.removeprefix(str(root)) for error in errors]
     assert names == ["/train/image/cmr9.png", "/train/image/cmr10.png",
                      "/train/mask/cmr12_mask.png", "/val/mask/cmr3_mask.png"]
+
+
+def test_texts_tables_and_hidden_files_may_lie_beside_slices(root):
+    for folder in ("", "train", "train/image", "val/mask"):
+        for name in ("README", "LICENCE", "license.rst", "notes.txt", "origin.csv", "Why.MD", ".DS_Store"):
+            (root / folder / name).write_text("words")
+    assert audit.audit(root) == ([], [])
 
 
 def test_a_healthy_root_has_no_findings(root, command):
@@ -498,6 +573,61 @@ def twice(root):
 def foreign(root):
     (root / "train" / "image" / "cmr9.tif").write_bytes(b"II*")
     return "train/image/cmr9.tif", "not a PNG"
+
+
+def ending(name):
+    """An image whose name says it is something else."""
+
+    def harm(root):
+        (root / "test" / "image" / "cmr2.png").rename(root / "test" / "image" / name)
+        return f"test/image/{name}", "is not a PNG and is ignored"
+
+    harm.__name__ = repr(name)
+    return harm
+
+
+def in_the_root(root):
+    shutil.copy(root / "train" / "image" / "cmr9.png", root)
+    return "cmr9.png", "train, val, test are read here"
+
+
+def beside_the_folders(root):
+    shutil.copy(root / "train" / "image" / "cmr9.png", root / "train")
+    return "train/cmr9.png", "image, mask are read here"
+
+
+def a_split_more(root):
+    shutil.copytree(root / "val", root / "valid")
+    return "valid", "is ignored"
+
+
+def capital_test(root):
+    (root / "test").rename(root / "Test")
+    return "Test", "is ignored"
+
+
+def squeezed(root):
+    path = root / "train" / "image" / "cmr7.png"
+    data.write_png(path, 100 + np.array(Image.open(path)) // 9)
+    return "train/image/cmr7.png", "flat: less than 32 grey levels"
+
+
+def all_squeezed(root):
+    for path in (root / "train" / "image").iterdir():
+        data.write_png(path, np.array(Image.open(path)) // 9)
+    return "train/image", "8 of 8 files are flat"
+
+
+def copy_of_a_sibling(root):
+    rows = [f"cmr{n},{(n + 1) // 2}" for n in range(1, 13)]
+    (root / "patients.csv").write_text("\n".join(["image,patient", *rows]))
+    shutil.copy(root / "train" / "image" / "cmr9.png", root / "train" / "image" / "cmr10.png")
+    return "train/image/cmr10.png", f"is the same image as {root}/train/image/cmr9.png"
+
+
+def turned(root):
+    data.write_png(root / "test/image/cmr2.png", np.rot90(np.array(Image.open(root / "train/image/cmr9.png"))))
+    return "test/image/cmr2.png", "train/image/cmr9.png, turned"
 
 
 def foreign_table(root):
@@ -591,7 +721,9 @@ def one_mask_twice(root):
 
 ODD = [blank, no_labels, no_rv, in_pieces, with_a_hole, odd_size, twice, foreign, foreign_table, folder_within,
        masks_of_test, link_out, folder_out, one_patient_twice, one_number_twice, inverted, all_inverted,
-       cavity_and_wall, chambers_of_all, wall_and_right, salt, one_mask_twice]
+       cavity_and_wall, chambers_of_all, wall_and_right, salt, one_mask_twice, in_the_root, beside_the_folders,
+       a_split_more, capital_test, squeezed, all_squeezed, copy_of_a_sibling, turned,
+       *(ending(f"cmr2{end}") for end in (".webp", ".npy", ".nii.gz", ".png.bak", ".png ", ""))]
 
 
 @pytest.mark.parametrize("harm", ODD)

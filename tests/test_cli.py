@@ -4,18 +4,23 @@ Each group fails after any of these one-line changes of ``cmrseg/cli.py`` (or an
 
 - the way through: in _write_masks(), ``f"{name}_mask.png"`` -> ``f"cmr{len(name)}_mask.png"``; in
   evaluate(), ``[found[name] for name in true]`` -> ``list(reversed(found.values()))``; in
-  rle._place(), ``label[runs] = int(match[3])`` -> ``4 - int(match[3])``; in
+  rle._label_map(), ``label[runs] = int(c)`` -> ``4 - int(c)``; in
   statistics.dice_summary(), ``int(np.isnan(column).sum())`` -> ``0``; in training.pad(), ``if
   any(beyond)`` -> ``if False``
 - other slices: in evaluate(), ``if name not in found`` or ``if name not in true`` -> ``if False``
 - submissions: in rle.decode(), ``start < 1`` -> ``start < 0``, or ``if flat[...].any()`` -> ``if
-  False``; in rle._place(), ``if row[0] in seen`` or ``if label[runs].any()`` -> ``if False``; in
-  rle.read_submission(), ``utf-8-sig`` -> ``utf-8``, or drop ``UnicodeDecodeError``; in decode(),
+  False``; in rle._sort_in(), ``if match[3] in its``, or in rle._label_map(), ``if label[runs].any()`` -> ``if
+  False``; in rle.each_mask(), ``utf-8-sig`` -> ``utf-8``, or drop ``UnicodeDecodeError``; in decode(),
   ``(height, width)`` -> ``(width, height)``
 - wrong models: in training.load(), drop ``SafetensorError`` from what is caught, in read_config()
   ``RecursionError``, or ``if not finite(model)``
   -> ``if False``; in ensemble.find(), drop ``if Path(model).is_file()``; in
   restored(), ``torch.device("meta")`` -> ``"cpu"``
+- much at once: in predict(), ``min(AT_ONCE, ...)`` -> ``AT_ONCE``; in decode(), ``rle.each_mask(...)`` ->
+  ``rle.read_submission(...).items()``, either one; in main(), drop ``isinstance(problem, MemoryError) or``, or
+  ``or "allocate memory" in ...``; in data.read_png(), ``except (BadInput, MemoryError)`` -> ``except BadInput``
+- read forever: in training.read_config(), ``read_text(path)`` -> ``path.read_text()``, and so in results.read()
+- too small: in training._train_epoch(), ``except ValueError`` -> ``except KeyError``
 - where to write: in _claim(), ``if (finished or begun) and not resume`` -> ``if False``; in
   rle.write_submission(), ``path.exists() and not path.is_file()`` -> ``False``; in
   cli._mask_folder(), ``if others`` -> ``if False``; in train(), drop ``training.require_same(...)``
@@ -37,6 +42,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -45,7 +51,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 
-from cmrseg import data, losses, training
+from cmrseg import data, losses, runtime, training
 
 COMMANDS = {"data", "train", "predict", "evaluate", "submit", "decode", "doctor"}
 
@@ -325,6 +331,11 @@ def pickled(path):
     path.write_bytes(pickle.dumps(Trap(str(path) + ".opened")))
 
 
+def instead_of(path, put):
+    path.unlink()
+    put(path)
+
+
 def change(run, **fields):
     path = run / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
@@ -344,6 +355,10 @@ MODELS = {
     "config is a list": lambda run: (run / "config.json").write_text("[1, 2]"),
     "config is deep": lambda run: (run / "config.json").write_text("[" * 100_000),
     "config is a number": lambda run: (run / "config.json").write_text("3"),
+    "config is a pipe": lambda run: instead_of(run / "config.json", os.mkfifo),
+    "config is endless": lambda run: instead_of(run / "config.json", lambda path: path.symlink_to("/dev/zero")),
+    "config is a folder": lambda run: instead_of(run / "config.json", os.mkdir),
+    "config is very long": lambda run: os.truncate(run / "config.json", 2**30),
     "an unknown field": lambda run: change(run, attention=True),
     "an unknown model": lambda run: change(run, model="segnet-9"),
     "an unknown activation": lambda run: change(run, activation="swish"),
@@ -384,6 +399,57 @@ def test_a_configuration_that_asks_for_too_much_gets_no_memory(model):
         training.restored(config, load_tensors(model / "model.safetensors"))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
 
+
+@pytest.mark.usefixtures("tiny_presets")
+@pytest.mark.parametrize("put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "endless"])
+def test_a_record_without_an_end_is_not_waited_for(put, root, command, mistake, tmp_path):
+    assert command("train", "--data", root, "--out", tmp_path / "run").status == 0
+    instead_of(tmp_path / "run" / "record.json", put)
+    mistake("train", "--data", root, "--out", tmp_path / "run", "--resume", naming="record.json")
+
+
+# --- mistakes: too small, too much at once -------------------------------------------------------
+
+
+def test_slices_of_which_the_network_sees_one_point_are_refused(mistake, tmp_path, monkeypatch, tiny):
+    monkeypatch.setitem(training.PRESETS, "book", training.replace(tiny, channels=(2, 2, 2, 2, 2, 4)))
+    root = fill(tmp_path / "root", {"train": range(5, 10), "val": range(3, 5)})  # five in batches of four
+    line = mistake("train", "--data", root, "--out", tmp_path / "run", naming="training slices")
+    assert "larger slices" in line and not list((tmp_path / "run").glob("*"))
+
+
+def test_large_slices_are_predicted_one_by_one(tmp_path, command, monkeypatch):
+    seen, sizes = [], {"large": 1000, "small": 100}
+    monkeypatch.setattr(runtime, "find", lambda name: lambda x: seen.append(len(x)) or np.zeros_like(x))
+    for name, size in sizes.items():
+        (tmp_path / name).mkdir()
+        for number in range(1, 4):
+            data.write_png(tmp_path / name / f"cmr{number}.png", np.eye(size) * 255)
+        command("predict", "--model", "m", "--images", tmp_path / name, "--out", tmp_path / f"{name}-masks")
+    assert seen == [1, 1, 1, 3]
+
+
+def test_a_submission_is_decoded_mask_by_mask(tmp_path, command):
+    rows = [f"cmr{n}_mask{c},{5 * c} 2" for n in range(1, 41) for c in (1, 2, 3)]
+    path = submission(tmp_path / "s.csv", rows)
+    tracemalloc.start()
+    done = command("decode", "--submission", path, "--out", tmp_path / "out", "--size", "1000x1000")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert done.status == 0 and len(files_in(tmp_path / "out")) == 40 and most < 20e6
+
+
+@pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_said_in_one_line(problem, root, model, mistake, monkeypatch, tmp_path):
+    def fail(*_):
+        raise problem
+
+    monkeypatch.setattr(runtime, "find", lambda name: fail)
+    line = mistake("predict", "--model", model, "--images", root / "test/image", "--out", tmp_path / "out")
+    assert "out of memory" in line
+    if isinstance(problem, MemoryError):
+        monkeypatch.setattr(data, "_verify", fail)
+        assert "out of memory" in mistake("doctor", root)
 
 
 # --- mistakes: where to write --------------------------------------------------------------------

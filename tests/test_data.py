@@ -3,13 +3,16 @@
 Each group fails after any of these one-line changes of ``cmrseg/data.py``:
 
 - order and reading: in list_pngs(), ``dict(sorted(found.items()))`` -> ``found``; in read_png(),
-  ``np.array(picture)`` -> ``np.array(picture).T``, in _lacks_rows(), ``if w`` -> ``if True``, or
-  ``not content[28]`` -> ``True``; in read_png(), ``except Exception`` -> ``except OSError``; in
+  ``np.array(picture)`` -> ``np.array(picture).T``, in _verify(), ``if w`` -> ``if True``,
+  ``not content[28]`` -> ``True``, ``!= checksum`` -> ``!= checksum and not checksum``, or ``kind != b"IEND"`` ->
+  ``at < len(content)``; in read_text(), ``not path.is_file()`` -> ``False``, or ``if len(content)`` -> ``if 0 *
+  len(content)``; in read_png(), ``except Exception`` -> ``except OSError``; in
   write_bytes(), ``temporary = path.with_name(...)`` -> ``path``
 - Slices: in __getitem__(), ``self.patients[index]`` -> ``self.patients``; in fingerprint, drop
   ``self.masks``
 - patients: in patients_of(), ``(number + 1) // 2`` -> ``number // 2``, or ``for place in (folder,
-  ...)`` -> ``(folder,)``; in _patients_from(), ``sorted(...)`` -> ``reversed(sorted(...))``
+  ...)`` -> ``(folder,)``, drop ``tables |= ...`` or ``+ max(...)``; in _numbers(), ``sorted(...)`` ->
+  ``reversed(sorted(...))``
 - splits and folds: in folds(), ``fold != k`` -> ``fold >= 0``, or ``slices.patients % FOLDS`` ->
   ``np.arange(len(slices)) % FOLDS``, and so in split(); there, drop ``slices = slices[~held_out]``,
   or ``permutation(len(slices)) % FOLDS`` -> ``// FOLDS``
@@ -27,9 +30,10 @@ import hashlib
 import os
 import struct
 import threading
+import time
 import zlib
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -121,17 +125,42 @@ def test_a_png_torn_anywhere_is_refused_or_loses_no_pixel(tmp_path):
     assert refused >= len(content) - 30  # only what follows the pixels may be missing
 
 
-def test_a_png_with_one_wrong_byte_is_refused_or_loses_no_pixel(tmp_path):
+def test_a_png_with_one_wrong_bit_or_byte_is_refused(tmp_path):
     path = tmp_path / "cmr1.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
-    data.write_png(path, pixels)
+    data.write_png(path, np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8))
     content = path.read_bytes()
-    for position in range(len(content)):
+    for position, wrong in product(range(len(content)), [0x55, *(1 << bit for bit in range(8))]):
         harmed = bytearray(content)
-        harmed[position] ^= 0x55
+        harmed[position] ^= wrong
         path.write_bytes(harmed)
-        with suppress(BadInput):
-            np.testing.assert_array_equal(data.read_png(path), pixels)
+        with pytest.raises(BadInput):
+            data.read_png(path)
+
+
+def test_what_lies_behind_the_end_of_a_png_is_not_read(tmp_path):
+    path, pixels = tmp_path / "cmr1.png", np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    data.write_png(path, pixels)
+    with path.open("ab") as file:
+        file.write(bytes(100))
+        file.truncate(10**9)
+    started = time.process_time()
+    np.testing.assert_array_equal(data.read_png(path), pixels)
+    assert time.process_time() - started < 1
+
+
+def test_a_file_of_text_is_plain_and_short(tmp_path):
+    path = tmp_path / "notes"
+    with pytest.raises(FileNotFoundError):
+        data.read_text(path)
+    path.write_bytes("\ufeffélan".encode())
+    assert data.read_text(path) == "élan"
+    os.truncate(path, 2**24 + 1)
+    with pytest.raises(ValueError, match="16 MB"):
+        data.read_text(path)
+    os.mkfifo(tmp_path / "pipe")
+    for other in (tmp_path / "pipe", tmp_path, Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a plain file"):
+            data.read_text(other)
 
 
 def test_a_root_is_not_written_over_other_files(command, mistake, tmp_path):
@@ -219,6 +248,18 @@ def test_a_table_of_patients_counts_for_masks_and_may_hold_names(root):
     paths = data.list_pngs(root / "train" / "mask", mask=True)
     assert data.patients_of(paths).tolist() == [2, 1, 2, 1, 2, 1, 2, 1]
     assert data.load(root, "val").patients.tolist() == [2, 1]  # numbered alike in every split
+
+
+@pytest.mark.parametrize("kind", ["", "image"])
+def test_a_name_is_one_patient_in_the_tables_of_all_splits(kind, root):
+    """Without a table of its own, an image is none of the patients of the others."""
+    for split, rows in {"train": [f"cmr{n},P-{n}" for n in range(5, 13)], "val": ["cmr3,P-7", "cmr4,A"]}.items():
+        (root / split / kind / "patients.csv").write_text("\n".join(["image,patient", *rows]))
+    train, val, test = (data.load(root, split).patients.tolist() for split in data.SPLITS)
+    assert len(set(train)) == 8 and val == [train[2], 1]
+    assert len({*train, *val, *test}) == 8 + 1 + 2
+    (root / "val" / kind / "patients.csv").write_text("image,patient\ncmr3,7\ncmr4,8\n")  # numbers are names too
+    assert not set(data.load(root, "train").patients) & set(data.load(root, "val").patients)
 
 
 def test_real_slices_come_in_pairs_of_one_patient(real):

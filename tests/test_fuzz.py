@@ -3,7 +3,7 @@
 Slow: half a minute for each test, or as many seconds as the environment variable CMRSEG_FUZZ says.
 Seen to fail: in rle.decode(), ``[0-9]{1,9}`` -> ``[0-9]+``; in rle.ROW, ``cmr(0|...`` -> ``.*(0|...`` (a file
 outside); in data.read_png(), ``except Exception`` -> ``except (OSError, ValueError)``, or
-drop the check of the depth.
+drop the check of the depth; in data._verify(), ``!= checksum`` -> ``!= checksum and not checksum``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 from conftest import files_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from cmrseg import audit, data, rle
 
@@ -157,3 +158,17 @@ def test_pictures(content, tmp_path, command):
             assert not mask or pixels.max(initial=0) <= 3
             assert content[24] == 8 and content[16:24] == struct.pack(">2I", *pixels.shape[::-1])
         (tmp_path / name).unlink()
+
+
+@for_a_while
+@given(pixels=arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 255)),
+       share=st.floats(0, 1, exclude_max=True))
+def test_one_flipped_bit(pixels, share, tmp_path, command):
+    path = tmp_path / "cmr1.png"
+    data.write_png(path, pixels)
+    harmed = bytearray(path.read_bytes())
+    bit = int(share * 8 * len(harmed))
+    harmed[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(harmed)
+    with pytest.raises(data.BadInput):
+        data.read_png(path)

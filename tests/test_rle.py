@@ -6,7 +6,7 @@ Each group fails after any of these one-line changes of ``cmrseg/rle.py``:
   ``{a}``; in decode(), ``order="F"`` -> ``"C"``
 - refused: in decode(), ``length < 1`` -> ``length < 0``, or ``[0-9]{1,9}`` -> ``\\d{1,9}``
 - submissions: in write_submission(), ``mask == c`` -> ``mask == 4 - c``, or ``path.with_name(...)``
-  -> ``path``; in read_submission(), ``int(item[0][3:])`` -> ``item[0]``, or drop
+  -> ``path``; in each_mask(), ``int(name[3:])`` -> ``name``, or drop
   ``csv.field_size_limit(...)`` or ``if not row: continue``
 - lines: in read_submission(), ``io.StringIO(...)`` -> ``....splitlines()``; in _place(), drop
   ``or "\\n" in row[1]``
