@@ -245,7 +245,9 @@ def _train_epoch(
         try:
             with autocast(run.precision, run.device):
                 logits = model(x)
-        except ValueError:  # of batch normalisation, to which one value of a channel has no spread
+        except ValueError as problem:
+            if "more than 1 value per channel" not in str(problem):  # batch normalisation's: one has no spread
+                raise
             raise BadInput("training slices", "are too small for this network, which sees a single point of them "
                            "at its coarsest, in a batch of one", "Take larger slices, or leave one out") from None
         loss = _loss(LOSSES[config.loss], logits, y, model.stride)
