@@ -498,9 +498,13 @@ def more_phantoms(patients: int = 200) -> Slices:
 # --- sources -------------------------------------------------------------------------------------
 
 
+@lru_cache
 def is_acdc96(source: str) -> bool:
-    """Whether a source is the real slices, by its name: their licence is to stand beside what is shown."""
-    return os.path.basename(source.rstrip("/")) == "acdc96"
+    """Whether a source is the real slices, by its name or its first picture: their licence is to stand beside
+    what is shown."""
+    picture = next(iter(sorted(Path(source).glob("*/image/*.png"))), None)
+    known = acdc96_hashes().values()
+    return os.path.basename(source.rstrip("/")) == "acdc96" or picture is not None and _sha256(picture) in known
 
 
 def source() -> str:

@@ -4,7 +4,8 @@ Each group fails after any of these one-line changes of ``cmrseg/plots.py``:
 
 - overlays and contours: swap two colours of CLASS_COLOURS; in overlay(), ``vmax=3`` -> ``vmax=6``,
   or drop ``* (mask > 0)``; in contours(), ``levels=[0.5]`` -> ``levels=[0.25]``
-- licence: in show(), drop ``and LICENCE not in ...``; ``== "acdc96"`` -> ``!= "acdc96"``
+- licence: in show(), drop ``and LICENCE not in ...``; ``== "acdc96"`` -> ``!= "acdc96"``; ``_sha256(picture) in known``
+  -> ``False``
 - curves, intervals, boxes, panels: in learning_curve(), ``epochs[-1], values[-1]`` -> ``epochs[0],
   values[0]``; in intervals(), ``len(rows) - 0.5, -0.5`` -> ``-0.5, len(rows) - 0.5``; in boxes(),
   drop ``values = values[~np.isnan(values)]``; in panels(), drop ``ax.axis("off")``
@@ -15,6 +16,7 @@ Each group fails after any of these one-line changes of ``cmrseg/plots.py``:
   ...`` -> ``if True``
 """
 
+import shutil
 import subprocess
 import sys
 
@@ -25,7 +27,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.contour import ContourSet
 
-from cmrseg import plots
+from cmrseg import data, plots
 
 IMAGE = np.arange(100, dtype=np.uint8).reshape(10, 10)
 MASK = np.zeros((10, 10), np.uint8)
@@ -66,6 +68,12 @@ def test_a_figure_of_real_slices_carries_their_licence_once(monkeypatch, source,
     for ax in axes:
         plots.overlay(ax, IMAGE, MASK)
     assert [text.get_text() for text in figure.texts] == [plots.LICENCE] * marks
+
+
+def test_the_real_slices_are_known_under_another_name(real, tmp_path):
+    (tmp_path / "val" / "image").mkdir(parents=True)
+    shutil.copy(real / "val" / "image" / "cmr101.png", tmp_path / "val" / "image" / "cmr1.png")
+    assert data.is_acdc96(str(tmp_path))
 
 
 def test_class_colours_differ_in_lightness_too():
