@@ -320,6 +320,11 @@ def claims(store: Path = results.STORE) -> list[dict]:
     return tomllib.loads((store / "claims.toml").read_text())["claim"]
 
 
+def not_asked(store: Path = results.STORE) -> list[dict]:
+    """What the report says besides: text, why there is no claim of it, and the page that comes nearest."""
+    return tomllib.loads((store / "claims.toml").read_text())["not-asked"]
+
+
 def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
     """Every claim with its estimate and its verdict.
 

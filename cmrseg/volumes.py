@@ -7,6 +7,7 @@ Reading needs nibabel: ``pip install 'cmrseg[nifti]'``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from cmrseg.data import BadInput, Slices
 ENDINGS = (".nii.gz", ".nii")
 # Stored label -> ours (background, RV, Myo, LV): M&Ms counts the ventricles the other way round.
 ACDC, MNMS = (0, 1, 2, 3), (0, 3, 2, 1)
+NAMED = re.compile(r"(.+)_(?:frame\d+|sa)")  # as ACDC and M&Ms name a patient's volumes
 
 
 def read(
@@ -33,7 +35,8 @@ def read(
     labelled slices are taken; else all.
 
     Args:
-        folder: where they lie; the folder next above a file is the patient.
+        folder: where they lie. A patient has a folder, and in it one beginning of names in either layout; where
+            names are of neither layout the folder alone tells.
         spacing: millimetres of a pixel in the result.
         size: pixels of the result's sides. The heart should lie near the middle of the volume's plane.
         progress: called with 1 after each file.
@@ -41,16 +44,18 @@ def read(
     Returns:
         Slices with images uint8 (N, size, size), the 1st to 99th percentile of a volume stretched over
         0..255, rows along the volume's second axis and columns along its first; patients numbered from 1
-        in the order of their folders; names such as ``patient001_frame01_slice3``.
+        in the order of folders and names; names such as ``patient001_frame01_slice3``.
 
     Raises:
-        BadInput: nibabel is not installed, no volume is found, or one cannot be read or used.
+        BadInput: nibabel is not installed, no volume is found, one cannot be read or used, or nothing tells whose
+            it is.
     """
     if not find_spec("nibabel"):
         raise BadInput(folder, "NIfTI files need nibabel", "pip install 'cmrseg[nifti]'")
     volumes = find(folder)
     labelled = any(truth for truth in volumes.values())
-    patients = {place: n for n, place in enumerate(sorted({path.parent for path in volumes}), start=1)}
+    whose = {path: _patient(path, folder) for path in volumes}
+    patients = {patient: n for n, patient in enumerate(sorted(set(whose.values())), start=1)}
     images, masks, names, of = [], [], [], []
     for path, truth in volumes.items():
         for name, image, mask in _frames(path, truth, spacing, size) if truth or not labelled else ():
@@ -59,7 +64,7 @@ def read(
                     images.append(image[:, :, z].T)
                     masks.append(None if mask is None else mask[:, :, z].T)
                     names.append(f"{name}_slice{z}")
-                    of.append(patients[path.parent])
+                    of.append(patients[whose[path]])
         if progress is not None:
             progress(1)
     if not images:
@@ -77,15 +82,27 @@ def find(folder: Path) -> dict[Path, Path | None]:
     if not folder.is_dir():
         raise BadInput(folder, "no such folder", "Give the folder that holds the patients")
     found = sorted(path for ending in ENDINGS for path in folder.rglob(f"*{ending}"))
-    stems = {path: path.name.removesuffix(".gz").removesuffix(".nii") for path in found}
-    volumes = {path: _beside(path, stem) for path, stem in stems.items() if not stem.endswith(("_gt", "_4d"))}
+    volumes = {path: _beside(path) for path in found if not _stem(path).endswith(("_gt", "_4d"))}
     if not volumes:
         raise BadInput(folder, "holds no NIfTI volume", "Give a folder with .nii.gz files of ACDC or M&Ms")
     return volumes
 
 
-def _beside(path: Path, stem: str) -> Path | None:
-    return next((p for ending in ENDINGS if (p := path.with_name(f"{stem}_gt{ending}")).is_file()), None)
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _beside(path: Path) -> Path | None:
+    return next((p for ending in ENDINGS if (p := path.with_name(f"{_stem(path)}_gt{ending}")).is_file()), None)
+
+
+def _patient(path: Path, folder: Path) -> Path:
+    """What a patient's volumes have in common: their folder and, where it tells, the beginning of their names."""
+    named = NAMED.fullmatch(_stem(path))
+    if not named and path.parent == folder:
+        raise BadInput(path, "lies in no patient's folder, and its name does not tell whose it is",
+                       "Give each patient a folder, or names such as patient001_frame01.nii.gz")
+    return path.with_name(named[1]) if named else path.parent
 
 
 def _frames(
@@ -93,7 +110,7 @@ def _frames(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
     """Name, images uint8 and labels uint8 (size, size, slices) of each moment of a volume."""
     grey, pixel = _load(path)
-    stem = path.name.removesuffix(".gz").removesuffix(".nii")
+    stem = _stem(path)
     labels, order = None, MNMS if stem.endswith("_sa") else ACDC
     if truth is not None:
         labels, _ = _load(truth)

@@ -22,6 +22,7 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
 - chosen: in verdicts(), ``if ids else True`` -> ``if not ids else True``
 - endpoints: in of_run(), ``> float(number)`` -> ``< float(number)``; ``found["dice_last"] - at`` -> ``at``;
   ``clip(upper=0)`` -> ``clip(lower=0)``, or drop ``.fillna(0)``
+- not asked: in not_asked(), ``["not-asked"]`` -> ``["claim"]``; in claims.toml, drop an entry's ``why``
 """
 
 from __future__ import annotations
@@ -419,6 +420,13 @@ def test_the_claims_are_well_formed():
             assert claim["testable"]
         else:
             assert ("b" in claim) != ("level" in claim) and claim["endpoint"], claim["id"]
+
+
+def test_what_is_not_asked_says_why_and_is_no_claim():
+    found = comparisons.not_asked()
+    assert len(found) > 5 and all(all(entry[part] for part in ("text", "why", "about")) for entry in found)
+    texts = [entry["text"] for entry in found + comparisons.claims()]
+    assert len(set(texts)) == len(texts)
 
 
 def test_the_committed_records_pass_their_own_test():

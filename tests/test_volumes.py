@@ -5,9 +5,10 @@ Each test fails after any of these one-line changes in volumes.py (and cli.conve
 - geometry: ``side / spacing`` -> ``spacing / side``; ``.T`` dropped (images, or masks); ``(..., 1)`` of the
   factors -> ``2``; ``grid_mode=True`` dropped; in _resample(), ``- size) // 2`` -> ``- size)``;
   in _resample_labels(), ``argmax(0)`` of ``labels`` -> ``_resample(labels, ...)`` rounded
-- layouts: ``MNMS if`` -> ``ACDC if``; ``"_gt", "_4d"`` -> ``"_gt"``; ``path.parent`` -> ``path`` (patients);
-  ``mask[:, :, z].any()`` -> ``True``; ``if truth or not labelled`` -> ``if True``
-- faults: any of the five checks dropped
+- layouts: ``MNMS if`` -> ``ACDC if``; ``"_gt", "_4d"`` -> ``"_gt"``; ``mask[:, :, z].any()`` -> ``True``;
+  ``if truth or not labelled`` -> ``if True``
+- patients: in _patient(), return ``path``, or ``path.parent`` always; ``else path.parent`` -> ``else path``
+- faults: any of the six checks dropped
 - convert: ``patients % 5`` -> ``patients % 4``; names that begin at 1 in each split
 """
 
@@ -126,11 +127,30 @@ def test_without_any_labels_every_slice_is_taken_and_beside_labels_none_without(
     assert found.masks is None and len(found) == 7 * 2 * 3
 
 
+def test_patients_without_folders_are_told_apart_by_their_names(acdc, tmp_path):
+    whole, flat = volumes.read(acdc), tmp_path / "flat"
+    flat.mkdir()
+    for path in acdc.rglob("*.nii.gz"):
+        path.rename(flat / path.name)
+    for root in (flat, tmp_path):  # also one folder further down
+        found = volumes.read(root)
+        assert found.names == whole.names
+        np.testing.assert_array_equal(found.patients, whole.patients)
+
+
+def test_names_of_no_layout_belong_to_the_patient_of_their_folder(tmp_path):
+    grey, _ = heart()
+    for patient in "ab":
+        for moment in ("ed", "es"):
+            write(tmp_path / patient / f"{moment}.nii.gz", grey)
+    np.testing.assert_array_equal(volumes.read(tmp_path).patients, np.repeat([1, 2], 6))
+
+
 @pytest.mark.parametrize(("harm", "says"), [
     ("torn", "not a readable NIfTI"), ("text", "not a readable NIfTI"), ("shape", "is of shape"),
     ("labels", "other labels than 0 to 3"), ("halves", "other labels than 0 to 3"),
     ("spacing", "pixels of 0.0"), ("flat", "2 dimensions"), ("nan", "no numbers"),
-    ("empty", "no labelled slice"), ("nothing", "no NIfTI volume"), ("nowhere", "no such folder"),
+    ("empty", "no labelled slice"), ("nobody's", "whose it is"), ("nothing", "no NIfTI volume"), ("nowhere", "no such folder"),
 ])
 def test_a_fault_is_one_line_with_its_cure(acdc, harm, says, mistake, tmp_path):
     volume, truth = (acdc / "patient003" / f"patient003_frame01{end}.nii.gz" for end in ("", "_gt"))
@@ -161,6 +181,8 @@ def test_a_fault_is_one_line_with_its_cure(acdc, harm, says, mistake, tmp_path):
     elif harm == "empty":
         for path in acdc.rglob("*_gt.nii.gz"):
             write(path, labels * 0)
+    elif harm == "nobody's":
+        write(acdc / "volume7.nii.gz", grey)
     else:
         folder = tmp_path / "elsewhere"
         if harm == "nothing":
