@@ -263,7 +263,7 @@ for name, changes in LIVE.items():
 # Made equal in parameters, all three still lie behind the U-Net. Size matters to Ning et al. only, which comes much
 # nearer, at many times the U-Net's work. (The resized networks kept the learning rate of the others.) Nor does the U-Net
 # owe its lead to cost: it does a fraction of SegNet's work in a fraction of its time. But it is not the quickest, as
-# the report says it is: the two that draw poorly are quicker still.
+# the report says it is: for equally many epochs the two that draw poorly are quicker still.
 #
 # In every network the left ventricle is the easiest, and what a weaker network loses first is the right ventricle and
 # the wall. Who reads "Dice of the left ventricle" only would think the four closer than they are.
