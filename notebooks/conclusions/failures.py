@@ -156,14 +156,20 @@ for ax, protocol, title in zip(
 # ## At which moment?
 
 # %%
-medians = healthy.groupby(["class", "moment"])[
-    ["area_true", "dice", "hd95", "surface_dice_1px"]
-].median()
-medians.loc[["RV", "Myo", "LV"]].style.format(precision=2)
+named = {
+    "area_true": "area, pixels",
+    "dice": "Dice",
+    "hd95": "HD95, pixels",
+    "surface_dice_1px": "surface Dice",
+}
+medians = healthy.groupby(["class", "moment"])[[*named]].median()
+medians.loc[["RV", "Myo", "LV"]].rename(columns=named).style.format(
+    precision=2
+).format("{:.0f}", subset=["area, pixels"])
 
 # %% [markdown]
-# `area_true` counts pixels. `hd95` is in pixels: 95 % of the two boundaries lie closer together than that.
-# `surface_dice_1px` is the share of both boundaries that is right to a pixel {cite}`nikolov2021`.
+# *Medians. HD95: 95 % of the two boundaries lie closer together than that. Surface Dice: the share of both boundaries that
+# is right to a pixel {cite}`nikolov2021`.*
 #
 # The two chambers are harder at end-systole, when they are small. By Dice the wall is the other way round; but
 # look at the two columns about its boundary: they get worse. A thicker ring forgives the same error. That is
