@@ -3,7 +3,10 @@
 (() => {
   const script = document.currentScript.src;
   const mend = () => {
-    document.querySelectorAll("summary[aria-label], .search-button-field[aria-label]").forEach((control) => control.removeAttribute("aria-label"));
+    document.querySelectorAll("summary[aria-label]:not(:has(> .toctree-toggle)), .search-button-field[aria-label]").forEach((control) => control.removeAttribute("aria-label"));
+    document.querySelectorAll("summary:has(> .toctree-toggle):not([aria-label])").forEach((control) => {
+      control.setAttribute("aria-label", `Pages below ${control.closest("li").querySelector("a").textContent.trim()}`);
+    });
     document.querySelectorAll(".theme-switch-button svg[role]").forEach((icon) => {
       icon.querySelector("title")?.remove();
       icon.removeAttribute("role");
