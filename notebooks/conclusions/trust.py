@@ -104,7 +104,7 @@ for setting, name in NAMES.items():
     )
 ax.set(xlabel="the probability it gives", ylabel="how often it is right")
 ax.legend(loc="upper left", bbox_to_anchor=(0, 1.27))
-ax.set_aspect("equal")
+ax.set_aspect("equal");
 
 # %% [markdown]
 # *Pixels near a border, in bins of the probability that the network gives to its choice. On the line it keeps
