@@ -219,7 +219,7 @@ for name, (one, other) in pairs.items():
 # Five networks, one of each fold, all of them asked in the best way; and a single small one, trained on all
 # training slices. The validation slices were scored once.
 
-# %%
+# %% tags=["hide-input"]
 once = {
     planned.setting: results.read(planned.path())
     for planned in experiments.EXPERIMENTS["final"]
@@ -241,7 +241,7 @@ for name, found in once.items():
 # *Mean Dice with its 95 % interval over the ten validation patients.* Ten patients: see how wide that is. What the small one
 # gives away, patient by patient:
 
-# %%
+# %% tags=["hide-input"]
 dice = {
     name: pd.DataFrame(
         np.array(found["images"]["dice"], float), found["images"]["name"]
@@ -261,7 +261,7 @@ print(
 #
 # ## What it costs
 
-# %%
+# %% tags=["hide-input"]
 costs = {}
 for name in ("book", experiments.FINAL, experiments.SMALL):
     net = build(replace(PRESETS["book"], **experiments.LADDER[name]))

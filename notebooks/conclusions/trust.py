@@ -170,8 +170,9 @@ for ax, guess in zip(axes, ("expected", "agreement")):
     print(f"{guess:9}: rank correlation with the Dice {rank_correlation(guess)}")
 axes[0].set_ylabel("Dice of the slice");
 # %% [markdown]
-# *A dot is one slice of the 100, seen by three networks of 120 epochs; their agreement is that of single looks.* What matters
-# is not the height but the order: are the bad ones to the left? (In brackets 95 % intervals over the 50 patients.)
+# *A dot is one slice of the 100, seen by three networks of 120 epochs; their agreement is that of single looks.*
+#
+# What matters is not the height but the order: are the bad ones to the left? (In brackets 95 % intervals over the 50 patients.)
 #
 # ## Ask a doctor about the rest
 #
@@ -245,7 +246,7 @@ axes[0].legend(loc="lower left");
 # *Dice against the strength of each change: pixels of blur, noise in standard deviations of the slice, the bias field's share,
 # degrees, and the zoom.*
 
-# %%
+# %% tags=["hide-input"]
 rows = {}
 for name, (_, levels) in shifts.LEVELS.items():
     for level in levels[1:]:
