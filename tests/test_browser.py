@@ -36,6 +36,7 @@ import os
 import shutil
 import sys
 import threading
+import time
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
@@ -209,8 +210,8 @@ def serve():
 
 @pytest.fixture(scope="module")
 def site(serve, model, tmp_path_factory):
-    """A book of one page with all that is made for readers, and a stand-in for the network: its address and
-    its folder _static."""
+    """A book of one page with all that is made for readers, and a stand-in for the network, which is smaller: its
+    address and its folder _static."""
     folder = tmp_path_factory.mktemp("site")
     static = shutil.copytree(ASSETS, folder / "_static")
     weights = folder / "weights" / "small.safetensors"
@@ -683,3 +684,26 @@ def test_the_first_picture_comes_soon(browser, book):
                             ".map(e => e.responseEnd)")
     opened.close()
     assert ended and min(ended) <= 1500
+
+
+@pytest.mark.slow
+def test_the_delivered_network_in_the_built_book(browser, book, command, tmp_path):
+    """What it says of the samples is what ``predict --model small`` says, and it is quick (on a quiet machine)."""
+    if not (BUILT / "_static" / "model" / "small.onnx").is_file():
+        pytest.skip("this book was built without the network in the page")
+    (tmp_path / "in").mkdir()
+    for path in (BUILT / "_static" / "samples").glob("*.png"):
+        shutil.copy(path, tmp_path / "in" / f"cmr{path.name}")
+    command("predict", "--model", "small", "--images", tmp_path / "in", "--out", tmp_path / "out")
+    opened = browser.new_page()
+    begun = time.perf_counter()
+    opened.goto(f"{book}/book/index.html")
+    for turn in range(1, 7):
+        opened.locator(".model-samples button").nth(turn - 1).click()
+        labels, milliseconds, _ = answer(opened, turn)
+        passed = time.perf_counter() - begun
+        expected = data.read_png(tmp_path / "out" / f"cmr{turn}_mask.png", mask=True)
+        assert (labels == expected).mean() >= 0.999
+        print(f"slice {turn}: {milliseconds:.0f} ms, {passed:.1f} s after the page was asked for")
+        assert passed <= 3 if turn == 1 else milliseconds <= 100
+    opened.close()
