@@ -26,6 +26,8 @@ import torch
 
 from cmrseg import data, experiments, metrics, results, training
 from cmrseg.data import BadInput, Slices
+from cmrseg.ensemble import Ways
+from cmrseg.shifts import LEVELS
 from cmrseg.training import Run, TrainConfig
 
 COMMITTED = sorted(results.STORE.glob("*/*.json"))
@@ -230,7 +232,10 @@ def test_the_table_of_dice_and_the_curve_have_a_row_for_what_was_scored(run, roo
 def test_a_committed_record_stands_where_its_content_says(path):
     found = results.read(path)
     config = TrainConfig.from_dict(found["config"])
-    assert path.stem == found["key"] == config.key(found["split"], found["fingerprint"])
+    key = config.key(found["split"], found["fingerprint"])
+    if ways := found.get("ways"):
+        key = Ways.from_dict(ways).key(key, ways["seeds"], ways["shift"])
+    assert path.stem == found["key"] == key
     assert path.parent.name == found["protocol"] and found["seed"] == config.seed
     assert found["fingerprint"] == experiments.ACDC96
 
@@ -260,6 +265,8 @@ def test_the_numbers_of_a_committed_record_follow_from_its_own_tables(path):
 def test_a_committed_record_is_of_the_slices_its_split_holds_out(path, real):
     found = results.read(path)
     _, held_out = data.split(real, found["split"])
+    if shift := found.get("ways", {}).get("shift"):
+        held_out = LEVELS[shift[0]][0](held_out, shift[1])
     assert found["images"]["name"] == list(held_out.names)
     assert found["images"]["patient"] == held_out.patients.tolist()
     assert found["images"]["area_true"] == metrics.areas(held_out.masks).tolist()
