@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from cmrseg import training
 from cmrseg.augment import normalise
 from cmrseg.data import BadInput
-from cmrseg.models import build
 from cmrseg.runtime import CURE, DELIVERED, WEIGHTS, decide, enlist, verify
 from cmrseg.training import Run, TrainConfig, save_tensors
 

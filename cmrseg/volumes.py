@@ -144,8 +144,10 @@ def _load(path: Path) -> tuple[np.ndarray, tuple[float, float]]:
                        "Copy or download it again") from None
     if values.ndim not in (3, 4):
         raise BadInput(path, f"has {values.ndim} dimensions, expected 3 or 4", "Store slices along the third")
-    if not all(np.isfinite(pixel)) or min(pixel) <= 0:
-        raise BadInput(path, f"has pixels of {pixel[0]} x {pixel[1]} mm", "Set the spacing in its header")
+    if not all(np.isfinite(pixel)) or min(pixel) < 0.1 or max(pixel) > 20:
+        raise BadInput(path, f"has pixels of {pixel[0]:g} x {pixel[1]:g} mm", "Set the spacing in its header, in millimetres")
+    if values.dtype.kind not in "biuf":
+        raise BadInput(path, "holds colours or complex numbers, not grey levels", "Export one channel")
     if not np.isfinite(values).all():
         raise BadInput(path, "holds values that are no numbers", "Export it again")
     return values if values.ndim == 4 else values[..., None], pixel

@@ -3,8 +3,11 @@
 Each test fails if one file of weights/ is exchanged for another of its kind, and:
 
 - files: a file is not enlisted; experiments.FINAL_WAYS or SMALL_WAYS is changed after they were delivered
+- the card: a digit of its scores
 - scores, submissions: two networks change places, or one of five is left out
 """
+
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from conftest import REPOSITORY
 from cmrseg import data, ensemble, experiments, metrics, results, rle, runtime
 
 WEIGHTS = REPOSITORY / "weights"
+sys.path.insert(0, str(REPOSITORY / "tools"))
+import deliver  # noqa: E402
 
 
 def test_the_files_are_small_enough_listed_and_of_the_chosen_kind():
@@ -25,6 +30,10 @@ def test_the_files_are_small_enough_listed_and_of_the_chosen_kind():
         found = ensemble.find(planned.setting)
         assert (found.config, found.ways, len(found.models)) == (planned.config, planned.ways, count)
     assert sum(p.numel() for p in ensemble.find("small").models[0].parameters()) <= 2e6
+
+
+def test_the_model_card_says_what_the_records_say():
+    assert deliver.scores() in deliver.CARD.read_text()
 
 
 @pytest.mark.parametrize("name", ["final", "small"])

@@ -8,7 +8,7 @@ Each test fails after any of these one-line changes in volumes.py (and cli.conve
 - layouts: ``MNMS if`` -> ``ACDC if``; ``"_gt", "_4d"`` -> ``"_gt"``; ``mask[:, :, z].any()`` -> ``True``;
   ``if truth or not labelled`` -> ``if True``
 - patients: in _patient(), return ``path``, or ``path.parent`` always; ``else path.parent`` -> ``else path``
-- faults: any of the six checks dropped
+- faults: any of the seven checks dropped
 - convert: ``patients % 5`` -> ``patients % 4``; names that begin at 1 in each split
 """
 
@@ -149,7 +149,8 @@ def test_names_of_no_layout_belong_to_the_patient_of_their_folder(tmp_path):
 @pytest.mark.parametrize(("harm", "says"), [
     ("torn", "not a readable NIfTI"), ("text", "not a readable NIfTI"), ("shape", "is of shape"),
     ("labels", "other labels than 0 to 3"), ("halves", "other labels than 0 to 3"),
-    ("spacing", "pixels of 0.0"), ("flat", "2 dimensions"), ("nan", "no numbers"),
+    ("spacing", "pixels of 0 x 0 mm"), ("metres", "pixels of 1400 x 2100 mm"), ("colours", "not grey levels"),
+    ("complex", "not grey levels"), ("flat", "2 dimensions"), ("nan", "no numbers"),
     ("empty", "no labelled slice"), ("nobody's", "whose it is"), ("nothing", "no NIfTI volume"), ("nowhere", "no such folder"),
 ])
 def test_a_fault_is_one_line_with_its_cure(acdc, harm, says, mistake, tmp_path):
@@ -173,6 +174,12 @@ def test_a_fault_is_one_line_with_its_cure(acdc, harm, says, mistake, tmp_path):
         raw = nibabel.Nifti1Image(values, None, header)
         raw.header["pixdim"][1:3] = 0
         nibabel.save(raw, volume)
+    elif harm == "metres":
+        write(volume, grey, tuple(1000 * side for side in PIXEL))
+    elif harm == "colours":
+        write(volume, grey.astype(np.uint8).repeat(3).reshape(*grey.shape, 3).view([(c, "u1") for c in "RGB"])[..., 0])
+    elif harm == "complex":
+        write(volume, grey.astype(np.complex64))
     elif harm == "flat":
         write(volume, grey[:, :, 0])
     elif harm == "nan":
