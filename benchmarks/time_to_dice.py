@@ -203,7 +203,8 @@ def plan(full: bool) -> list[dict]:
 def train(asked: dict, options: argparse.Namespace) -> dict:
     """One training in a process of its own, and what its clocks said."""
     threads = str(options.threads)
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    environment.pop("OMP_WAIT_POLICY", None)  # threads that sleep while they wait, as make asks, are slow to wake
     words = [sys.executable, __file__, "--data", options.data, "--threads", threads, "--one", json.dumps(asked)]
     born = time.time()
     done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
@@ -283,11 +284,11 @@ def main() -> None:
     dice, epoch = target()
     out = Path(__file__).with_name("time_to_dice_full.json" if options.full else "time_to_dice.json")
     about = {"machine": results._processor(), "threads": options.threads, "target": dice, "report_epoch": epoch}
-    runs, part = [], out.with_suffix(".part")
+    runs, part, planned = [], out.with_suffix(".part"), plan(options.full)
     if options.full and part.is_file():
         found = json.loads(part.read_text())
         runs = found.pop("runs") if about == {key: found[key] for key in about} else []
-    for asked in tqdm(plan(options.full)[len(runs) :], initial=len(runs), total=len(plan(options.full)), unit="training"):
+    for asked in tqdm(planned[len(runs) :], initial=len(runs), total=len(planned), unit="training"):
         runs.append(train(asked, options))
         save(part, about | {"runs": runs})
     rows = table(runs, dice, epoch)
