@@ -8,6 +8,7 @@ override CMRSEG_DATA := $(abspath $(CMRSEG_DATA))
 endif
 export CMRSEG_DATA
 export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 1000
 BIN := .venv/bin
 
 .PHONY: help book test test-all test-colab bench data results pairs address clean

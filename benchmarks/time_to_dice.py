@@ -204,7 +204,8 @@ def train(asked: dict, options: argparse.Namespace) -> dict:
     """One training in a process of its own, and what its clocks said."""
     threads = str(options.threads)
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    environment.pop("OMP_WAIT_POLICY", None)  # threads that sleep while they wait, as make asks, are slow to wake
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):  # threads that sleep while they wait, as make asks, wake slowly
+        environment.pop(name, None)
     words = [sys.executable, __file__, "--data", options.data, "--threads", threads, "--one", json.dumps(asked)]
     born = time.time()
     done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
