@@ -497,6 +497,8 @@ def restored(config: TrainConfig, tensors: dict[str, Tensor]) -> nn.Module:
         ValueError, TypeError, IndexError, RuntimeError: a configuration of no network, or of another.
     """
     normalise(np.zeros((1, 2, 2), np.uint8), config.scale)  # a scale that we know
+    if max(config.convolutions, len(config.channels)) > len(tensors):
+        raise ValueError("more layers than weights")  # before they are built, one by one
     with torch.device("meta"):  # no memory for a configuration that asks for too much, nor for a first draw
         model = build(config)
     model.load_state_dict(tensors, assign=True)
@@ -565,7 +567,7 @@ def _restore(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: str
         different = [f"{name} {before[name]}, now {here[name]}" for name in here if before[name] != here[name]]
     except BadInput:
         raise
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError):
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         raise BadInput(path, "is damaged", "Remove it and train again") from None
     if different:
         tqdm.write(f"warning: {path} was made with {'; '.join(different)}: the network may differ from that of "
@@ -591,5 +593,8 @@ def _put_back(notes: dict, tensors: dict[str, Tensor], run: Run, model: nn.Modul
     torch.set_rng_state(tensors["rng.global"])
     if run.device == "cuda":
         torch.cuda.set_rng_state(tensors["rng.cuda"])
+    history, epochs = notes["history"], len(notes["history"]["epoch"])
+    if history.keys() != run.history.keys() or {*map(len, history.values())} != {epochs}:
+        raise ValueError("a history with gaps")
     for name in ("history", "seconds", "cpu_seconds", "precision"):
         setattr(run, name, notes[name])

@@ -367,6 +367,8 @@ MODELS = {
     "channels of text": lambda run: change(run, channels="wide"),
     "negative channels": lambda run: change(run, channels=[-4, 8]),
     "channels without end": lambda run: change(run, channels=[4, 10**9]),
+    "convolutions without end": lambda run: change(run, convolutions=10**9),
+    "levels without end": lambda run: change(run, channels=[4] * 1000),
     "weights that are no numbers": no_numbers,
     "infinite weights": lambda run: no_numbers(run, np.inf),
     "three classes": three_classes,

@@ -439,7 +439,7 @@ def test_a_torn_checkpoint_is_named(length, tiny, root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "harm", ["no notes", "deep notes", "no fields", "no machine", "no history", "no rng", "no weights",
+    "harm", ["no notes", "deep notes", "no fields", "no machine", "no history", "history of gaps", "odd history", "no rng", "no weights",
              "no average", "no momentum"])
 def test_a_checkpoint_that_lacks_something_is_named(harm, tiny, root, tmp_path):
     config = replace(tiny, ema=0.9)
@@ -452,6 +452,9 @@ def test_a_checkpoint_that_lacks_something_is_named(harm, tiny, root, tmp_path):
             "no momentum": "optimiser."}
     notes.pop("history" if harm == "no history" else None, None)
     notes |= {"config": []} if harm == "no fields" else {"machine": 3} if harm == "no machine" else {}
+    if harm == "history of gaps":
+        notes["history"]["loss"] = []
+    notes |= {"history": [1]} if harm == "odd history" else {}
     kept = {n: t for n, t in tensors.items() if not n.startswith(gone.get(harm, "nothing"))}
     text = "[" * 100_000 if harm == "deep notes" else json.dumps(notes)
     training.save_tensors(path, kept, {} if harm == "no notes" else {"notes": text})
