@@ -215,6 +215,11 @@ def train(asked: dict, options: argparse.Namespace) -> dict:
     return asked | {"imports": round(found.pop("begun") - born, 3)} | found
 
 
+def asked_of(run: dict) -> dict:
+    """What was asked for, of what :func:`train` found."""
+    return {name: value for name, value in run.items() if name not in ("imports", "seconds", "dice")}
+
+
 def one(asked: dict, source: str) -> None:
     """The training that a process of its own was started for."""
     print(json.dumps(vars((rival if "rival" in asked else ours)(asked, source))))
@@ -289,8 +294,10 @@ def main() -> None:
     if options.full and part.is_file():
         found = json.loads(part.read_text())
         runs = found.pop("runs") if about == {key: found[key] for key in about} else []
-    for asked in tqdm(planned[len(runs) :], initial=len(runs), total=len(planned), unit="training"):
-        runs.append(train(asked, options))
+    runs = [run for run in runs if asked_of(run) in planned]
+    left = [asked for asked in planned if asked not in map(asked_of, runs)]
+    for asked in tqdm(left, initial=len(runs), total=len(planned), unit="training"):
+        runs = sorted([*runs, train(asked, options)], key=lambda run: planned.index(asked_of(run)))
         save(part, about | {"runs": runs})
     rows = table(runs, dice, epoch)
     save(out, about | {"table": rows, "runs": runs})
