@@ -104,8 +104,8 @@ PRESETS = {
                        epochs=100),
     "modern": replace(_modern, channels=(8, 16, 32, 64, 128)),
     "book": _modern,
-    "sprint": TrainConfig(model="sprint", channels=(16, 32, 64, 128), convolutions=1, loss="ce+dice each", batch=10,
-                          lr=0.014, epochs=26),
+    "sprint": TrainConfig(model="sprint", channels=(16, 32, 64, 128), convolutions=1, loss="ce+dice each",
+                          lr=0.006, epochs=22),
 }
 
 
