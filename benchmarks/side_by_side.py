@@ -92,7 +92,7 @@ def main() -> None:
     for precision in options.precision or fast(options.device):
         for at_once in options.at_once:
             seconds, dice = side_by_side(at_once, options, precision)
-            print(f"| {precision} | {at_once} | {seconds:.1f} | {60 * at_once / seconds:.1f} | "
+            print(f"| {precision} | {at_once} | {seconds:.2f} | {60 * at_once / seconds:.1f} | "
                   f"{', '.join(f'{each:.3f}' for each in dice)} |", flush=True)
 
 
