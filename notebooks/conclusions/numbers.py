@@ -267,7 +267,7 @@ for name, table in (("the report's recipe", REPLICA), ("the healthy recipe", MOD
 # %% [markdown]
 # ## And the best model?
 #
-# [The best model](best_model) has a Dice of 0.03 more. Its five networks of the folds, asked in the way that is delivered, have not
+# [The best model](best_model) stands higher in Dice. Its five networks of the folds, asked in the way that is delivered, have not
 # seen the patients they are judged on here, the 50 of the training slices; beside it the healthy recipe on the same folds.
 
 # %% tags=["hide-input"]

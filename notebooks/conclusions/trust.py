@@ -277,8 +277,8 @@ pd.DataFrame.from_dict(rows, orient="index")
 
 # %% [markdown]
 # *`difference`: the best minus the book's recipe, at this strength. `spared`: how much less the best loses than the book's
-# recipe, each against its own Dice of the unchanged slices. These intervals know how patients differ; the networks of both sides are
-# the same ones as on the unchanged slices, and how others would do they don't know.*
+# recipe, each against its own Dice of the unchanged slices. The intervals of `spared` know how patients differ; the networks of both
+# sides are the same ones as on the unchanged slices, and how others would do they don't know.*
 
 # %% [markdown]
 # ## Live: turn it yourself
