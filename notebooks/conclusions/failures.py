@@ -309,7 +309,7 @@ def drawn_right(mask, truth):
     largest = pieces == 1 + np.bincount(pieces.ravel())[1:].argmax()
     return {
         "true pixels": (truth == 1).sum(),
-        "Dice of the truth, moved by a row": metrics.dice(
+        "Dice if off by a row": metrics.dice(
             np.roll(truth, 1, axis=0)[None], truth[None]
         )[0, 0],
         "drawn": (mask == 1).sum(),
@@ -335,7 +335,8 @@ if data.is_acdc96(data.source()):
         | {"what goes wrong": what.get(name, "")}
         for name in worst.index
     }
-    display(pd.DataFrame.from_dict(rows, orient="index").style)
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    display(table.style.format(precision=2, na_rep=""))
 
 # %% [markdown]
 # All are from end-systole. In one there is no right ventricle at all: a single pixel drawn costs the whole Dice of the
