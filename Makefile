@@ -39,9 +39,10 @@ test-colab: .venv/ready
 
 # On the real slices: CMRSEG_DATA, or what make data fetched, or what lies beside. Nothing else should run meanwhile.
 BENCH_DATA = $(or $(CMRSEG_DATA),$(if $(wildcard data/acdc96),acdc96),$(wildcard ../shared/data/acdc96),acdc96)
+# There threads wait as each library likes: those that soon sleep, as above, wake slowly.
 bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt
-	$(BIN)/python benchmarks/time_to_dice.py --data "$(BENCH_DATA)"
+	env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT $(BIN)/python benchmarks/time_to_dice.py --data "$(BENCH_DATA)"
 
 data: .venv/ready
 	$(BIN)/python -m cmrseg data --source acdc96

@@ -73,8 +73,6 @@ def report(images: Path, out: Path) -> float:
 def measured(way: str, images: Path, threads: int) -> tuple[float, float, float]:
     """One process: seconds of its loop, of all of it, and megabytes at most."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):  # threads that sleep while they wait, as make asks, wake slowly
-        environment.pop(name, None)
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, __file__, "--one", way, "--images", str(images), "--out", f"{folder}/masks"]
         begun = time.perf_counter()

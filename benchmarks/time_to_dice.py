@@ -206,8 +206,6 @@ def train(asked: dict, options: argparse.Namespace) -> dict:
     """One training in a process of its own, and what its clocks said."""
     threads = str(options.threads)
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):  # threads that sleep while they wait, as make asks, wake slowly
-        environment.pop(name, None)
     words = [sys.executable, __file__, "--data", options.data, "--threads", threads, "--one", json.dumps(asked)]
     born = time.time()
     done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
@@ -299,8 +297,9 @@ def main() -> None:
     runs = [run for run in runs if asked_of(run) in planned]
     left = [asked for asked in planned if asked not in map(asked_of, runs)]
     for asked in tqdm(left, initial=len(runs), total=len(planned), unit="training"):
-        runs = sorted([*runs, train(asked, options)], key=lambda run: planned.index(asked_of(run)))
+        runs.append(train(asked, options))
         save(part, about | {"runs": runs})
+    runs.sort(key=lambda run: planned.index(asked_of(run)))
     rows = table(runs, dice, epoch)
     save(out, about | {"table": rows, "runs": runs})
     part.unlink()

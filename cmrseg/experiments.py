@@ -277,8 +277,9 @@ IDEAS = {
     "+ Dice of each slice": {"loss": "ce+dice each"},
     "+ 22 epochs": {"epochs": 22},
 }
-FIRST_SPRINT = "+ rate 0.006"
-OTHER_IDEAS = {name: _climb(IDEAS)[FIRST_SPRINT] | changes for name, changes in {
+SPRINTS = _climb(IDEAS)
+FIRST_SPRINT, SPRINT = "+ rate 0.006", "+ 22 epochs"
+OTHER_IDEAS = {name: SPRINTS[FIRST_SPRINT] | changes for name, changes in {
     "two convolutions": {"convolutions": 2},
     "three levels": {"channels": (16, 32, 64)},
     "narrower": {"channels": (12, 24, 48, 96)},
@@ -292,7 +293,7 @@ OTHER_IDEAS = {name: _climb(IDEAS)[FIRST_SPRINT] | changes for name, changes in 
 }.items()}
 # Ideas on top of the sprint as it now is. The last gives two threads more to do in a step; it was the sprint until all its
 # folds were there.
-LATER_IDEAS = {name: _climb(IDEAS)["+ 22 epochs"] | changes for name, changes in {
+LATER_IDEAS = {name: SPRINTS[SPRINT] | changes for name, changes in {
     "rate 0.004": {"lr": 0.004},
     "rate 0.008": {"lr": 0.008},
     "SGD, rate 0.03": {"optimiser": "sgd", "momentum": 0.9, "lr": 0.03},
@@ -477,8 +478,9 @@ EXPERIMENTS: dict[str, list[Planned]] = {
     # The validation slices, once: five networks, one of each fold; and one, trained on all training slices.
     "final": _look("final", FINAL, FINAL_WAYS, ["val"], seeds=(0,)) + _look("small", SMALL, SMALL_WAYS, ["val"]),
     # Four more seeds of the three that were the sprint at some time say what the luck of a run is worth.
-    "sprint-ideas": _runs("sprint", TRAIN_FOLDS, settings=_climb(IDEAS) | OTHER_IDEAS | LATER_IDEAS)
-    + _runs("sprint", TRAIN_FOLDS, range(1, 5), {name: (_climb(IDEAS) | LATER_IDEAS)[name] for name in (FIRST_SPRINT, [*IDEAS][-1], [*LATER_IDEAS][-1])}),
+    "sprint-ideas": _runs("sprint", TRAIN_FOLDS, settings=SPRINTS | OTHER_IDEAS | LATER_IDEAS)
+    + _runs("sprint", TRAIN_FOLDS, range(1, 5), {
+        name: (SPRINTS | LATER_IDEAS)[name] for name in (FIRST_SPRINT, SPRINT, "batch 10, rate 0.014, 26 epochs")}),
     # As long as forty minutes of two cores allow: seven times the recipe's epochs.
     "early-stopping": _runs("replica", FOLDS, settings={"long": {"epochs": 700}}, score_train=True)
     + _runs("modern", FOLDS, settings={"long": {"epochs": 240}}, score_train=True),

@@ -256,14 +256,11 @@ for name, found in once.items():
 # is. What stands between the ensemble and the goals? On the folds, whose hundred slices are enough to ask, small right ventricles:
 
 # %% tags=["hide-input"]
-chosen = comparisons.runs("final-ways", "final").query(
-    "setting == 'mirrored, turned, cleaned'"
-)
 of_folds = pd.concat(
     pd.DataFrame(found["images"]["dice"], columns=results.CLASSES).assign(
         area=np.array(found["images"]["area_true"])[:, 0]
     )
-    for found in chosen["record"]
+    for found in ways["mirrored, turned, cleaned"]["record"]
 )
 of_folds["mean"] = of_folds[list(results.CLASSES)].mean(axis=1)
 few = of_folds["area"] < 150

@@ -120,7 +120,13 @@ pd.DataFrame.from_dict(rows, orient="index")
 #
 # And the fraction that the two areas of a cavity make:
 
+
 # %% tags=["hide-input"]
+def points_off(areas):
+    """By how many points the predicted fraction of each patient is too high."""
+    return 100 * (areas["predicted FAC"] - areas["true FAC"])
+
+
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
 for ax, name, title in zip(axes, found, ("left ventricle", "right ventricle")):
     agree(ax, 100 * found[name]["true FAC"], 100 * found[name]["predicted FAC"], title)
@@ -139,7 +145,7 @@ axes[0].set_ylabel("predicted minus true, points");
 # %% tags=["hide-input"]
 right = found["RV"]
 for name, table in (("left", left), ("right", right)):
-    off = 100 * (table["predicted FAC"] - table["true FAC"])
+    off = points_off(table)
     rest, (low, high) = (
         off.drop(off.abs().idxmax()),
         statistics.mean_interval(off.to_numpy()),
@@ -153,7 +159,7 @@ for name, table in (("left", left), ("right", right)):
 # ## Where does it go wrong?
 
 # %%
-off = (100 * (right["predicted FAC"] - right["true FAC"])).rename("off by, points")
+off = points_off(right).rename("off by, points")
 worst = right.join(off).loc[off.abs().nlargest(5).index]
 worst.style.format(precision=2)
 
@@ -185,7 +191,7 @@ def device(group):
     columns = {"dice": comparisons.by_patient(group)}
     for name in ("LV", "RV"):
         areas = comparisons.beats(group, name)
-        columns[name] = 100 * (areas["predicted FAC"] - areas["true FAC"]).abs()
+        columns[name] = points_off(areas).abs()
     return pd.DataFrame(columns)
 
 
@@ -257,7 +263,7 @@ for name, table in (("the report's recipe", REPLICA), ("the healthy recipe", MOD
     )
     part, off = (
         areas["true FAC"].between(0.2, 0.5),
-        100 * (areas["predicted FAC"] - areas["true FAC"]),
+        points_off(areas),
     )
     low, high = statistics.mean_interval(off[part].to_numpy())
     print(
@@ -283,7 +289,7 @@ rows, off_by = {}, {}
 for name, side in (("LV", "left"), ("RV", "right")):
     for whose, group in fifty.items():
         areas = comparisons.beats(group, name)
-        off = 100 * (areas["predicted FAC"] - areas["true FAC"])
+        off = points_off(areas)
         off_by[name, whose] = off.abs()
         bias = (off.mean(), *statistics.mean_interval(off.to_numpy()))
         rest = off.drop(off.abs().idxmax())

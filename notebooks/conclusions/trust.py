@@ -224,11 +224,10 @@ for ax, (name, (change, levels)) in zip(axes, shifts.LEVELS.items()):
 # *One slice, five ways to change it, each at its fourth level of five.*
 
 # %% tags=["hide-input"]
-shifted = comparisons.runs("final-shifts", "final")
+shifted = dict(list(comparisons.runs("final-shifts", "final").groupby("setting")))
 RUNGS = {"book": "the book's recipe", experiments.FINAL: "the best"}
 dice = {
-    setting: comparisons.by_patient(group).mean()
-    for setting, group in shifted.groupby("setting")
+    setting: comparisons.by_patient(group).mean() for setting, group in shifted.items()
 }
 figure, axes = plt.subplots(1, 5, figsize=(9.5, 2.9), sharey=True)
 for ax, (name, (_, levels)) in zip(axes, shifts.LEVELS.items()):
@@ -252,15 +251,12 @@ rows = {}
 for name, (_, levels) in shifts.LEVELS.items():
     for level in levels[1:]:
         best, book = (
-            shifted[shifted["setting"] == f"{rung}, {name} {level:g}"]
-            for rung in (experiments.FINAL, "book")
+            shifted[f"{rung}, {name} {level:g}"] for rung in (experiments.FINAL, "book")
         )
         found = comparisons.compare(best, book, "final").difference
         kept = [
             comparisons.by_patient(group)
-            - comparisons.by_patient(
-                shifted[shifted["setting"] == f"{rung}, {name} {levels[0]:g}"]
-            )
+            - comparisons.by_patient(shifted[f"{rung}, {name} {levels[0]:g}"])
             for group, rung in ((best, experiments.FINAL), (book, "book"))
         ]
         spared = (kept[0] - kept[1]).to_numpy()
