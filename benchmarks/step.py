@@ -1,9 +1,9 @@
 """Where the time of a training step goes: `python benchmarks/step.py > benchmarks/step.md`.
 
 One step of the `replica` recipe (two slices, one thread, fp32), as the sweep takes it, in variants that
-might be cheaper; then its parts by kind and those of a step of `book`, which augments its batch first; then how far
-the multiply-adds of both are from a matrix product; then what a whole training of a fold is made of. Every time is
-the median of many steps in this process.
+might be cheaper; then its parts by kind and those of a step of `book` and `sprint`, which augment their batch first;
+then how far the multiply-adds of all three are from a matrix product; then what a whole training of a fold is made of.
+Every time is the median of many steps in this process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cmrseg.models import build, multiply_adds
 from cmrseg.results import _processor
 from cmrseg.training import PRESETS, TrainConfig, as_one_vector, make_optimiser, predict, scored_epochs
 
-CONFIG = PRESETS["replica"]
+CONFIG, NAMES = PRESETS["replica"], ("replica", "book", "sprint")
 KINDS = {"convolution": ("convolution", "conv_transpose", "mkldnn"), "batch norm": ("batch_norm",),
          "ReLU": ("threshold", "relu", "clamp_min"), "pooling": ("pool",),
          "Adam": ("adam", "addcdiv", "_foreach"),
@@ -141,12 +141,12 @@ def main() -> None:
         print(f"| {layout}, five folds as one network of grouped convolutions, for each | "
               f"{milliseconds(step, 20) / 5:.1f} |")
 
-    print("\n" + table({name: parts_of(PRESETS[name]) for name in ("replica", "book")}))
+    print("\n" + table({name: parts_of(PRESETS[name]) for name in NAMES}))
 
     a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
     product = 1024**3 / milliseconds(lambda: a @ b, 20) / 1e6
     print(f"\nA matrix product of 1024 x 1024 makes {product:.1f} billion multiply-adds a second on this thread.")
-    for name in ("replica", "book"):
+    for name in NAMES:
         config = PRESETS[name]
         work = 3 * config.batch * multiply_adds(build(config))  # backwards costs twice what forwards does
         spent = milliseconds(a_step(config))

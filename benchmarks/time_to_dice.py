@@ -45,7 +45,7 @@ SEEDS = 10
 RATES = {"MONAI": (0.001, 0.003, 0.01), "nnU-Net": (0.003, 0.01, 0.03)}
 SCHEDULES = (("constant", 60), ("one-cycle", 25), ("one-cycle", 16))  # and how many epochs
 SCHEDULES = {"MONAI": SCHEDULES, "nnU-Net": (*SCHEDULES, ("polynomial", 25))}
-BEST = {"MONAI": (0.003, "one-cycle", 25), "nnU-Net": (0.01, "one-cycle", 25)}  # of time_to_dice_full.json
+BEST = {"MONAI": (0.01, "one-cycle", 25), "nnU-Net": (0.003, "constant", 60)}  # of time_to_dice_full.json
 BATCH = 4
 TIMED = 5  # epochs of the report's recipe
 
