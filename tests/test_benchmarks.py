@@ -5,7 +5,8 @@ Each group fails after any of these one-line changes of ``benchmarks/time_to_dic
 - reached: ``if d >= dice`` -> ``if d > 0``; ``(epoch - 1)`` -> ``epoch``; for `sprint` its end -> its first passing
 - table: ``+ run["imports"]`` dropped; ``sum(ends) / len(ends)`` -> ``max(ends)``
 - resuming: ``runs = found.pop("runs") if ...`` -> ``runs = []``, or without its condition; drop ``save(part, ...)``
-- plan: ``range(SEEDS)`` -> ``range(1)``; a rate of BEST that is not among RATES; drop ``("polynomial", 25)``
+- a rival stops: drop ``break``; ``math.inf`` -> ``0``, both times
+- plan: ``range(SEEDS)`` -> ``range(1)``; a rate of CHOSEN that is not among RATES; drop ``("polynomial", 25)``
 - ours: drop ``every,``; ``== last`` -> ``> last``
 - nnU-Net: drop ``net.apply``, ``clip_grad_norm_``, ``logits[:-1]`` -> ``logits``, ``= mode`` -> ``= True``,
   ``include_background=False``, ``falling.step()``
@@ -95,8 +96,9 @@ def test_what_is_trained(bench, full):
     assert {asked["preset"] for asked in plan if "preset" in asked} == {"sprint", "book", "report"} <= {*PRESETS}
     rivals = [asked for asked in plan if "rival" in asked]
     assert {asked["rival"] for asked in rivals} == {"MONAI", "nnU-Net"}
-    assert len(rivals) == (21 if full else 2) == len({asked["name"] for asked in rivals})
+    assert len(rivals) == (21 if full else 3) == len({asked["name"] for asked in rivals})
     assert {asked["rival"] for asked in rivals if asked["schedule"] == "polynomial"} == ({"nnU-Net"} if full else set())
+    assert {asked.get("until") for asked in rivals} == {None if full else 0.836}
     everything = [asked["name"] for asked in bench["plan"](True)]
     assert all(asked["name"] in everything for asked in rivals)
 
@@ -131,6 +133,15 @@ def test_monai_learns(bench, few, schedule):
     asked = {"rival": "MONAI", "rate": 0.001, "schedule": schedule, "epochs": 1, "seed": 0}
     clock = bench["rival"](asked, "phantom")
     assert len(clock.seconds) == 1 and 0 <= clock.dice[0] <= 1
+
+
+@pytest.mark.parametrize("until, epochs", [(0, 1), (1.1, 3)])
+def test_a_rival_stops_when_it_has_passed(bench, few, until, epochs):
+    asked = {"name": "MONAI", "rival": "MONAI", "rate": 0.001, "schedule": "constant", "epochs": 3, "seed": 0}
+    clock = bench["rival"](asked | {"until": until}, "phantom")
+    assert len(clock.dice) == epochs
+    *_, row = bench["table"]([*RUNS[:2], asked | {"until": until, "imports": 2.0} | vars(clock)], until, 110)
+    assert ("when it passed" in row[-1]) == (epochs == 1) == (row[1] != "not reached")
 
 
 def test_nnunet_is_set_up_as_its_makers_do(bench, few, monkeypatch):

@@ -21,7 +21,8 @@ What makes each test fail (each was seen to fail):
 - no stray words: drop the `;` after the last line of a figure's cell in a notebook
 - quotations: change a number in report-2020.md
 - cache: in tools/prepare.py, ``if not note.exists() or ...`` -> ``if False``
-- run beforehand: in execute(), add no notebook to the project
+- run beforehand: in execute(), add no notebook to the project, or ``for again in ("",)``
+- second try: in pyproject.toml, drop --reruns or --only-rerun
 - ignored files: git add -f a file under results/.locks
 - missing parts: in book_pages.py, do not disconnect mermaid, or name a part that is never missing
 - worst slices: in tools/worst.py, ``nsmallest`` -> ``nlargest``, or swap two names' masks
@@ -413,9 +414,19 @@ def test_notebooks_run_once_beforehand(tmp_path, monkeypatch, capsys):
     prepare.execute()
     cache = prepare.get_cache(tmp_path / "_build" / ".jupyter_cache")
     (record,) = cache.list_cache_records()
-    assert record.uri.endswith("good.ipynb") and "running 2 notebooks" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()
+    assert record.uri.endswith("good.ipynb") and said == ["running 2 notebooks", "running 1 notebooks again"]
     assert "42" in str(cache.get_cache_bundle(record.pk).nb.cells[0].outputs)
     assert [r.uri for r in cache.list_unexecuted()] == [str(tmp_path / "notebooks" / "bad.ipynb")]
+
+
+@pytest.mark.parametrize("problem, status", [("Kernel died before replying to kernel_info", 0), ("anything else", 1)])
+def test_a_kernel_whose_port_was_taken_has_a_second_try(problem, status, tmp_path):
+    (tmp_path / "test_it.py").write_text(
+        f"import pathlib\ndef test_it():\n    note = pathlib.Path({str(tmp_path / 'note')!r})\n    if not note.exists():\n"
+        f"        note.touch()\n        raise RuntimeError({problem!r})\n")
+    words = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider", tmp_path / "test_it.py"]
+    assert subprocess.run(words, cwd=tmp_path, capture_output=True).returncode == status
 
 
 def test_nothing_that_git_ignores_is_committed():
