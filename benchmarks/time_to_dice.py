@@ -268,7 +268,8 @@ def table(runs: list[dict], dice: float, epoch: int) -> list[tuple[str, ...]]:
         times = ("not reached", "", "", "") if seconds is None else (
             f"{seconds:.1f}", f"{seconds + run['imports']:.1f}", f"{seconds / mean:.1f}",
             f"{(seconds + run['imports']) / whole:.1f}")
-        end = "when it passed" if run["dice"][-1] >= run.get("until", math.inf) else "at the end"
+        passed = run["dice"][-1] >= run.get("until", math.inf)
+        end = "when it passed" if passed else f"after {TIMED} epochs" if estimated else "at the end"
         rows.append((run["name"] + estimated, *times, f"{run['dice'][-1]:.3f} {end}, {max(run['dice']):.3f} at most"))
     return rows
 
