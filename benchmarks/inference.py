@@ -131,7 +131,8 @@ def main() -> None:
                                                 ("the report's way", len(test), theirs),
                                                 ("`predict --model small`", MANY, many)):
         print(f"| {name} | {number} | {loop:.2f} | {number / loop:.0f} | {whole:.2f} | {memory:.0f} |")
-    print(f"\n`small` is {theirs[0] / mine[0]:.1f} times as fast in the loop, {theirs[1] / mine[1]:.1f} times from start to end.")
+    print(f"\n`small` is {theirs[0] / mine[0]:.1f} times as fast in the loop, "
+          f"{theirs[1] / mine[1]:.1f} times from start to end.")
 
 
 if __name__ == "__main__":

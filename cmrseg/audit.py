@@ -127,7 +127,7 @@ def foreign_files(found: Folder) -> Iterator[BadInput]:
     for folder in _folders(found):
         inner = SPLITS if splits and folder == root else ("image", "mask") if folder in splits else ()
         for path in sorted(folder.iterdir()):
-            if path.name.startswith(".") or path.is_dir() and path.name in inner:
+            if path.name.startswith(".") or (path.is_dir() and path.name in inner):
                 continue
             if path.name.lower() == "patients.csv" != path.name:
                 yield BadInput(path, "is ignored: names count capitals", "Rename it to patients.csv")

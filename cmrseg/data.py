@@ -504,7 +504,7 @@ def is_acdc96(source: str) -> bool:
     what is shown."""
     picture = next(iter(sorted(Path(source).glob("*/image/*.png"))), None)
     known = acdc96_hashes().values()
-    return os.path.basename(source.rstrip("/")) == "acdc96" or picture is not None and _sha256(picture) in known
+    return os.path.basename(source.rstrip("/")) == "acdc96" or (picture is not None and _sha256(picture) in known)
 
 
 def source() -> str:

@@ -305,7 +305,8 @@ LATER_IDEAS = {name: SPRINTS[SPRINT] | changes for name, changes in {
     "batch 10, rate 0.014, 26 epochs": {"batch": 10, "lr": 0.014, "epochs": 26},
 }.items()}
 # Larger batches gain more by a second thread. In the order of their time on two threads (a trial of some epochs: 4.3 to 5.0 s,
-# the sprint 5.3): the first whose mean Dice over five folds and five seeds is not below the sprint's takes its place.
+# the sprint 5.3): the first whose mean Dice over five folds and five seeds is not below the sprint's takes its place. That
+# was set before their records; none did.
 LARGER_BATCHES = {f"batch {batch}, rate 0.01, {epochs} epochs": SPRINTS[SPRINT] | {"batch": batch, "lr": 0.01, "epochs": epochs}
                   for batch, epochs in ((10, 24), (8, 24), (10, 26), (8, 26))}
 
@@ -481,7 +482,7 @@ EXPERIMENTS: dict[str, list[Planned]] = {
     ],
     # The validation slices, once: five networks, one of each fold; and one, trained on all training slices.
     "final": _look("final", FINAL, FINAL_WAYS, ["val"], seeds=(0,)) + _look("small", SMALL, SMALL_WAYS, ["val"]),
-    # Four more seeds of the three that were the sprint at some time say what the luck of a run is worth.
+    # Four more seeds of what was, or might have become, the sprint say what the luck of a run is worth.
     "sprint-ideas": _runs("sprint", TRAIN_FOLDS, settings=SPRINTS | OTHER_IDEAS | LATER_IDEAS | LARGER_BATCHES)
     + _runs("sprint", TRAIN_FOLDS, range(1, 5), {
         name: (SPRINTS | LATER_IDEAS | LARGER_BATCHES)[name]

@@ -311,13 +311,15 @@ def test_the_first_use_of_a_term_links_to_the_glossary(tmp_path):
     configure(tmp_path)
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "glossary.md").write_text(
-        "# Glossary\n\n```{glossary}\nDice\n  A number.\n\nearly stopping\n  Ending at the best epoch.\n\nstopping\n  An end.\n```\n")
+        "# Glossary\n\n```{glossary}\nDice\n  A number.\n\nearly stopping\n  Ending at the best epoch.\n\n"
+        "stopping\n  An end.\n```\n")
     (tmp_path / "index.md").write_text(
         "# Dice\n\n`Dice` and (*the Dice* of two) dices, Dice.\nEarly stopping, and non-stopping.\n\n"
         "```{toctree}\nbook/glossary\n```\n")
     subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", tmp_path, tmp_path / "html"], check=True)
     page = (tmp_path / "html" / "index.html").read_text()
-    links = re.findall(r'<a class="reference internal" href="(book/glossary.html#[^"]*)"><span class="std-term">(.*?)</span>', page)
+    links = re.findall(r'<a class="reference internal" href="(book/glossary.html#[^"]*)">'
+                       r'<span class="std-term">(.*?)</span>', page)
     assert links == [("book/glossary.html#term-Dice", "Dice"), ("book/glossary.html#term-early-stopping", "Early stopping")]
     assert "(<em>the <a" in page
 

@@ -24,7 +24,8 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
   quantile() -> ``freedom``; ``mixed =`` -> ``mixed = false &&``; ``order.down ? -1 : 1`` -> ``1``; in
   holds(), ``every`` -> ``some``
 - scoreboard: each of the three conditions in its list() dropped
-- book: give a button of a page no name; in book.js, drop ``.bd-article .cell_output`` or the line of "toggle"; add an image from another host; make an element 500 pixels wide
+- book: give a button of a page no name; in book.js, drop ``.bd-article .cell_output`` or the line of "toggle"; add
+  an image from another host; make an element 500 pixels wide
 - paper: in book.css, drop ``.bd-sidebar-primary``, ``details.hide:not([open])`` or the line of a.external
 """
 

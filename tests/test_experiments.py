@@ -203,7 +203,7 @@ def nothing_is_run(*names):
 
 def test_the_final_recipe_is_the_highest_rung_or_nothing_hangs_on_it_yet():
     rung = highest("final-ladder")
-    assert rung == experiments.FINAL or rung is None and nothing_is_run("final-ways", "final-shifts", "final")
+    assert rung == experiments.FINAL or (rung is None and nothing_is_run("final-ways", "final-shifts", "final"))
 
 
 def test_the_small_network_is_half_as_wide_unless_that_costs_a_hundredth():
@@ -212,12 +212,12 @@ def test_the_small_network_is_half_as_wide_unless_that_costs_a_hundredth():
         return
     half = "1000 epochs, half as wide"
     fits = found[half] >= found[experiments.FINAL] - 0.01
-    assert experiments.SMALL == (half if fits else experiments.FINAL)
+    assert (half if fits else experiments.FINAL) == experiments.SMALL
 
 
 def test_the_final_ways_are_the_best_of_one_network_or_nothing_hangs_on_them_yet():
     best = highest("final-ways")
-    assert experiments.WAYS.get(best) == experiments.FINAL_WAYS or best is None and nothing_is_run("final")
+    assert experiments.WAYS.get(best) == experiments.FINAL_WAYS or (best is None and nothing_is_run("final"))
 
 
 def test_what_is_tuned_is_told_by_name():

@@ -113,11 +113,11 @@ def forked():
 
 def killed_and_resumed(forked, root, out, kills, rng):
     """Kill a training so many times, each after another epoch and a random while; then let it end."""
+    checkpoint = out / training.CHECKPOINT
     for _ in range(kills):
         process, before = forked(*train_words(root, out)), time.time()
         process.start()
-        checkpoint = out / training.CHECKPOINT
-        until(lambda b=before: not process.is_alive() or (
+        until(lambda p=process, b=before: not p.is_alive() or (
             checkpoint.exists() and checkpoint.stat().st_mtime >= b))
         time.sleep(rng.random() * 0.3)
         process.kill()

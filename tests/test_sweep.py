@@ -48,7 +48,7 @@ from cmrseg.experiments import Planned
 from cmrseg.training import TrainConfig
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
-import deliver  # noqa: E402
+import deliver
 
 
 @pytest.fixture

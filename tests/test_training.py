@@ -6,7 +6,8 @@ Each group fails after any of these one-line changes of ``cmrseg/training.py``:
   fingerprint`` -> ``self.seed``; ``weight_decay: float = 0.01`` -> ``0.02``; in _report,
   ``skips="after"`` -> ``"before"``; in from_dict(), ``tuple(v) if ... else v`` -> ``v``
 - schedules and optimisers: in scored_epochs(), ``math.ceil(epochs / 50)`` -> ``epochs // 50``; in
-  schedule(), ``/ 0.7`` -> ``/ 0.9``; in as_one_vector(), ``view.copy_`` dropped, or ``int(start)`` -> ``0``; in make_optimiser(), ``config.momentum`` -> ``0``
+  schedule(), ``/ 0.7`` -> ``/ 0.9``; in as_one_vector(), ``view.copy_`` dropped, or ``int(start)`` -> ``0``; in
+  make_optimiser(), ``config.momentum`` -> ``0``
 - the loop: in _train_epoch(), drop ``optimiser.step()``, or ``(epoch - 1 + step / len(batches))``
   -> ``(epoch - 1)``, ``not config.drop_last`` -> ``config.drop_last``,
   ``torch.stack(losses).mean()`` -> ``losses[-1]``, ``torch.randperm(...)`` ->
@@ -332,7 +333,7 @@ def test_a_loss_that_is_no_number_names_the_epoch_the_slices_and_the_checkpoint(
 def test_without_an_epoch_or_a_folder_there_is_no_checkpoint_to_name(tiny, root, tmp_path, monkeypatch):
     monkeypatch.setitem(training.LOSSES, tiny.loss, lambda x, y: x.sum() * math.inf)
     for options in ({}, {"out": tmp_path}):
-        with pytest.raises(FloatingPointError, match="in epoch 1, .*: there is none"):
+        with pytest.raises(FloatingPointError, match=r"in epoch 1, .*: there is none"):
             train(tiny, root, **options)
     assert files_in(tmp_path) == []
 
@@ -439,8 +440,8 @@ def test_a_torn_checkpoint_is_named(length, tiny, root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "harm", ["no notes", "deep notes", "no fields", "no machine", "no history", "history of gaps", "odd history", "no rng", "no weights",
-             "no average", "no momentum"])
+    "harm", ["no notes", "deep notes", "no fields", "no machine", "no history", "history of gaps", "odd history", "no rng",
+             "no weights", "no average", "no momentum"])
 def test_a_checkpoint_that_lacks_something_is_named(harm, tiny, root, tmp_path):
     config = replace(tiny, ema=0.9)
     train(config, root, out=tmp_path)

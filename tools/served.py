@@ -106,7 +106,7 @@ def pages_of_claims() -> dict[str, dict]:
             title = re.search(r"^# # (.+)$", text, re.M)[1]
             page = {"title": title, "path": str(path.relative_to(ROOT).with_suffix(".html"))}
             found |= {c["id"]: page for c in claims
-                      if c["id"] in ids or not ids and c.get("experiment", c["source"]) == name}
+                      if c["id"] in ids or (not ids and c.get("experiment", c["source"]) == name)}
     return found
 
 
