@@ -269,8 +269,9 @@ def table(runs: list[dict], dice: float, epoch: int) -> list[tuple[str, ...]]:
             f"{seconds:.1f}", f"{seconds + run['imports']:.1f}", f"{seconds / mean:.1f}",
             f"{(seconds + run['imports']) / whole:.1f}")
         passed = run["dice"][-1] >= run.get("until", math.inf)
-        end = "when it passed" if passed else f"after {TIMED} epochs" if estimated else "at the end"
-        rows.append((run["name"] + estimated, *times, f"{run['dice'][-1]:.3f} {end}, {max(run['dice']):.3f} at most"))
+        end = ("when it passed" if passed else f"after {TIMED} epochs" if estimated else
+               f"at the end, {max(run['dice']):.3f} at most")
+        rows.append((run["name"] + estimated, *times, f"{run['dice'][-1]:.3f} {end}"))
     return rows
 
 
