@@ -73,7 +73,8 @@ def main() -> None:
     parser.add_argument("--data", default="acdc96", help="acdc96, phantom or a data root (default: acdc96)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)")
     parser.add_argument("--at-once", type=int, nargs="+", default=[1, 2], help="how many at once (default: 1 2)")
-    parser.add_argument("--epochs", type=int, default=18, help="of each training (default: 18, all of them)")
+    parser.add_argument("--epochs", type=int, default=PRESETS["sprint"].epochs,
+                        help="of each training (default: %(default)s, all of them)")
     parser.add_argument("--precision", nargs="+", help="(default: fp32, and bf16 where it is fast)")
     parser.add_argument("--compile", action="store_true", help="with torch.compile")
     options = parser.parse_args()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation, binary_fill_holes, label
 
 from cmrseg.data import (
-    CLASSES, SPLITS, BadInput, Slices, list_pngs, no_folder, not_allowed, other_size, read_images, read_pngs,
+    CLASSES, SPLITS, TABLE, BadInput, Slices, list_pngs, no_folder, not_allowed, other_size, read_images, read_pngs,
     read_split,
 )
 from cmrseg.likeness import copy_limit, likeness, negatives
@@ -27,6 +27,7 @@ from cmrseg.likeness import copy_limit, likeness, negatives
 COARSEST = 16  # sizes that this does not divide are padded before they enter a network
 FAR = 3.5  # robust deviations from the median at which an outlier begins (Iglewicz and Hoaglin 1993)
 FLAT = 32  # grey levels, of 256: a picture with fewer between darkest and brightest was squeezed
+FEW = 8  # grey levels: an image of fewer is none
 ENOUGH = 20  # values below which nobody can tell an outlier
 NEIGHBOURS = np.ones((3, 3))  # pixels that touch at a corner are together
 
@@ -153,11 +154,22 @@ def _folders(found: Folder) -> list[Path]:
 
 def outer_links(found: Folder) -> Iterator[BadInput]:
     """Links that lead out of the folder."""
-    root = found.places[0].resolve()
-    for path in [*_folders(found)[1:], *(p.path for p in found.images + found.masks)]:
+    root, folders = found.places[0].resolve(), _folders(found)
+    tables = [folder / TABLE for folder in folders]
+    for path in [*folders[1:], *tables, *(p.path for p in found.images + found.masks)]:
         if path.is_symlink() and root not in (there := path.resolve()).parents:
             yield BadInput(path, f"is a link out of the folder, to {there}",
                            "Copy what it points to: the link breaks when the folder moves")
+
+
+def size_of_test(found: Folder) -> Iterator[BadInput]:
+    """Test slices of quite another size than those to learn from."""
+    size = {path.parent.parent.name: image.shape for path, image, _ in reversed(found.images)}
+    if {"train", "test"} <= {*size} and not all(0.8 < a / b < 1.25 for a, b in zip(size["test"], size["train"])):
+        path = next(path for path, *_ in found.images if path.parent.parent.name == "test")
+        yield BadInput(path, f"is {size['test'][1]} x {size['test'][0]} pixels, those to learn from "
+                       f"{size['train'][1]} x {size['train'][0]}", "Resample to the same size of a pixel, or crop: "
+                       "a network knows hearts of the size it has seen")
 
 
 def shared_patients(found: Folder) -> Iterator[BadInput]:
@@ -210,17 +222,25 @@ def flat_images(found: Folder) -> Iterator[BadInput]:
                             "Stretch the grey levels to 0-255")
 
 
+def few_grey_levels(found: Folder) -> Iterator[BadInput]:
+    """Images of a handful of grey levels: a mask that was coloured to be seen, or a picture cut at a threshold."""
+    for path, image, _ in found.images:
+        if 1 < (levels := len(np.unique(image))) < FEW and np.ptp(image) >= FLAT:
+            yield BadInput(path, f"has {levels} grey levels: a mask, or cut at a threshold", "Look at the original")
+
+
 def same_images(found: Folder) -> Iterator[BadInput]:
     """Images that are another one's pixels: as they lie, within a patient and split (near-duplicates are those
-    of others), or turned."""
+    of others), turned or mirrored."""
     first: dict[bytes, tuple[Path, int]] = {}
     for path, image, patient in found.images:
         if image.min() == image.max():
             continue
-        for quarter in range(4):
-            other, its = first.get(_digest(np.rot90(image, quarter)), (path, patient))
-            if other != path and (quarter or (other.parent, its) == (path.parent, patient)):
-                how = ", turned" if quarter else ""
+        for mirrored, quarter in product((False, True), range(4)):
+            view = np.rot90(image[:, ::-1] if mirrored else image, quarter)
+            other, its = first.get(_digest(view), (path, patient))
+            if other != path and (mirrored or quarter or (other.parent, its) == (path.parent, patient)):
+                how = ", mirrored" if mirrored else ", turned" if quarter else ""
                 yield BadInput(path, f"is the same image as {other}{how}", "Keep one of them")
                 break
         first.setdefault(_digest(image), (path, patient))
@@ -363,7 +383,7 @@ def near_duplicates(found: Folder) -> Iterator[BadInput]:
 
 
 CHECKS: tuple[Callable[[Folder], Iterator[BadInput]], ...] = (
-    foreign_files, outer_links, shared_patients, blank_images, flat_images, same_images, padded_images,
-    odd_grey_levels, inverted_images, missing_classes, swapped_classes, islands, holes, same_masks, odd_sizes,
+    foreign_files, outer_links, size_of_test, shared_patients, blank_images, flat_images, few_grey_levels, same_images,
+    padded_images, odd_grey_levels, inverted_images, missing_classes, swapped_classes, islands, holes, same_masks, odd_sizes,
     near_duplicates,
 )

@@ -406,8 +406,13 @@ def sweep(
     with _hint(lambda: "stopped; finished runs are kept: the same command goes on"), bar:
         left = experiments.run_missing(plan, source, store, workers or os.cpu_count() or 1, limit_minutes, retry,
                                        show, engine.value)
-    print(f"{name}: nothing is missing" if not left else f"{name}: {left} runs are still missing; "
-          "the same command goes on")
+    said = "nothing is missing" if not left else f"{left} runs are still missing; the same command goes on"
+    if failed := experiments.failures(plan, slices.load(source, "labelled").fingerprint, store):
+        reason = json.loads(slices.read_text(failed[0]))["reason"]
+        if len(failed) == len(plan):
+            raise BadInput(failed[0], f"is why this run failed, and so did all: {reason}", "With --retry they are tried again")
+        said += f"; {len(failed)} failed, the first for: {reason} ({failed[0]}; --retry tries them again)"
+    print(f"{name}: {said}")
 
 
 @app.command()

@@ -176,9 +176,12 @@ _MODES = {"RGB": "RGB colour", "RGBA": "RGB colour with alpha", "P": "a colour p
           "LA": "grey with alpha"}
 
 
+STRETCHED = {0, 85, 170, 255}  # labels times 85, to be seen
+
+
 def _wrong_labels(path: Path, values: np.ndarray) -> BadInput:
     shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
-    if set(values) <= {0, 85, 170, 255}:
+    if set(values) <= STRETCHED:
         cure = "These are labels stretched for viewing: divide by 85"
     elif len(values) > 20:
         cure = "It looks like an image: are image and mask swapped"
@@ -244,8 +247,8 @@ def read_pngs(paths: dict[int, Path], mask: bool = False, report: Report = _rais
             pixels = read_png(path, mask)
             if not mask and pixels.size == 1:
                 raise BadInput(path, "is a single pixel", "Look at the original")
-            if not mask and 0 < pixels.max() <= 3:
-                raise BadInput(path, "has grey levels 0-3 only: a mask, or an image of other units",
+            if not mask and (as_labels := _as_labels(pixels)):
+                raise BadInput(path, f"has grey levels {as_labels} only: a mask, or an image of other units",
                                "Store grey levels 0-255; are image and mask swapped")
             arrays[number] = pixels
         except BadInput as problem:
@@ -253,6 +256,14 @@ def read_pngs(paths: dict[int, Path], mask: bool = False, report: Report = _rais
     for number in _odd_sizes(paths, {n: array.shape for n, array in arrays.items()}, report):
         del arrays[number]
     return arrays
+
+
+def _as_labels(pixels: np.ndarray) -> str:
+    """The grey levels of an image that looks like a mask, as stored or stretched for viewing; else nothing."""
+    if 0 < pixels.max() <= 3:
+        return "0-3"
+    levels = np.flatnonzero(np.bincount(pixels.ravel()))
+    return ", ".join(map(str, levels)) if len(levels) > 2 and {*levels} <= STRETCHED else ""
 
 
 def _odd_sizes(paths: dict[int, Path], shapes: dict[int, tuple], report: Report) -> list[int]:
@@ -367,7 +378,7 @@ def acdc96_hashes() -> dict[str, str]:
 def patients_of(paths: dict[int, Path]) -> np.ndarray:
     """The patient of each file, int64 (N,).
 
-    In the real set images 2k-1 and 2k are patient k; we know the set by its hashes. Elsewhere a
+    In the real set images 2k-1 and 2k are patient k; we know the set by the hashes of most of its files. Elsewhere a
     ``patients.csv`` (columns image, patient) in the folder or above it says so; without one, each
     image is its own patient. A data root may have a table for each split: who has one name in two of them
     has one number, and an image of a split without a table is none of the patients of the others.
@@ -375,7 +386,7 @@ def patients_of(paths: dict[int, Path]) -> np.ndarray:
     if not paths:
         return np.zeros(0, np.int64)
     known = set(acdc96_hashes().values())
-    if all(path.is_file() and _sha256(path) in known for path in paths.values()):
+    if sum(path.is_file() and _sha256(path) in known for path in paths.values()) > len(paths) / 2:
         return np.array([(number + 1) // 2 for number in paths], dtype=np.int64)
     folder = next(iter(paths.values())).parent
     table = next((place / TABLE for place in (folder, folder.parent, folder.parent.parent)
@@ -474,6 +485,9 @@ def split(source: str | Path, name: str) -> tuple[Slices, Slices]:
     if match[3]:
         some = np.random.default_rng(k).permutation(np.unique(train.patients))[: int(match[3])]
         train = train[np.isin(train.patients, some)]
+    if not len(train) or not held_out.any():
+        raise BadInput(source, f"has nobody to {'hold out' if len(train) else 'learn from'} in {name}",
+                       f"Patients are dealt into {FOLDS} folds by their numbers: more of them are needed")
     return train, slices[held_out]
 
 

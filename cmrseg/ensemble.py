@@ -169,6 +169,6 @@ def load(path: Path) -> Ensemble:
                   for number in range(notes["networks"])]
     except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError, IndexError, OSError):
         raise BadInput(path, "is damaged, or not an ensemble of networks", CURE) from None
-    if not models or not all(map(training.finite, models)):
-        raise BadInput(path, "holds no network, or weights that are no numbers", CURE)
+    if not models or not all(training.answers(model, config.scale) for model in models):
+        raise BadInput(path, "holds no network, or weights that are no numbers or lead to none", CURE)
     return Ensemble(models, config, ways)

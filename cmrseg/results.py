@@ -144,7 +144,7 @@ def _floats(table: list) -> np.ndarray:
 
 
 def sealed(found: dict) -> dict:
-    """A record with a digest of all else that it says (which the oldest ones lack)."""
+    """A record with a digest of all else that it says."""
     text = json.dumps({name: value for name, value in found.items() if name != "digest"}, sort_keys=True)
     return found | {"digest": hashlib.sha256(text.encode()).hexdigest()}
 
@@ -168,13 +168,15 @@ def read(path: Path) -> dict:
     again = "Restore it, or remove it; the sweep will make it again"
     try:
         found = json.loads(data.read_text(path))
+        if type(found["version"]) is not int or found["version"] < 1:
+            raise ValueError("no version")
         if found["version"] > VERSION:
             raise BadInput(path, f"is of version {found['version']}, newer than this package", "Update cmrseg")
         config = TrainConfig.from_dict(found["config"])
         dice = _number(metrics.mean(_floats(found["images"]["dice"])))
         fits = found["key"] == _key(found, config) and found["seed"] == config.seed
         as_said = np.isclose(dice or -1, found["dice_last"] or -1)
-        whole = "digest" not in found or found == sealed(found)
+        whole = found == sealed(found)
     except BadInput:
         raise
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):

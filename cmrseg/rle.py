@@ -18,6 +18,7 @@ import numpy as np
 from cmrseg.data import BadInput, write_bytes
 
 HEADER = ["id", "encoding"]
+LONGEST = 2**26  # bytes of a submission: a hundred thousand slices
 ROW = re.compile(r"(cmr(0|[1-9][0-9]{0,8}))_mask([123])")
 
 
@@ -74,6 +75,8 @@ def each_mask(path: Path, shape: tuple[int, int] = (96, 96)) -> Iterator[tuple[s
     """What :func:`read_submission` reads, one after the other: together they may be large."""
     if not path.is_file():
         raise BadInput(path, "no such file", "Make one with: python -m cmrseg submit")
+    if path.stat().st_size > LONGEST:
+        raise BadInput(path, f"is over {LONGEST >> 20} MB", "A slice takes a few hundred bytes: is it a submission")
     csv.field_size_limit(2**31 - 1)  # the code of a large and noisy mask is long
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))

@@ -32,6 +32,7 @@ from cmrseg.augment import augment, normalise
 from cmrseg.data import BadInput, Slices, read_text, write_bytes
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
+from cmrseg.runtime import TRIAL
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,9 @@ def fit(
     if bool(config.start) != (start is not None):
         raise ValueError(f"start={config.start!r} in the configuration, and "
                          f"{'no' if start is None else 'a'} network to begin with")
+    if not len(train):
+        raise ValueError("no slices to learn from")
+    slices = {"slices": train.fingerprint, "held_out": "" if held_out is None else held_out.fingerprint}
     torch.set_flush_denormal(True)  # tiny numbers late in training would cost ten times the time
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     precision = probe_precision() if precision == "auto" else precision
@@ -191,7 +195,7 @@ def fit(
         run = Run(average, config, {"epoch": [], "loss": [], "lr": [], "dice": [], "dice_train": []},
                   precision=precision, device=device)
         if out is not None and resume and (Path(out) / CHECKPOINT).exists():
-            _restore(Path(out) / CHECKPOINT, run, model, optimiser, rng, train.fingerprint)
+            _restore(Path(out) / CHECKPOINT, run, model, optimiser, rng, slices)
         before, started = (run.seconds, run.cpu_seconds), (time.perf_counter(), time.process_time())
         for epoch in range(len(run.history["epoch"]) + 1, config.epochs + 1):
             try:
@@ -210,7 +214,7 @@ def fit(
             run.seconds = before[0] + time.perf_counter() - started[0]
             run.cpu_seconds = before[1] + time.process_time() - started[1]
             if out is not None:
-                _checkpoint(Path(out) / CHECKPOINT, run, model, optimiser, rng, train.fingerprint)
+                _checkpoint(Path(out) / CHECKPOINT, run, model, optimiser, rng, slices)
             if progress is not None:
                 progress(run.history)
     run.model.eval()
@@ -486,8 +490,8 @@ def load(folder: Path) -> Run:
     except (SafetensorError, RuntimeError, ValueError, TypeError, IndexError, OSError):
         raise BadInput(folder / MODEL, "is damaged or does not fit its config.json",
                        "Train again, or copy the whole folder again") from None
-    if not finite(model):
-        raise BadInput(folder / MODEL, "holds weights that are no numbers", "Train again")
+    if not answers(model, config.scale):
+        raise BadInput(folder / MODEL, "holds weights that are no numbers, or lead to none", "Train again")
     return Run(model, config)
 
 
@@ -497,13 +501,20 @@ def restored(config: TrainConfig, tensors: dict[str, Tensor]) -> nn.Module:
     Raises:
         ValueError, TypeError, IndexError, RuntimeError: a configuration of no network, or of another.
     """
-    normalise(np.zeros((1, 2, 2), np.uint8), config.scale)  # a scale that we know
+    normalise(TRIAL, config.scale)  # a scale that we know
     if max(config.convolutions, len(config.channels)) > len(tensors):
         raise ValueError("more layers than weights")  # before they are built, one by one
     with torch.device("meta"):  # no memory for a configuration that asks for too much, nor for a first draw
         model = build(config)
+    if any(t.is_floating_point() != tensors.get(name, t).is_floating_point() for name, t in model.state_dict().items()):
+        raise ValueError("weights that are whole or complex numbers")
     model.load_state_dict(tensors, assign=True)
     return model.float().eval()
+
+
+def answers(model: nn.Module, scale: str) -> bool:
+    """Whether the weights of a network are numbers, and what it says of a trial picture, too."""
+    return finite(model) and bool(np.isfinite(probabilities(model, TRIAL, scale)).all())
 
 
 def read_config(path: Path) -> TrainConfig:
@@ -520,7 +531,7 @@ def read_config(path: Path) -> TrainConfig:
         raise BadInput(path, f"is not a configuration ({error})", "Train again") from None
 
 
-def _checkpoint(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: str) -> None:
+def _checkpoint(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: dict[str, str]) -> None:
     """Everything the next epoch depends on, as tensors and JSON: nothing is pickled."""
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     if run.model is not model:
@@ -534,8 +545,8 @@ def _checkpoint(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: 
     if run.device == "cuda":
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
     notes = {"config": asdict(run.config), "history": run.history, "seconds": run.seconds,
-             "cpu_seconds": run.cpu_seconds, "precision": run.precision, "slices": slices,
-             "tensors": len(tensors), "machine": _machine()}
+             "cpu_seconds": run.cpu_seconds, "precision": run.precision, "tensors": len(tensors),
+             "machine": _machine()} | slices
     save_tensors(path, tensors, {"notes": json.dumps(notes)})
 
 
@@ -552,13 +563,13 @@ def require_same(path: Path, found: TrainConfig, asked: TrainConfig) -> None:
                        "Resume with the same options, or train into another --out")
 
 
-def _restore(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: str) -> None:
+def _restore(path: Path, run: Run, model: nn.Module, optimiser, rng, slices: dict[str, str]) -> None:
     try:
         with safe_open(path, "pt") as file:
             notes = json.loads(file.metadata()["notes"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         require_same(path, TrainConfig.from_dict(notes["config"]), run.config)
-        if notes.get("slices", slices) != slices:
+        if any(notes.get(name, its) != its for name, its in slices.items()):
             raise BadInput(path, "was made with other slices", "Resume with the same --data")
         if notes.get("tensors", len(tensors)) != len(tensors):
             raise ValueError
@@ -594,8 +605,21 @@ def _put_back(notes: dict, tensors: dict[str, Tensor], run: Run, model: nn.Modul
     torch.set_rng_state(tensors["rng.global"])
     if run.device == "cuda":
         torch.cuda.set_rng_state(tensors["rng.cuda"])
-    history, epochs = notes["history"], len(notes["history"]["epoch"])
+    if not finite(model) or not finite(run.model) or notes["precision"] not in ("fp32", "bf16"):
+        raise ValueError("weights that are no numbers, or of no known precision")
+    _look_through(notes["history"], run)
+    run.history, run.precision = notes["history"], notes["precision"]
+    run.seconds, run.cpu_seconds = float(notes["seconds"]), float(notes["cpu_seconds"])
+
+
+def _look_through(history: dict[str, list], run: Run) -> None:
+    """Raise ValueError or TypeError for a history that this training can't have had."""
+    epochs = len(history["epoch"])
     if history.keys() != run.history.keys() or {*map(len, history.values())} != {epochs}:
         raise ValueError("a history with gaps")
-    for name in ("history", "seconds", "cpu_seconds", "precision"):
-        setattr(run, name, notes[name])
+    if history["epoch"] != [*range(1, epochs + 1)] or epochs > run.config.epochs:
+        raise ValueError("other epochs than were asked for")
+    scores = [score for name in ("dice", "dice_train") for score in history[name] if score is not None]
+    if any(len(score) != 3 for score in scores):
+        raise ValueError("not a score for each class")
+    np.array([*history["loss"], *history["lr"], *(d for score in scores for d in score)], dtype=float)

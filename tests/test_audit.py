@@ -263,6 +263,12 @@ def other_kind(folder):
     return "are image and mask swapped"
 
 
+def stretched(folder):
+    """A mask in the place of an image, its labels times 85."""
+    data.write_png(next(folder.glob(f"{LAST}*.png")), heart(12)[1] * 85)
+    return "has grey levels 0, 85, 170, 255 only"
+
+
 def empty(folder):
     for path in folder.iterdir():
         path.unlink()
@@ -326,6 +332,7 @@ IMAGES = ANY | {
     "JPEG": jpeg,
     "upper case": rename("cmr5.PNG"),
     "a mask": rename("cmr5_mask.png"),
+    "labels stretched to be seen": stretched,
     "grey levels 0-1": replace_by(raw_png(32, 32, 8, (b"\0" + b"\1" * 32) * 32), "grey levels 0-3"),
 }
 MASKS = ANY | {
@@ -630,6 +637,30 @@ def turned(root):
     return "test/image/cmr2.png", "train/image/cmr9.png, turned"
 
 
+def mirrored(root):
+    data.write_png(root / "test/image/cmr2.png", np.array(Image.open(root / "train/image/cmr9.png"))[::-1])
+    return "test/image/cmr2.png", "train/image/cmr9.png, mirrored"
+
+
+def cut_at_a_threshold(root):
+    path = root / "train/image/cmr9.png"
+    data.write_png(path, np.where(np.array(Image.open(path)) > 150, 210, 60).astype(np.uint8))
+    return "train/image/cmr9.png", "has 2 grey levels"
+
+
+def twice_the_size(root):
+    for path in (root / "test" / "image").iterdir():
+        data.write_png(path, np.array(Image.open(path)).repeat(2, 0).repeat(2, 1))
+    return "test/image/cmr1.png", "is 64 x 64 pixels, those to learn from 32 x 32"
+
+
+def table_out(root):
+    table = root.parent / f"{root.name}.csv"
+    table.write_text("\n".join(["image,patient", *(f"cmr{n},{n}" for n in range(1, 13))]))
+    (root / "patients.csv").symlink_to(table)
+    return "patients.csv", "out of the folder"
+
+
 def foreign_table(root):
     (root / "Patients.csv").write_text("image,patient\n")
     return "Patients.csv", "capitals"
@@ -723,6 +754,7 @@ ODD = [blank, no_labels, no_rv, in_pieces, with_a_hole, odd_size, twice, foreign
        masks_of_test, link_out, folder_out, one_patient_twice, one_number_twice, inverted, all_inverted,
        cavity_and_wall, chambers_of_all, wall_and_right, salt, one_mask_twice, in_the_root, beside_the_folders,
        a_split_more, capital_test, squeezed, all_squeezed, copy_of_a_sibling, turned,
+       mirrored, cut_at_a_threshold, twice_the_size, table_out,
        *(ending(f"cmr2{end}") for end in (".webp", ".npy", ".nii.gz", ".png.bak", ".png ", ""))]
 
 

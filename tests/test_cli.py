@@ -46,6 +46,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY, files_in, fill
 from PIL import Image
 from safetensors.numpy import load_file, save_file
@@ -336,6 +337,16 @@ def instead_of(path, put):
     put(path)
 
 
+def change_weights(run, how):
+    path = run / "model.safetensors"
+    training.save_tensors(path, {name: how(name, t) if t.is_floating_point() else t
+                                 for name, t in load_tensors(path).items()}, {})
+
+
+def as_type(run, dtype):
+    change_weights(run, lambda name, t: t.to(dtype))
+
+
 def change(run, **fields):
     path = run / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
@@ -371,6 +382,10 @@ MODELS = {
     "levels without end": lambda run: change(run, channels=[4] * 1000),
     "weights that are no numbers": no_numbers,
     "infinite weights": lambda run: no_numbers(run, np.inf),
+    "complex weights": lambda run: as_type(run, torch.complex64),
+    "whole weights": lambda run: as_type(run, torch.int32),
+    "weights that lead to no numbers": lambda run: change_weights(run, lambda name, t: t * 0 + 3e38),
+    "a negative variance": lambda run: change_weights(run, lambda name, t: -t if "running_var" in name else t),
     "three classes": three_classes,
     "a pickle under its name": lambda run: pickled(run / "model.safetensors"),
 }

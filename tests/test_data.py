@@ -279,6 +279,24 @@ def test_a_part_of_the_real_slices_is_still_known(real, tmp_path):
     assert data.read_images(tmp_path).patients.tolist() == [1, 1, 4]
 
 
+@pytest.mark.parametrize("altered, expected", [((1,), [1, 1, 2, 2]), ((1, 2), [1, 2, 3, 4])])
+def test_one_altered_slice_does_not_make_the_real_ones_strangers(altered, expected, real, tmp_path):
+    for number in range(1, 5):
+        name = f"cmr{number}.png"
+        (tmp_path / name).write_bytes((real / "train" / "image" / name).read_bytes())
+        if number in altered:
+            data.write_png(tmp_path / name, data.read_png(tmp_path / name) // 2)
+    assert data.read_images(tmp_path).patients.tolist() == expected
+
+
+@pytest.mark.parametrize("patients, name, problem", [(5, "fold0", "nobody to learn from"), (6, "fold0", "nobody to hold out")])
+def test_a_fold_without_anybody_is_refused(patients, name, problem, root):
+    rows = [f"cmr{n},{patients}" for n in range(1, 13)]
+    (root / "patients.csv").write_text("\n".join(["image,patient", *rows]))
+    with pytest.raises(BadInput, match=f"has {problem} in {name}"):
+        data.split(root, name)
+
+
 def test_the_list_of_hashes_is_that_of_the_real_slices(real):
     hashes = data.acdc96_hashes()
     assert len(hashes) == 320 and sorted(hashes) == files_in(real)

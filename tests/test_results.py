@@ -139,9 +139,8 @@ def test_an_edited_record_is_refused(edit, filed):
     path, found = filed
     assert results.read(path) == found
     edit(found)
-    del found["digest"]  # it would find them all, but the oldest records have none
-    path.write_text(json.dumps(found))
-    with pytest.raises(BadInput, match="was edited") as caught:
+    path.write_text(json.dumps(results.sealed(found)))  # the digest would find them all
+    with pytest.raises(BadInput, match=r"was edited: its (?!digest)|renamed") as caught:
         results.read(path)
     assert caught.value.file == str(path)
 
@@ -151,11 +150,12 @@ EVERYTHING_ELSE = {
     "a distance": lambda f: f["images"]["hd95"][0].__setitem__(2, 0.5),
     "an area": lambda f: f["images"]["area_pred"][0].__setitem__(2, 7),
     "what was learnt": lambda f: f.update(dice_train=[1.0, 1.0, 1.0]), "more": lambda f: f.update(note="good"),
-    "less": lambda f: f.pop("threads"), "the digest": lambda f: f.update(digest=None)}
+    "less": lambda f: f.pop("threads"), "the digest": lambda f: f.update(digest=None),
+    "no digest": lambda f: f.pop("digest")}
 
 
 @pytest.mark.parametrize("edit", EVERYTHING_ELSE.values(), ids=EVERYTHING_ELSE)
-def test_a_record_with_a_digest_is_refused_whatever_was_edited(edit, filed):
+def test_a_record_is_refused_whatever_was_edited(edit, filed):
     path, found = filed
     path.write_text(json.dumps(found, indent=1, sort_keys=True))  # how it is laid out does not matter
     assert results.read(path) == found
@@ -163,9 +163,14 @@ def test_a_record_with_a_digest_is_refused_whatever_was_edited(edit, filed):
     path.write_text(json.dumps(found))
     with pytest.raises(BadInput, match="its digest"):
         results.read(path)
-    del found["digest"]  # as a record of before
-    path.write_text(json.dumps(found))
-    assert results.read(path) == found
+
+
+@pytest.mark.parametrize("version", [float("nan"), -5, 0, True, "1", None])
+def test_a_version_that_is_none_is_refused(version, filed):
+    path, found = filed
+    path.write_text(json.dumps(results.sealed(found | {"version": version})))
+    with pytest.raises(BadInput, match="is not a record"):
+        results.read(path)
 
 
 def test_a_record_under_another_key_is_refused(filed):

@@ -136,6 +136,14 @@ def test_a_wrong_submission_names_its_line(tmp_path):
         rle.read_submission(path, (4, 4))
 
 
+def test_a_file_without_an_end_is_no_submission(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("id,encoding\n")
+    os.truncate(path, rle.LONGEST + 1)
+    with pytest.raises(BadInput, match="is over 64 MB"):
+        rle.read_submission(path)
+
+
 @pytest.mark.parametrize("rows", ['cmr1_mask1,"1 1\n2 30 4"', 'cmr1_mask1,"1 1\n30 4"', 'cmr1_mask1,"1 1\r\n"',
                                   "cmr1_mask1,1 1\fcmr1_mask2,30 4", 'cmr1_mask1,"1 1'])
 def test_a_code_does_not_go_on_in_another_line_nor_a_line_after_a_form_feed(rows, tmp_path):

@@ -68,7 +68,7 @@ def sweep(command, root, store, *options):
 def test_a_sweep_fills_gaps_keeps_failures_and_then_has_nothing_to_do(plan, command, root, tmp_path):
     store = tmp_path / "store"
     first = sweep(command, root, store, "--workers", 2)
-    assert first.status == 0 and "nothing is missing" in first.out
+    assert first.status == 0 and "nothing is missing; 1 failed, the first for: the loss is" in first.out
     assert len(list(store.glob("modern/*.json"))) == 3  # two records and a note
     (note,) = store.glob("modern/*.failed.json")
     assert "loss" in json.loads(note.read_text())["reason"]
@@ -80,6 +80,15 @@ def test_a_sweep_fills_gaps_keeps_failures_and_then_has_nothing_to_do(plan, comm
                    "failed": 1}
     sweep(command, root, store, "--retry")
     assert note.stat().st_mtime_ns > times[note]
+
+
+def test_a_sweep_of_which_every_run_failed_is_no_success(plan, root, command, tmp_path):
+    del plan[:2]
+    for _ in range(2):
+        done = sweep(command, root, tmp_path / "store")
+        line = done.err.splitlines()[-1]
+        assert done.status == 2 and not done.out and line.startswith("error: ") and ".failed.json: is why" in line
+        assert "so did all: the loss is" in line and "--retry" in line
 
 
 def test_what_failed_in_a_sweep_is_not_tried_again_in_it(plan, root, tmp_path, monkeypatch):

@@ -401,8 +401,15 @@ def test_a_checkpoint_of_other_slices_is_refused(tiny, root, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(tiny, root, out=tmp_path, progress=stop)
     slices, held_out = data.split(root, "val")
-    with pytest.raises(BadInput, match="other slices"):
-        fit(tiny, slices[:6], held_out, precision="fp32", out=tmp_path, resume=True)
+    turned = replace(held_out, masks=held_out.masks[:, ::-1])
+    for learnt, judged in ((slices[:6], held_out), (slices, held_out[:1]), (slices, turned), (slices, None)):
+        with pytest.raises(BadInput, match="other slices"):
+            fit(tiny, learnt, judged, precision="fp32", out=tmp_path, resume=True)
+
+
+def test_nothing_is_learnt_from_nothing(tiny, root):
+    with pytest.raises(ValueError, match="no slices to learn from"):
+        fit(tiny, data.load(root, "train")[:0])
 
 
 @pytest.mark.parametrize("what", ["threads", "torch", "nothing", "unknown"])
@@ -461,6 +468,33 @@ def test_a_checkpoint_that_lacks_something_is_named(harm, tiny, root, tmp_path):
     training.save_tensors(path, kept, {} if harm == "no notes" else {"notes": text})
     with pytest.raises(BadInput, match=r"checkpoint\.safetensors: is damaged"):
         train(replace(config, epochs=2), root, out=tmp_path, resume=True)
+
+
+NOTES = {
+    "time of text": lambda notes: notes.update(seconds="x"),
+    "precision unheard of": lambda notes: notes.update(precision="fp8"),
+    "score of text": lambda notes: notes["history"]["dice"].__setitem__(0, "abc"),
+    "score of two classes": lambda notes: notes["history"]["dice"].__setitem__(0, [0.5, 0.5]),
+    "loss of text": lambda notes: notes["history"]["loss"].__setitem__(0, "low"),
+    "more epochs than asked for": lambda notes: [each.append(each[-1]) for each in notes["history"].values()],
+    "an epoch left out": lambda notes: notes["history"]["epoch"].__setitem__(0, 2),
+}
+
+
+@pytest.mark.parametrize("harm", [*NOTES.values(), None], ids=[*NOTES, "weights that are no numbers"])
+def test_a_checkpoint_that_says_what_cannot_be_is_named(harm, tiny, root, tmp_path):
+    train(tiny, root, out=tmp_path)
+    path = tmp_path / training.CHECKPOINT
+    with training.safe_open(path, "pt") as file:
+        notes = json.loads(file.metadata()["notes"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if harm:
+        harm(notes)
+    else:
+        next(t for name, t in tensors.items() if name.endswith("weight")).fill_(math.nan)
+    training.save_tensors(path, tensors, {"notes": json.dumps(notes)})
+    with pytest.raises(BadInput, match=r"checkpoint\.safetensors: is damaged"):
+        train(tiny, root, out=tmp_path, resume=True)
 
 
 def test_a_stop_while_a_checkpoint_is_written_leaves_the_one_before(
