@@ -69,6 +69,8 @@ def fast(device: str) -> list[str]:
 
 
 def main() -> None:
+    from cmrseg.training import PRESETS
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="acdc96", help="acdc96, phantom or a data root (default: acdc96)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)")

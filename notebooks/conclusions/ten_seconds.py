@@ -49,10 +49,11 @@ race = pd.DataFrame(RACE["runs"])
 # %% [markdown]
 # ## The rules of the race
 #
-# A training may not stop when it happens to be good: its end is fixed beforehand, and what counts is the Dice of
-# the *last* epoch, the mean of ten seeds. The line to cross is where the report's own code, run again, ended after
-# 140 epochs. All run on the same machine, one after the other, with the same threads, in single precision, and are
-# scored after every epoch.
+# A training may not stop when it happens to be good: its end is fixed beforehand, and what counts is the Dice of the
+# *last* epoch, the mean of ten seeds. The line to cross is where the report's own code, run again, ended after 140
+# epochs. The rivals are the residual U-Net {cite}`kerfoot2019` of MONAI {cite}`cardoso2022` and the plain one of
+# nnU-Net {cite}`isensee2021`, with their makers' losses and variations. All run on the same machine, one after the
+# other, with the same threads, in single precision, and are scored after every epoch.
 #
 # Is that fair? Some of it flatters the rivals, and some the sprint:
 #
@@ -118,9 +119,9 @@ ax.set(
 ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3);
 
 # %% [markdown]
-# *Dice against seconds: the ten seeds of the sprint end around the line, where the report's code ended, before any rival
-# is there. Rivals stop when they have passed it; of the report's recipe five epochs are timed here. Dashed: a constant
-# learning rate.*
+# *Dice against seconds: the ten seeds of the sprint end around the line, where the report's code ended, before any
+# rival is there. Rivals stop when they have passed it; of the report's recipe five epochs are timed here. Dashed: a
+# constant learning rate.*
 
 
 # %% tags=["hide-input"]
@@ -137,8 +138,9 @@ shown(RACE)
 # "With imports" counts from the start of the process. The report's time is the estimate above.*
 #
 # A rival is only as good as its settings. Each ran with three learning rates, constant and with two lengths of a
-# one-cycle schedule {cite}`smith2019`, and nnU-Net also with its own. Above run the fastest of these, and MONAI at the rate most people
-# would begin with, until they pass. All of them, to their ends, and the report's recipe, too, ran in a race of their own:
+# one-cycle schedule {cite}`smith2019`, and nnU-Net also with its own. Above run the fastest of these, and MONAI at
+# the rate most people would begin with, until they pass. All of them, to their ends, and the report's recipe, too,
+# ran in a race of their own:
 
 # %% tags=["hide-input"]
 FULL = json.loads(
@@ -247,8 +249,8 @@ comparisons.legible(
 ).drop(columns=["folds", "collapsed"]).loc[[*experiments.OTHER_IDEAS]]
 
 # %% [markdown]
-# *Ideas on top of the first sprint: none brings Dice without more time, and the savings cost some. More epochs came back
-# in the second.*
+# *Ideas on top of the first sprint: none brings Dice without more time, and no saving is shown to be free. More
+# epochs came back in the second.*
 #
 # And on top of the second:
 
@@ -258,10 +260,10 @@ table.loc[[*experiments.LATER_IDEAS, *experiments.LARGER_BATCHES]]
 # %% [markdown]
 # *Ideas on top of the sprint: those that keep its Dice take as long, or nearly.*
 #
-# The first three ideas that were kept divide the time; gentler greys and the rate change it by little; the last two were
-# kept for Dice, and the four epochs cost their time. Of all that was tried, what looks faster than the sprint and not worse? The rule: its mean time is shorter, and its Dice is
-# less than 0.02 below the sprint's. If the whole interval of the difference says so, it *is* a better sprint; if only
-# the estimate does, it may be one.
+# The first three ideas that were kept divide the time; gentler greys and the rate change it by little; the last two
+# were kept for Dice, and the four epochs cost their time. Of all that was tried, what looks faster than the sprint
+# and not worse? The rule: its mean time is shorter, and its Dice is less than 0.02 below the sprint's. If the whole
+# interval of the difference says so, it *is* a better sprint; if only the estimate does, it may be one.
 
 # %%
 kept = seconds[[*experiments.IDEAS]]
@@ -292,8 +294,8 @@ for what, column in {"look": "difference", "are shown to be": "low"}.items():
 # pixels, whose grey levels become four channels, and the network works at half the resolution, on a quarter of the
 # pixels, until its last step puts the squares together again ({mod}`cmrseg.models.sprint`).
 #
-# Not tried: fewer normalisations, the optimiser Muon {cite}`jordan2024`, a first layer initialised from the data, torch.compile with a graph
-# that is kept from run to run, and a resolution that grows during the training.
+# Not tried: fewer normalisations, the optimiser Muon {cite}`jordan2024`, a first layer initialised from the data,
+# torch.compile with a graph that is kept from run to run, and a resolution that grows during the training.
 #
 # ## Live: on your marks
 
@@ -316,16 +318,17 @@ print(
 # %% [markdown]
 # ## What to conclude
 #
-# Seconds are enough to reach the line, where the report's own code had ended. Every idea that was kept for speed is one
-# that the field has published, and none is deep. The slice goes in as squares of pixels {cite}`shi2016`, at half the
-# resolution and with nothing lost; a level and half of the convolutions go. What that costs in Dice, a loss that counts each slice and a few
-# more epochs buy back.
+# Seconds are enough to reach the line, where the report's own code had ended. Every idea that was kept for speed is
+# one that the field has published, and none is deep. The slice goes in as squares of pixels {cite}`shi2016`, at half
+# the resolution and with nothing lost; a level and half of the convolutions go. What that costs in Dice, a loss that
+# counts each slice and a few more epochs buy back.
 #
-# Against networks made to be good and not to be quick, the sprint is ahead by less. MONAI's residual U-Net, which strides
-# in its first convolution and so works at half the resolution, too, comes second. We had hoped to be three times as fast
-# as that, at its best and at its usual rate, and are not. What stands in the way: little more than half of a step's time
-# is spent in convolutions, the rest in many small operations (`benchmarks/step.md`), of which a second thread takes but
-# a part (above). And what a narrower network or larger batches save in an epoch, they need again in more epochs.
+# Against networks made to be good and not to be quick, the sprint is ahead by less. MONAI's residual U-Net, which
+# strides in its first convolution and so works at half the resolution, too, comes second. We had hoped to be three
+# times as fast as that, at its best and at its usual rate, and are not. What stands in the way: little more than half
+# of a step's time is spent in convolutions, the rest in many small operations (`benchmarks/step.md`), of which a
+# second thread takes but a part (above). And what a narrower network or larger batches save in an epoch, they need
+# again in more epochs.
 #
 # And what is fast here is not what is good. Given more time the rivals rise above the line, as the book's own recipe
 # does; the best of this book ([The best model](best_model)) trains for half an hour and more, on one fold.
