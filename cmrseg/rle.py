@@ -37,7 +37,7 @@ def decode(code: str, shape: tuple[int, int] = (96, 96)) -> np.ndarray:
         ValueError: not pairs of whole numbers, a run of no length, or one outside the image.
     """
     words = code.split()
-    if len(words) % 2 or not all(re.fullmatch(r"[0-9]{1,9}", word) for word in words):
+    if len(words) % 2 or not all(re.fullmatch(r"[0-9]{1,18}", word) for word in words):
         raise ValueError("a run-length code is pairs of whole numbers: start length ...")
     flat = np.zeros(shape[0] * shape[1], dtype=bool)
     for start, length in np.array(words, dtype=np.int64).reshape(-1, 2):

@@ -281,8 +281,8 @@ def test_the_reports_loop_asks_its_network_once_a_slice(inference, four_slices, 
     network.__class__ = Slow
     monkeypatch.setattr(models, "build", lambda config: network)
     begun = time.perf_counter()
-    seconds, network = inference["report"](four_slices, tmp_path / "masks")
-    assert 4 * 0.05 < network < seconds < time.perf_counter() - begun - 1  # the first call is before the clock, as with ours
+    seconds, inside = inference["report"](four_slices, tmp_path / "masks")
+    assert 4 * 0.05 < inside < seconds < time.perf_counter() - begun - 1  # the first call is before the clock, as with ours
     assert asked == [(1, 1, 96, 96)] * 5 and not network.training
     assert len(list((tmp_path / "masks").iterdir())) == 4
 
