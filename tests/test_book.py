@@ -30,6 +30,7 @@ What makes each test fail (each was seen to fail):
 - per cent: in book_pages.py, do not connect keep_together, or without nodes.literal
 - terms: in book_pages.py, do not connect link_terms; ``terms.pop(`` -> ``terms.get(``; nodes.title not UNLINKED
 - footer: in book_pages.py, do not connect link_footer; ``page in app.env.found_docs`` -> ``False``
+- captions: in a notebook, go on in the paragraph of a caption, or cite something in it
 - how long: in book_pages.py, do not connect say_how_long or fill_in_times, or sum only the first time
 """
 
@@ -462,5 +463,10 @@ def test_no_real_slice_is_committed():
 @every_notebook
 def test_what_a_picture_shows_is_told_in_words_without_formulas(path):
     """Captions become the pictures' alternative text, which is read out."""
-    captions = [c.source for c in jupytext.read(path).cells if c.cell_type == "markdown" and re.match(r"\*[^*]", c.source)]
+    cells = jupytext.read(path).cells
+    captions = [c.source for c in cells if c.cell_type == "markdown" and re.match(r"\*[^*]", c.source)]
     assert not [c for c in captions if "$" in re.split(r"\.\*|\n\n", c)[0]]
+    for cell, after in zip(cells, cells[1:]):
+        if cell.cell_type == "code" and re.search(r"plots\.(panels|show)\(|plt\.(subplots|figure)\(", cell.source):
+            caption = after.source.split("\n\n")[0]
+            assert re.fullmatch(r"\*[^*].*[^*]\*", caption, re.S) and "{cite}" not in caption, caption

@@ -182,9 +182,10 @@ for ax, window in zip(axes, (2, 3)):
     ax.set_title(f"squares of {window}x{window}")
 
 # %% [markdown]
-# *A flat picture stays flat with squares of 2x2; with 3x3 it becomes a checkerboard {cite}`odena2016`.* A network can
-# learn weights that even it out, but it has to. One of the report's kind that has not yet shows the grid in its
-# probabilities on [The loss](../basics/loss).
+# *A flat picture stays flat with squares of 2x2; with 3x3 it becomes a checkerboard.*
+#
+# Such checkerboards are well known {cite}`odena2016`. A network can learn weights that even them out, but it has to. One
+# of the report's kind that has not yet shows the grid in its probabilities on [The loss](../basics/loss).
 #
 # A transposed convolution can also learn to guess better than a nearest neighbour does, so all this is a hint
 # and no verdict. The verdict, with everything else held equal, is a matter for an experiment:

@@ -138,8 +138,9 @@ ax.set_xlabel("level of the replica, by its resolution")
 ax.legend();
 # %% [markdown]
 # *The mean of two slices strays most where there is least behind it, in the coarsest level, and in the finest, which sees
-# that one raw slice is brighter than another; that of sixteen a third as much or less.* It is a noise that training has to
-# live with, and that evaluation, with its running means, does not see.
+# that one raw slice is brighter than another; that of sixteen about a third as much.*
+#
+# It is a noise that training has to live with, and that evaluation, with its running means, does not see.
 #
 # ## What we ran
 #
