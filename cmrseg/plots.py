@@ -28,8 +28,7 @@ GREY = "#808080"
 ACCENT = "#785EF0"
 SAID = "#FE6100"  # what the report said
 LICENCE = "slices: ACDC, CC BY-NC-SA 4.0"
-PALE = 0.3  # up to here a cell of a heat map is pale, and its ink grey
-HEAT = LinearSegmentedColormap.from_list("heat", list(zip((0, PALE, 1), (to_rgba(ACCENT, a) for a in (0.06, 0.55, 1)))))
+HEAT = LinearSegmentedColormap.from_list("heat", ["#E9E5FC", ACCENT, "#33238F"])  # ink has to suit both themes: opaque
 LABELS = ListedColormap([(0, 0, 0, 0), *(to_rgba(c) for c in CLASS_COLOURS.values())])
 
 
@@ -172,6 +171,13 @@ def boxes(ax: Axes, columns: dict[str, np.ndarray]) -> Axes:
 
 
 
+def ink(share: float) -> str:
+    """The ink that is read best on a cell of HEAT, 0 for the palest and 1 for the darkest."""
+    colour = np.array(HEAT(float(share))[:3])
+    light = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+    return "black" if light > 0.179 else "white"  # there both stand out alike
+
+
 def grid(ax: Axes, table, bold=None, digits: int = 2, low: float = 0, high: float = 1) -> Axes:
     """Draw a table of scores as cells, the darker the higher, each with its number; an empty cell stays empty.
 
@@ -186,7 +192,7 @@ def grid(ax: Axes, table, bold=None, digits: int = 2, low: float = 0, high: floa
         if not np.isnan(score):
             ax.text(x, y, f"{score:.{digits}f}", ha="center", va="center",
                     fontweight="bold" if bold is not None and bold[y, x] else None,
-                    color="white" if score > low + PALE * (high - low) else GREY)
+                    color=ink((score - low) / (high - low)))
     ax.set_xticks(range(scores.shape[1]), table.columns)
     ax.set_yticks(range(scores.shape[0]), table.index)
     ax.tick_params(length=0)

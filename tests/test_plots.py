@@ -9,6 +9,7 @@ Each group fails after any of these one-line changes of ``cmrseg/plots.py``:
 - curves, intervals, boxes, panels: in learning_curve(), ``epochs[-1], values[-1]`` -> ``epochs[0],
   values[0]``; in intervals(), ``len(rows) - 0.5, -0.5`` -> ``-0.5, len(rows) - 0.5``; in boxes(),
   drop ``values = values[~np.isnan(values)]``; in panels(), drop ``ax.axis("off")``
+- heat: in ink(), ``"black" if`` -> ``"white" if``, or ``0.179`` -> ``0.4``; a colour of HEAT that is half transparent
 - grid: ``if not np.isnan(score)`` -> ``if True``; ``bold[y, x]`` -> ``bold[x, y]``; drop ``table.index``
 - ring: in ring(), ``radius * np.sin(angle), radius * np.cos(angle)`` -> swapped; ``start += size`` ->
   ``pass``; ``(a + b) / 2`` -> ``a``
@@ -157,6 +158,17 @@ def test_style_in_a_plain_script_starts_no_notebook_machinery():
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
+def test_numbers_on_a_heat_map_are_legible_on_pages_of_either_theme():
+    def light(colour):
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+        return np.dot(parts, (0.2126, 0.7152, 0.0722)) + 0.05
+
+    for share in np.linspace(0, 1, 101):
+        cell = plots.HEAT(share)
+        contrast = light(plots.ink(share)) / light(cell[:3])
+        assert cell[3] == 1 and max(contrast, 1 / contrast) >= 4.5
+
+
 def test_a_grid_prints_each_score_and_leaves_empty_cells_empty():
     table = pd.DataFrame([[0.1, np.nan], [0.5, 0.9]], index=["a", "b"], columns=["x", "y"])
     figure, ax = plt.subplots()
@@ -164,7 +176,7 @@ def test_a_grid_prints_each_score_and_leaves_empty_cells_empty():
     cells = {text.get_text(): text for text in ax.texts}
     assert list(cells) == ["0.10", "0.50", "0.90"]
     assert cells["0.90"].get_fontweight() == "bold" and cells["0.50"].get_fontweight() != "bold"
-    assert cells["0.10"].get_color() == plots.GREY and cells["0.90"].get_color() == "white"
+    assert cells["0.10"].get_color() == "black" and cells["0.90"].get_color() == "white"
     assert cells["0.90"].get_position() == (1, 1)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
     plt.close(figure)

@@ -261,14 +261,14 @@ for name, value in rules.items():
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(7.5, 3.7))
 rows, columns = np.nanmean(table, 1), np.nanmean(table, 0)
-ax.imshow(table, cmap=plots.HEAT, vmin=0.2, vmax=1.5, aspect=0.5)
+ax.imshow(table, cmap=plots.HEAT, vmin=0, vmax=1, aspect=0.5)
 cells = [(i, j, table[i, j]) for i in range(6) for j in range(3)]
 cells += [(i, 3.1, value) for i, value in enumerate(rows)]
 cells += [(6.2, j, value) for j, value in enumerate(columns)]
 for i, j, value in cells:
     inside = i < 6 and j < 3
     text = "0/0" if np.isnan(value) else f"{value:.2f}"
-    shade = "#FE6100" if np.isnan(value) else "white" if inside else plots.ACCENT
+    shade = "#FE6100" if np.isnan(value) else plots.ink(value) if inside else plots.ACCENT
     ax.text(j, i, text, ha="center", va="center", color=shade)
 for j, name in zip((0, 1, 2, 3.1), (*plots.CLASS_COLOURS, "mean of\nthe slice")):
     ax.text(j, -0.65, name, ha="center", va="bottom")
