@@ -134,8 +134,11 @@ for ax, name, title in zip(axes, found, ("left ventricle", "right ventricle")):
 axes[0].set_ylabel("predicted minus true, points");
 # %% [markdown]
 # *Each dot is a patient whom the network had not seen. Full line: bias; dashed: limits of agreement. A difference of two
-# percentages is given in points. A healthy left ventricle changes by half or more, so being ten points off is not little; the
-# biases are small, the limits wide, and widest for the right ventricle.*
+# percentages is given in points. The biases are small, the limits wide, and widest for the right ventricle.*
+#
+# Ten points are not little: in adults, the range that is called normal for the share of its blood that a left
+# ventricle ejects is about twenty points wide {cite}`lang2015`. That is a share of a volume and ours one of an area, but
+# both are shares of what was there when it was full.
 #
 # For the left ventricle the bias is small: over many patients the errors cancel, and a study of groups could live
 # with them. For the right ventricle they seem to lean to one side, and for fractions of middle size they do (further

@@ -67,7 +67,8 @@ plots.class_legend(figure);
 # intensity changes are drawn anew each time the slice is seen.*
 #
 # A mirrored heart is no ordinary heart: the right ventricle lies on the wrong side. It happens in nature,
-# but very rarely. So mirroring asks the network to learn what it will never be asked.
+# but very rarely: a heart on the right side of the chest, one of the ways, was found in one of some twelve thousand
+# pregnancies {cite}`bohun2007`. So mirroring asks the network to learn what it will hardly ever be asked.
 #
 # ## What the report said
 #

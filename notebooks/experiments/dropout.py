@@ -10,7 +10,7 @@
 # # Dropout
 #
 # Dropout deletes numbers at random while a network learns, so that no number can rely on another. It is
-# meant against overfitting. The report overfits, so dropout should help. Does it?
+# meant against overfitting {cite}`srivastava2014`. The report overfits, so dropout should help. Does it?
 
 # %% tags=["remove-cell"]
 # In Colab this fetches the book and its package; anywhere else it does nothing.
