@@ -103,7 +103,7 @@ for name in ("baseline", "with scale", "with loss", "with skips"):
 # runs the network.
 
 
-# %%
+# %% tags=["hide-input"]
 class Direct(nn.Module):
     def __call__(self, x):
         return 2 * x

@@ -101,8 +101,8 @@ for ax, title in zip(axes, ("gradient", "step of a weight", "size of a weight"))
     ax.set(xlabel="step", title=title)
 axes[0].legend();
 # %% [markdown]
-# *At 0.6 the gradient is gone after a few steps (anything below a billionth is drawn there): the weights have been
-# thrown so far that the units behind them are shut. What is left of the numerator carries them on, for some twenty steps, to
+# *At 0.6 the gradient is gone after a few steps (anything below a billionth is drawn there), when the first of
+# them have thrown the weights far. What is left of the numerator carries them on, for some twenty steps, to
 # eighty times their size. Then it has faded, the denominator remembers, and next to nothing divided by something is a
 # standstill. At 0.001 the gradient comes back, and the steps with it, while the weights have hardly changed.*
 #
