@@ -8,16 +8,21 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
 - Dice: ``2 * both`` -> ``both``; ``Math.hypot(SIDE, SIDE)`` -> ``0``; ``0.95`` -> ``0.9``; drop the third
   neighbour in border()
 - run-length codes: ``runs.push(i + 1, 1)`` -> ``runs.push(i, 1)``; ``% GRID`` and ``/ GRID`` swapped where a
-  cell gets its row and column; each of the four complaints of decode() dropped
-- keyboard: drop ``cells[n + step]?.focus()``
+  cell gets its row and column; each of the four complaints of decode() dropped; its ``!/^\\d+$/.test(word)`` -> ``!Number.isInteger(numbers[i])``;
+  ``"aria-invalid", "false"`` dropped in show()
+- keyboard: drop ``.focus()`` where an arrow is pressed
 - votes: in book.js, drop ``localStorage.setItem``; ``=== "confirmed"`` -> ``!== "confirmed"``; ``? undefined`` ->
   ``? value``; drop a ``try``, or ``place.replaceChildren()`` of reveal
 - dragging: in explorers.js, ``/ pixel`` dropped; ``held = null`` dropped at the end; ``n ? -1 : 0`` -> ``0``
 - network: in model.js, ``19595`` and ``7471`` swapped (a picture in colour); ``> sure[i]`` -> ``< sure[i]``;
-  ``about.clean ?`` -> ``!about.clean ?``; in clean(), ``i >= width && i - width`` -> ``false``, or drop the
-  last loop; ``longest > LARGEST`` -> ``false``; each of the three that ``lacks``
+  ``about.clean ?`` -> ``!about.clean ?``; in pieces(), ``y + down < 0`` -> ``false``; in clean(), drop the last
+  loop; ``longest > LARGEST`` -> ``false``; ``head[24] === 16`` -> ``false``; each of the three that ``lacks``
 - painting: ``2 * both`` -> ``both``; in dab(), ``v * image.width + u`` -> ``u * image.width + v``; drop
   ``cursor.x = ...``
+- painting first: drop the line of queue() where the mode changes; ``c && ((labels`` -> ``c && labels && ((labels``;
+  in show(), drop the line of "aria-pressed" === "true"
+- waiting and failing: ``if (!loaded)`` -> ``if (!ready)``; ``ready = null`` dropped in begin(); either sentence of load()
+- what cannot be loaded: in explorers.js or book.js, drop the ``try``
 - lazily: in model.js, call begin() at the end of model(); opacity: ``(1 - alpha) *`` dropped
 - experiments: in records.js, ``/ count(setting, 0)`` dropped; ``a.whose === b.whose`` ->
   ``true``; ``freedom - 1`` in
@@ -26,7 +31,7 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
 - scoreboard: each of the three conditions in its list() dropped
 - book: give a button of a page no name; in book.js, drop ``.bd-article .cell_output`` or the line of "toggle"; add
   an image from another host; make an element 500 pixels wide
-- paper: in book.css, drop ``.bd-sidebar-primary``, ``details.hide:not([open])`` or the line of a.external
+- paper: in book.css, drop the line of .highlight, ``.bd-sidebar-primary``, ``details.hide:not([open])`` or the line of a.external
 """
 
 import functools
@@ -156,7 +161,7 @@ def test_a_code_that_is_typed_becomes_its_mask_and_a_painted_mask_its_code(page)
 
 @pytest.mark.parametrize(("code", "says"), [
     ("1", "pairs"), ("1 x", "whole numbers"), ("0 3", "whole numbers"), ("63 3", "leaves the picture"),
-    ("5 3 7 1", "in two runs"),
+    ("5 3 7 1", "in two runs"), ("1e1 2", "whole numbers"), ("0x10 2", "whole numbers"),
 ])
 def test_a_code_that_is_none_is_told_why_and_changes_nothing(page, code, says):
     opened = page(explorer("rle"))
@@ -165,6 +170,8 @@ def test_a_code_that_is_none_is_told_why_and_changes_nothing(page, code, says):
     assert says in opened.locator(".explorer-says").inner_text()
     assert opened.locator("input").get_attribute("aria-invalid") == "true"
     np.testing.assert_array_equal(pressed(opened), before)
+    opened.locator(".explorer-board button").first.click()
+    assert opened.locator("input").get_attribute("aria-invalid") == "false"
 
 
 def test_the_board_is_painted_from_the_keyboard(page):
@@ -337,7 +344,8 @@ def test_pictures_of_any_kind_and_size(looking, site, tmp_path):
     assert labels.shape == (96, 48) and "shrunk from 288 x 576 to 48 x 96" in said
     (tmp_path / "text.png").write_text("no picture")
     Image.new("L", (4, 90)).save(tmp_path / "thin.png")
-    for name, words in (("text.png", "not a picture"), ("thin.png", "too few")):
+    Image.fromarray(grey.astype(np.uint16) * 16).save(tmp_path / "deep.png")
+    for name, words in (("text.png", "not a picture"), ("thin.png", "too few"), ("deep.png", "save it with 8 bits")):
         looking.locator("input[type=file]").set_input_files(tmp_path / name)
         looking.get_by_text(words).wait_for()
     with looking.expect_event("requestfinished"):  # dropped on it, as a sample is
@@ -392,6 +400,80 @@ def test_a_reader_paints_and_gets_the_dice_against_the_network(looking, tmp_path
     assert says.inner_text().endswith("0.000")
     looking.get_by_label("look", exact=True).check()
     assert "pixels" in says.inner_text()
+
+
+def held(opened, path):
+    """Keep the answer to a request back: a list that gets the request's route."""
+    routes = []
+    opened.route(path, lambda route: routes.append(route))
+    return routes
+
+
+def test_a_reader_may_paint_before_anything_is_picked(looking):
+    routes = held(looking, "**/small.onnx")
+    looking.get_by_label("paint the myocardium").check()
+    looking.get_by_text("on its way").wait_for()
+    looking.locator("canvas").focus()
+    before = looking.locator("canvas").evaluate("c => c.toDataURL()")
+    looking.keyboard.press("ArrowLeft")
+    assert looking.locator("canvas").evaluate("c => c.toDataURL()") != before  # the brush is seen
+    looking.get_by_label("width of the brush").fill("15")
+    looking.locator("canvas").focus()
+    looking.keyboard.press("Space")
+    painted = np.zeros((96, 96), np.uint8)
+    y, x = np.mgrid[:96, :96]
+    painted[np.hypot(x - 47, y - 48) < 7.5] = 2
+    routes[0].continue_()
+    for turn in (1, 2):
+        labels, _, said = answer(looking, turn)
+        expected = metrics.dice(painted[None], labels[None], classes=(2,))[0, 0]
+        assert said.endswith(f"{expected:.3f}") and expected > 0
+        looking.locator(".model-samples button").first.click()  # it is shown already: what was painted stays
+
+
+def test_a_reader_who_waits_for_the_network_is_told(looking):
+    routes = held(looking, "**/small.onnx")
+    with looking.expect_request("**/small.onnx"):
+        looking.locator(".explorer").hover()
+    assert "on its way" not in looking.locator(".explorer-says").inner_text()
+    looking.locator(".model-samples button").nth(1).click()
+    looking.get_by_text("on its way").wait_for()
+    routes[0].continue_()
+    assert "Sample 2" in answer(looking, 1)[2]
+
+
+def test_a_network_that_does_not_come_is_asked_for_again(looking):
+    looking.evaluate("""() => {
+        const fetch = window.fetch;
+        window.fetch = (url) => (window.online || !url.endsWith('.onnx') ? fetch(url) : Promise.reject(new TypeError('raw words')));
+    }""")
+    looking.locator(".model-samples button").nth(1).click()
+    looking.get_by_text("Pick a slice to try again").wait_for()
+    assert "raw words" not in looking.locator(".explorer-says").inner_text()
+    looking.evaluate("window.online = true")
+    looking.locator(".model-samples button").nth(1).click()
+    assert "Sample 2" in answer(looking, 1)[2]
+
+
+def test_a_runtime_that_does_not_start_asks_for_the_page_again(looking):
+    looking.route("**/*.bundle.min.mjs", lambda route: route.fulfill(content_type="text/javascript", body=(
+        "export const env = { wasm: {} }, InferenceSession = { create: async () => { throw new Error('raw words'); } };")))
+    looking.locator(".model-samples button").nth(1).click()
+    looking.get_by_text("Load the page again").wait_for()
+    said = looking.locator(".explorer-says").inner_text()
+    assert "raw words" not in said and "Pick a slice" not in said
+
+
+@pytest.mark.parametrize(("kind", "path"), [
+    ("model", "model.js"), ("model", "model/about.json"), ("experiments", "experiments.json"),
+    ("scoreboard", "records.js"), ("scoreboard", "verdicts.json"), ("votes", "verdicts.json")])
+def test_what_cannot_be_loaded_is_said_in_a_sentence(visit, kind, path):
+    opened = visit("")
+    body = "export {};" if path.endswith(".js") else "not found"
+    opened.route(f"**/{path}", lambda route: route.fulfill(content_type="text/javascript", body=body))
+    visit('<div class="votes-revealed">In words.</div>' if kind == "votes" else explorer(kind))
+    opened.get_by_text("could not be loaded").wait_for()
+    assert "In words." not in opened.locator("body").inner_text()
 
 
 def test_opacity_shows_the_slice_or_the_colours(looking):
@@ -615,7 +697,9 @@ def test_on_paper_stand_the_text_and_where_its_links_lead(page):
     text = '<p id="text">Text <a class="external" href="https://example.org/paper">link</a>.</p>'
     folded = '<details class="hide"><summary>Show the code</summary>code</details>'
     aside = '<div class="bd-sidebar-primary">aside</div>'
-    opened = page(f'{style}{aside}<main class="bd-article">{text}{folded}</main>')
+    code = '<style>html .highlight { background: #111 }</style><div class="highlight"><pre>code</pre></div>'
+    opened = page(f'{style}{aside}<main class="bd-article">{text}{folded}{code}</main>')
+    opened.evaluate("document.documentElement.dataset.theme = 'dark'")
     for media, seen in (("screen", True), ("print", False)):
         opened.emulate_media(media=media)
         assert opened.locator("#text").is_visible()
@@ -623,6 +707,8 @@ def test_on_paper_stand_the_text_and_where_its_links_lead(page):
         assert opened.locator("details.hide").is_visible() is seen
         after = opened.locator("a").evaluate("a => getComputedStyle(a, '::after').content")
         assert ("https://example.org/paper" in after) is not seen
+        behind = opened.locator(".highlight").evaluate("code => getComputedStyle(code).backgroundColor")
+        assert (behind == "rgb(17, 17, 17)") is seen
 
 
 # --- the built book -------------------------------------------------------------------------------------

@@ -66,7 +66,12 @@
     const votes = kept();
     place.replaceChildren();
     if (location.protocol === "file:") return add(place, "p", "A page opened from a folder cannot show your votes. Serve the book: python -m http.server -d _build/html");
-    const { cards, claims } = await (await fetch(new URL("verdicts.json", script))).json();
+    let [cards, claims] = [];
+    try {
+      ({ cards, claims } = await (await fetch(new URL("verdicts.json", script))).json());
+    } catch {
+      return add(place, "p", "What came of the claims could not be loaded. Load the page again to try once more.");
+    }
     const voted = cards.map((card, n) => ({ ...card, vote: votes[n + 1] })).filter((card) => card.vote);
     if (!voted.length) {
       const asked = add(place, "p", "You have not voted yet. Eight claims wait in ");

@@ -118,8 +118,9 @@
     return runs.join(" ");
   };
   const decode = (code) => {
-    const numbers = code.trim() ? code.trim().split(/\s+/).map(Number) : [];
-    if (numbers.some((n) => !Number.isInteger(n) || n < 1)) return "Only whole numbers from 1 on.";
+    const words = code.split(/\s+/).filter(Boolean);
+    const numbers = words.map(Number);
+    if (words.some((word, i) => !/^\d+$/.test(word) || numbers[i] < 1)) return "Only whole numbers from 1 on.";
     if (numbers.length % 2) return "Numbers come in pairs: a start and a length.";
     const mask = new Uint8Array(GRID * GRID);
     for (let i = 0; i < numbers.length; i += 2) {
@@ -165,13 +166,15 @@
     const show = (typed = false) => {
       cells.forEach((cell, n) => cell.setAttribute("aria-pressed", String(Boolean(mask[n]))));
       if (!typed) field.value = encode(mask);
+      field.setAttribute("aria-invalid", "false");
       says.textContent = `${mask.reduce((sum, value) => sum + value, 0)} pixels in ${encode(mask).split(" ").filter(Boolean).length / 2} runs.`;
     };
     field.addEventListener("input", () => {
       const found = decode(field.value);
-      field.setAttribute("aria-invalid", String(typeof found === "string"));
-      if (typeof found === "string") says.textContent = found;
-      else {
+      if (typeof found === "string") {
+        field.setAttribute("aria-invalid", "true");
+        says.textContent = found;
+      } else {
         mask = found;
         show(true);
       }
@@ -184,10 +187,14 @@
   const kinds = { dice: diceExplorer, rle: rleExplorer };
   const modules = { model: "model.js", experiments: "records.js", scoreboard: "records.js" };
   const fetched = async (place, kind) => {
-    if (location.protocol === "file:") {
-      const words = "A page opened from a folder may not load what this needs. Serve the book: python -m http.server -d _build/html";
-      place.append(make("p", { className: "missing-part" }, words));
-    } else await (await import(new URL(modules[kind], script)))[kind](place, make);
+    const missing = (words) => make("p", { className: "missing-part" }, words);
+    if (location.protocol === "file:") return place.append(missing("A page opened from a folder may not load what this needs. Serve the book: python -m http.server -d _build/html"));
+    try {
+      await (await import(new URL(modules[kind], script)))[kind](place, make);
+    } catch (error) {
+      console.warn(error);
+      place.replaceChildren(missing("What belongs here could not be loaded. Load the page again to try once more."));
+    }
   };
   document.addEventListener("DOMContentLoaded", () => {
     document.querySelectorAll(".explorer[data-explorer]").forEach((place) => {

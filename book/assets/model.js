@@ -6,16 +6,28 @@ const NAMES = ["background", "right ventricle", "myocardium", "left ventricle"];
 const SIDE = 96; // the network knows hearts at the size they have in slices of so many pixels
 const LARGEST = 2 * SIDE; // larger pictures are shrunk to SIDE
 
+async function get(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(answer.statusText);
+  return answer;
+}
+
 // --- the network ------------------------------------------------------------------------------------------
 async function load() {
-  let [ort, session] = [];
+  let [network, ort, session] = [];
+  try {
+    network = new Uint8Array(await (await get(here("model/small.onnx"))).arrayBuffer());
+  } catch {
+    throw new Error("The network could not be loaded. Pick a slice to try again.");
+  }
   try {
     ort = await import(here("onnxruntime/ort.wasm.bundle.min.mjs"));
     ort.env.wasm.numThreads = 1;
     ort.env.wasm.wasmPaths = { wasm: here("onnxruntime/ort-wasm-simd-threaded.wasm") };
-    session = await ort.InferenceSession.create(here("model/small.onnx"));
+    session = await ort.InferenceSession.create(network);
   } catch (error) {
-    throw new Error(`The network could not be loaded (${error.message}). Pick a slice to try again.`);
+    console.warn(error); // onnxruntime does not start twice in one page
+    throw new Error("The program that runs the network did not start. Load the page again to try once more.");
   }
   return async ({ grey, width, height }) => {
     const started = performance.now();
@@ -76,6 +88,9 @@ export function clean(labels, width, height) {
 
 // --- pictures ---------------------------------------------------------------------------------------------
 export async function read(blob, name) {
+  const head = new Uint8Array(await blob.slice(0, 25).arrayBuffer());
+  if (String.fromCharCode(...head.slice(1, 4)) === "PNG" && head[24] === 16)
+    throw new Error(`${name} has 16 bits in each pixel, and a browser would cut off half of them: scale its greys to 0 to 255 and save it with 8 bits.`);
   let picture;
   try {
     picture = await createImageBitmap(blob, { colorSpaceConversion: "none" });
@@ -102,9 +117,17 @@ const colours = () =>
     return [1, 3, 5].map((place) => parseInt(hex.slice(place, place + 2), 16));
   });
 
+async function sample(number) {
+  try {
+    return await (await get(here(`samples/${number}.png`))).blob();
+  } catch {
+    throw new Error(`Sample ${number} could not be loaded. Pick another, or load the page again.`);
+  }
+}
+
 // --- what the reader touches ------------------------------------------------------------------------------
 export async function model(place, make) {
-  const about = await (await fetch(here("model/about.json"))).json();
+  const about = await (await get(here("model/about.json"))).json();
   const lacks =
     typeof WebAssembly === "undefined"
       ? "This browser has no WebAssembly, in which the network runs; any current browser has it."
@@ -115,14 +138,21 @@ export async function model(place, make) {
           : "";
   if (lacks) return place.append(make("p", { className: "missing-part" }, lacks));
 
-  let [image, labels, painted, shown, looking, ready] = [null, null, null, 0, Promise.resolve(), null];
+  let [image, name, labels, painted] = [null, "", null, null];
+  let [shown, looking, ready, loaded] = [0, Promise.resolve(), null, false];
   const cursor = { x: SIDE / 2, y: SIDE / 2 };
   let words = [];
   const begin = () =>
-    (ready ??= load().catch((error) => {
-      ready = null;
-      throw error;
-    }));
+    (ready ??= load().then(
+      (run) => {
+        loaded = true;
+        return run;
+      },
+      (error) => {
+        ready = null;
+        throw error;
+      },
+    ));
   const slider = (name, min, max, value, step) => {
     const input = make("input", { type: "range", min, max, step, value });
     input.addEventListener("input", () => draw());
@@ -134,19 +164,21 @@ export async function model(place, make) {
   const says = make("div", { className: "explorer-says" });
   says.setAttribute("aria-live", "polite");
   const thumbs = Array.from({ length: about.samples }, (_, n) => {
-    const url = here(`samples/${n + 1}.png`);
-    const button = make("button", { type: "button" }, make("img", { src: url, alt: `sample ${n + 1}`, width: 48, height: 48 }));
-    button.addEventListener("click", async () => look(await (await fetch(url)).blob(), `Sample ${n + 1}`, button));
+    const button = make("button", { type: "button" }, make("img", { src: here(`samples/${n + 1}.png`), alt: `sample ${n + 1}`, width: 48, height: 48 }));
+    button.addEventListener("click", () => look(() => show(n)));
     return button;
   });
   const file = make("input", { type: "file", accept: "image/png,image/*" });
-  file.addEventListener("change", () => file.files[0] && look(file.files[0], file.files[0].name));
+  file.addEventListener("change", () => file.files[0] && look(() => show(file.files[0])));
   const [opacityLabel, opacity] = slider("opacity of the colours", 0, 1, 0.55, 0.05);
 
   // Painting
   const modes = [["look", 0], ...NAMES.slice(1).map((name, n) => [`paint the ${name}`, n + 1])].map(([words, value]) => {
     const input = make("input", { type: "radio", name: "model-mode", value, checked: !value });
-    input.addEventListener("change", () => draw());
+    input.addEventListener("change", () => {
+      draw();
+      if (value) queue(() => image && !labels && ask()); // what is painted is compared with the network's
+    });
     return make("label", {}, input, ` ${words}`);
   });
   const mode = () => Number(modes.find((label) => label.firstChild.checked).firstChild.value);
@@ -224,7 +256,7 @@ export async function model(place, make) {
     const atCursor = (i) => document.activeElement === canvas && Math.abs(Math.hypot((i % width) - cursor.x, Math.floor(i / width) - cursor.y) - reach) < 0.5;
     for (let i = 0; i < grey.length; i++) {
       const colour = layer?.[i] ? palette[layer[i] - 1] : null;
-      const white = c && labels && ((outline.checked && atEdge(i)) || atCursor(i));
+      const white = c && ((labels && outline.checked && atEdge(i)) || atCursor(i));
       const value = (n) => (white ? 255 : colour ? alpha * colour[n] + (1 - alpha) * grey[i] : grey[i]);
       picture.data.set([value(0), value(1), value(2), 255], 4 * i);
     }
@@ -239,33 +271,37 @@ export async function model(place, make) {
     } else says.replaceChildren(...words);
   };
 
-  const show = async (blob, name, button) => {
-    image = await read(blob, name);
+  // A file, or a sample by its place. The sample that is shown already keeps what was painted on it.
+  const show = async (chosen) => {
+    const button = thumbs[chosen];
+    if (button?.getAttribute("aria-pressed") === "true") return;
+    const called = button ? `Sample ${chosen + 1}` : chosen.name;
+    image = await read(button ? await sample(chosen + 1) : chosen, called);
+    name = called;
     [labels, painted] = [null, new Uint8Array(image.grey.length)];
     [cursor.x, cursor.y] = [image.width >> 1, image.height >> 1];
     thumbs.forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
     draw();
   };
-  const look = (blob, name, button) => {
-    const turn = ++shown;
-    looking = looking.then(async () => {
-      if (turn !== shown) return; // the reader has gone on to another
-      try {
-        await show(blob, name, button);
-        if (!ready) says.replaceChildren("The network is on its way (some 15 MB, once) …");
-        const run = await begin();
-        const { probability, milliseconds } = await run(image);
-        const found = decide(probability, image.grey.length);
-        labels = about.clean ? clean(found.labels, image.width, image.height) : found.labels;
-        report(name, found.sure, milliseconds);
-        draw();
-      } catch (error) {
-        says.replaceChildren(error.message);
-      }
-    });
-    return looking;
+  const ask = async () => {
+    if (!loaded) says.replaceChildren("The network is on its way (some 15 MB, once) …");
+    const run = await begin();
+    const { probability, milliseconds } = await run(image);
+    const decided = decide(probability, image.grey.length);
+    labels = about.clean ? clean(decided.labels, image.width, image.height) : decided.labels;
+    report(decided.sure, milliseconds);
+    draw();
   };
-  const report = (name, sure, milliseconds) => {
+  const queue = (step) => (looking = looking.then(step).catch((error) => says.replaceChildren(error.message)));
+  const look = (first) => {
+    const turn = ++shown;
+    return queue(async () => {
+      if (turn !== shown) return; // the reader has gone on to another
+      await first();
+      await ask();
+    });
+  };
+  const report = (sure, milliseconds) => {
     const areas = [0, 0, 0, 0];
     let total = 0;
     labels.forEach((c, i) => {
@@ -285,7 +321,7 @@ export async function model(place, make) {
   place.addEventListener("drop", (event) => {
     event.preventDefault();
     const dropped = event.dataTransfer.files[0];
-    if (dropped) look(dropped, dropped.name);
+    if (dropped) look(() => show(dropped));
   });
   const samples = make("div", { className: "model-samples" }, ...thumbs);
   samples.setAttribute("role", "group");
@@ -298,5 +334,5 @@ export async function model(place, make) {
     make("div", { className: "explorer-controls" }, says, opacityLabel, choice, tools, small),
   );
   draw();
-  if (about.samples) await show(await (await fetch(here("samples/1.png"))).blob(), "Sample 1");
+  if (about.samples) await queue(() => show(0));
 }

@@ -163,7 +163,7 @@ export async function experiments(place, make) {
     const zero = found.low === null ? "" : found.low > 0 || found.high < 0 ? " Zero lies outside." : found.low > -data.margin && found.high < data.margin ? ` Zero lies inside, and all of it within ${data.margin}.` : " Zero lies inside.";
     const unit = found.unit === "folds" ? "folds, since some of the runs collapsed and others did not" : "patients";
     says.replaceChildren(
-      make("p", {}, `${A.name} minus ${B.name}: ${signed(found.mean)} Dice${interval}.${zero} In pairs over ${found.each.length} ${unit}; ${found.runs[0]} against ${found.runs[1]} trainings.`),
+      make("p", {}, `${A.name} minus ${B.name}: ${signed(found.mean)} Dice${interval}.${zero} In pairs over ${found.each.length} ${unit}; ${found.runs[0]} against ${found.runs[1]} training${found.runs[1] === 1 ? "" : "s"}.`),
       differences(found, data.margin),
     );
   };
