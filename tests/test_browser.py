@@ -9,7 +9,7 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
   neighbour in border()
 - run-length codes: ``runs.push(i + 1, 1)`` -> ``runs.push(i, 1)``; ``% GRID`` and ``/ GRID`` swapped where a
   cell gets its row and column; each of the four complaints of decode() dropped; its ``!/^\\d+$/.test(word)`` -> ``!Number.isInteger(numbers[i])``;
-  ``"aria-invalid", "false"`` dropped in show()
+  ``"aria-invalid", "false"`` dropped in show(); ``number === 1`` -> ``false`` or ``true``
 - keyboard: drop ``.focus()`` where an arrow is pressed
 - votes: in book.js, drop ``localStorage.setItem``; ``=== "confirmed"`` -> ``!== "confirmed"``; ``? undefined`` ->
   ``? value``; drop a ``try``, or ``place.replaceChildren()`` of reveal
@@ -181,9 +181,11 @@ def test_the_board_is_painted_from_the_keyboard(page):
     for key in ("ArrowRight", "ArrowDown", "ArrowDown", "ArrowUp", "Space", "ArrowLeft", "ArrowLeft"):
         opened.keyboard.press(key)
     assert opened.locator("input").input_value() == "10 1"
+    assert opened.locator(".explorer-says").inner_text() == "1 pixel in 1 run."
     for key in ("ArrowLeft", "ArrowUp", "ArrowUp", "ArrowUp", "Space"):  # no further than the corner
         opened.keyboard.press(key)
     assert opened.locator("input").input_value() == "1 1 10 1"
+    assert opened.locator(".explorer-says").inner_text() == "2 pixels in 2 runs."
     opened.keyboard.press("Tab")  # one stop for the whole board
     assert opened.locator("input").evaluate("field => field === document.activeElement")
 

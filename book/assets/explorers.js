@@ -167,7 +167,8 @@
       cells.forEach((cell, n) => cell.setAttribute("aria-pressed", String(Boolean(mask[n]))));
       if (!typed) field.value = encode(mask);
       field.setAttribute("aria-invalid", "false");
-      says.textContent = `${mask.reduce((sum, value) => sum + value, 0)} pixels in ${encode(mask).split(" ").filter(Boolean).length / 2} runs.`;
+      const count = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
+      says.textContent = `${count(mask.reduce((sum, value) => sum + value, 0), "pixel")} in ${count(encode(mask).split(" ").filter(Boolean).length / 2, "run")}.`;
     };
     field.addEventListener("input", () => {
       const found = decode(field.value);
