@@ -15,7 +15,7 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
   ``? value``; drop a ``try``, or ``place.replaceChildren()`` of reveal
 - dragging: in explorers.js, ``/ pixel`` dropped; ``held = null`` dropped at the end; ``n ? -1 : 0`` -> ``0``
 - network: in model.js, ``19595`` and ``7471`` swapped (a picture in colour); ``> sure[i]`` -> ``< sure[i]``;
-  ``about.clean ?`` -> ``!about.clean ?``; in pieces(), ``y + down < 0`` -> ``false``; in clean(), drop the last
+  ``about.clean ?`` -> ``!about.clean ?``; in pieces(), ``x + right < 0`` -> ``false``; in clean(), drop the last
   loop; ``longest > LARGEST`` -> ``false``; ``head[24] === 16`` -> ``false``; each of the three that ``lacks``
 - painting: ``2 * both`` -> ``both``; in dab(), ``v * image.width + u`` -> ``u * image.width + v``; drop
   ``cursor.x = ...``
@@ -31,7 +31,7 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
 - scoreboard: each of the three conditions in its list() dropped
 - book: give a button of a page no name; in book.js, drop ``.bd-article .cell_output`` or the line of "toggle"; add
   an image from another host; make an element 500 pixels wide
-- paper: in book.css, drop the line of .highlight, ``.bd-sidebar-primary``, ``details.hide:not([open])`` or the line of a.external
+- paper: in book.css, drop ``.highlight,``, ``.bd-sidebar-primary``, ``details.hide:not([open])`` or the line of a.external
 """
 
 import functools

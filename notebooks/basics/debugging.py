@@ -409,8 +409,8 @@ for name, masks in (("right", train.masks), ("slipped", slipped)):
 
 # %% [markdown]
 # In these images blood is brighter than muscle. So the mean grey level inside the LV's label should
-# exceed that of the myocardium's, and clearly; a mask that has slipped blurs the difference. One slice proves little, a whole
-# folder tells clearly.
+# exceed that of the myocardium's, and clearly; a mask that has slipped blurs the difference.
+# One slice proves little, a whole folder tells.
 #
 # ```{solution-end}
 # ```

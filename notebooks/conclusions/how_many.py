@@ -234,7 +234,8 @@ if len(points) > 2:
 
 # %% [markdown]
 # As a guess at the next doubling it is worth something; at ten times the patients it is worth little. Somewhere
-# the curve must flatten: two experts do not agree on every pixel either {cite}`bernard2018`, and the fit knows nothing of that.
+# the curve must flatten: two experts do not agree on every pixel either {cite}`bernard2018`, and the fit knows nothing
+# of that.
 #
 # ```{solution-end}
 # ```
