@@ -43,6 +43,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -466,7 +467,7 @@ def test_what_a_picture_shows_is_told_in_words_without_formulas(path):
     cells = jupytext.read(path).cells
     captions = [c.source for c in cells if c.cell_type == "markdown" and re.match(r"\*[^*]", c.source)]
     assert not [c for c in captions if "$" in re.split(r"\.\*|\n\n", c)[0]]
-    for cell, after in zip(cells, cells[1:]):
+    for cell, after in pairwise(cells):
         if cell.cell_type == "code" and re.search(r"plots\.(panels|show)\(|plt\.(subplots|figure)\(", cell.source):
             caption = after.source.split("\n\n")[0]
             assert re.fullmatch(r"\*[^*].*[^*]\*", caption, re.S) and "{cite}" not in caption, caption

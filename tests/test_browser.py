@@ -8,8 +8,9 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
 - Dice: ``2 * both`` -> ``both``; ``Math.hypot(SIDE, SIDE)`` -> ``0``; ``0.95`` -> ``0.9``; drop the third
   neighbour in border()
 - run-length codes: ``runs.push(i + 1, 1)`` -> ``runs.push(i, 1)``; ``% GRID`` and ``/ GRID`` swapped where a
-  cell gets its row and column; each of the four complaints of decode() dropped; its ``!/^\\d+$/.test(word)`` -> ``!Number.isInteger(numbers[i])``;
-  ``"aria-invalid", "false"`` dropped in show(); ``number === 1`` -> ``false`` or ``true``
+  cell gets its row and column; each of the four complaints of decode() dropped; its
+  ``!/^\\d+$/.test(word)`` -> ``!Number.isInteger(numbers[i])``; ``"aria-invalid", "false"`` dropped in show();
+  ``number === 1`` -> ``false`` or ``true``
 - keyboard: drop ``.focus()`` where an arrow is pressed
 - votes: in book.js, drop ``localStorage.setItem``; ``=== "confirmed"`` -> ``!== "confirmed"``; ``? undefined`` ->
   ``? value``; drop a ``try``, or ``place.replaceChildren()`` of reveal
@@ -447,7 +448,8 @@ def test_a_reader_who_waits_for_the_network_is_told(looking):
 def test_a_network_that_does_not_come_is_asked_for_again(looking):
     looking.evaluate("""() => {
         const fetch = window.fetch;
-        window.fetch = (url) => (window.online || !url.endsWith('.onnx') ? fetch(url) : Promise.reject(new TypeError('raw words')));
+        const lost = () => Promise.reject(new TypeError('raw words'));
+        window.fetch = (url) => (window.online || !url.endsWith('.onnx') ? fetch(url) : lost());
     }""")
     looking.locator(".model-samples button").nth(1).click()
     looking.get_by_text("Pick a slice to try again").wait_for()
