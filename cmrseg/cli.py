@@ -407,7 +407,7 @@ def sweep(
         left = experiments.run_missing(plan, source, store, workers or os.cpu_count() or 1, limit_minutes, retry,
                                        show, engine.value)
     said = "nothing is missing" if not left else f"{left} runs are still missing; the same command goes on"
-    if failed := experiments.failures(plan, slices.load(source, "labelled").fingerprint, store):
+    if failed := experiments.failed_runs(plan, slices.load(source, "labelled").fingerprint, store):
         reason = json.loads(slices.read_text(failed[0]))["reason"]
         if len(failed) == len(plan):
             raise BadInput(failed[0], f"is why this run failed, and so did all: {reason}", "With --retry they are tried again")

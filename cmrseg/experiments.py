@@ -542,7 +542,7 @@ def failure(planned: Planned, fingerprint: str, store: Path = results.STORE) -> 
     return planned.path(fingerprint, store).with_suffix(".failed.json")
 
 
-def failures(plan: list[Planned], fingerprint: str, store: Path = results.STORE) -> list[Path]:
+def failed_runs(plan: list[Planned], fingerprint: str, store: Path = results.STORE) -> list[Path]:
     """The notes of the runs of a plan that failed and have no record."""
     notes = {failure(p, fingerprint, store): p.path(fingerprint, store) for p in plan}
     return [note for note, path in notes.items() if note.is_file() and not path.is_file()]

@@ -194,10 +194,8 @@ print(
     f"{(last < line).sum()} of {len(last)} end below the line"
 )
 steps = PRESETS["sprint"].epochs * -(-100 // PRESETS["sprint"].batch)
-print(
-    f"a step, with its share of the scoring: {1000 * ends['seconds'].str[-1].mean() / steps:.1f} ms "
-    f"on {RACE['threads']} threads"
-)
+step = 1000 * ends["seconds"].str[-1].mean() / steps
+print(f"a step, with its share of scoring: {step:.1f} ms on {RACE['threads']} threads")
 
 # %% [markdown]
 # ### The first sprint
