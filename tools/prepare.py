@@ -62,7 +62,7 @@ def fingerprint() -> str:
     """A hash of what page outputs depend on besides the notebooks."""
     digest = hashlib.sha256(os.environ.get("CMRSEG_DATA", "").encode())
     digest.update(os.environ.get("CMRSEG_BUDGET", "").encode())
-    digest.update((ROOT / "requirements.txt").read_bytes())
+    digest.update((ROOT / "requirements.txt").read_bytes() + Path(served.__file__).read_bytes())
     folders = [*(ROOT / name for name in ("cmrseg", "results", "weights")),
                Path(os.environ.get("CMRSEG_DATA") or "phantom")]
     for path in sorted(p for folder in folders if folder.is_dir() for p in folder.rglob("*")):
@@ -96,12 +96,14 @@ def main() -> None:
                 vendor(folder, package, wanted)
             except (OSError, subprocess.SubprocessError, StopIteration, tarfile.TarError):
                 print(f"{folder} is not to be had (no npm, or no network): pages go without it")
-    note, now = ROOT / "_build" / ".depends-on", fingerprint()
-    if not note.exists() or note.read_text() != now:
+    note, made, now = ROOT / "_build" / ".depends-on", ROOT / "_build" / "made", fingerprint()
+    changed = not note.exists() or note.read_text() != now
+    if changed:
         shutil.rmtree(ROOT / "_build" / ".jupyter_cache", ignore_errors=True)
+    if changed or not made.exists():
+        served.make(made)
         note.parent.mkdir(exist_ok=True)
         note.write_text(now)
-    served.make(ROOT / "_build" / "made")
     execute()
 
 
