@@ -407,6 +407,12 @@ def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, mo
         prepare.main()
         assert cache.exists() is not goes
     assert made == 3 * [tmp_path / "_build" / "made"]  # at first, and after each change
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "page.md").touch()
+    os.utime(made[0], (1, 1))
+    for _ in range(2):
+        prepare.main()
+    assert len(made) == 4  # a page is newer than what was made
 
 
 def test_notebooks_run_once_beforehand(tmp_path, monkeypatch, capsys):

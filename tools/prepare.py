@@ -100,8 +100,10 @@ def main() -> None:
     changed = not note.exists() or note.read_text() != now
     if changed:
         shutil.rmtree(ROOT / "_build" / ".jupyter_cache", ignore_errors=True)
-    if changed or not made.exists():
+    sources = [VENDOR, *(p for folder in ("notebooks", "book") for p in (ROOT / folder).rglob("*.[pm][yd]"))]
+    if changed or not made.exists() or made.stat().st_mtime < max(p.stat().st_mtime for p in sources):
         served.make(made)
+        os.utime(made)
         note.parent.mkdir(exist_ok=True)
         note.write_text(now)
     execute()
