@@ -137,9 +137,9 @@ def main() -> None:
           f"{_processor()}, {options.threads} threads, Python {platform.python_version()}.\n")
     print("| what | slices | loop, s | of it the network, s | slices a second | whole process, s | MB at most |\n"
           "|---|---|---|---|---|---|---|")
-    for name, number, (loop, whole, memory, network) in (("`predict --model small`", len(test), mine),
-                                                ("the report's way", len(test), theirs),
-                                                ("`predict --model small`", MANY, many)):
+    for name, number, (loop, whole, memory, network) in (
+            ("`predict --model small`", len(test), mine), ("the report's way", len(test), theirs),
+            ("`predict --model small`", MANY, many)):
         print(f"| {name} | {number} | {loop:.2f} | {network:.2f} | {number / loop:.0f} | {whole:.2f} | {memory:.0f} |")
     print(f"\n`small` is {theirs[0] / mine[0]:.1f} times as fast in the loop, "
           f"{theirs[1] / mine[1]:.1f} times from start to end. We had hoped for 20 and 4. In the loop, "

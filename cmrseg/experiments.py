@@ -570,7 +570,7 @@ def overview(name: str, protocol: str, store: Path = results.STORE) -> dict:
     plan = list({p.path(ACDC96, store): p for p in plan}.values())
     look_at(plan, ACDC96, store)
     lacking = len(missing(plan, ACDC96, store))
-    failed = len(missing(plan, ACDC96, store, retry=True)) - lacking
+    failed = len(failed_runs(plan, ACDC96, store))
     return {"experiment": name, "protocol": protocol, "settings": len({p.setting for p in plan}),
             "runs": len(plan) - lacking - failed, "missing": lacking, "failed": failed}
 

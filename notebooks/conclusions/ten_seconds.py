@@ -41,9 +41,14 @@ from cmrseg.training import PRESETS, fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-RACE = json.loads(
-    (results.STORE.parent / "benchmarks" / "time_to_dice.json").read_text()
-)
+
+
+def measured(name):
+    """What a benchmark has written."""
+    return json.loads((results.STORE.parent / "benchmarks" / name).read_text())
+
+
+RACE = measured("time_to_dice.json")
 race = pd.DataFrame(RACE["runs"])
 
 # %% [markdown]
@@ -143,9 +148,7 @@ shown(RACE)
 # ran in a race of their own:
 
 # %% tags=["hide-input"]
-FULL = json.loads(
-    (results.STORE.parent / "benchmarks" / "time_to_dice_full.json").read_text()
-)
+FULL = measured("time_to_dice_full.json")
 
 
 def passed(run):
@@ -204,9 +207,7 @@ print(f"a step, with its share of scoring: {step:.1f} ms on {RACE['threads']} th
 # on folds within the training patients, where no line is drawn; and on the validation slices it ended too low:
 
 # %% tags=["hide-input"]
-FIRST = json.loads(
-    (results.STORE.parent / "benchmarks" / "first_sprint.json").read_text()
-)
+FIRST = measured("first_sprint.json")
 before = np.array(sorted(run["dice"][-1] for run in FIRST["runs"]))
 print("the first sprint: " + ", ".join(f"{dice:.3f}" for dice in before))
 print(f"mean {before.mean():.4f}, {line - before.mean():.3f} below the line")
@@ -222,14 +223,22 @@ print(f"mean {before.mean():.4f}, {line - before.mean():.3f} below the line")
 # those above it.
 
 # %% tags=["hide-input"]
-SPRINT = [*experiments.IDEAS][-1]
+SPRINT, FIRST_SPRINT = experiments.SPRINT, experiments.FIRST_SPRINT
 runs = comparisons.runs("sprint-ideas", "sprint")
-found = comparisons.against("sprint-ideas", SPRINT, "sprint")
 seconds = runs.groupby("setting")["seconds"].mean()
-table = comparisons.legible(
-    found.assign(seconds=seconds.map("{:.1f}".format)), SPRINT
-).drop(columns=["folds", "collapsed"])
-table.loc[[*experiments.IDEAS]]
+found = {
+    one: comparisons.against("sprint-ideas", one, "sprint")
+    for one in (SPRINT, FIRST_SPRINT)
+}
+
+
+def ideas(names, baseline=SPRINT):
+    """The table of some ideas beside a sprint."""
+    timed = found[baseline].assign(seconds=seconds.map("{:.1f}".format)).loc[[*names]]
+    return comparisons.legible(timed, baseline).drop(columns=["folds", "collapsed"])
+
+
+ideas(experiments.IDEAS)
 
 # %% [markdown]
 # *Ideas that were kept. `+ rate 0.006` was the first sprint, `+ 22 epochs` is the sprint. In brackets 95 % intervals;
@@ -238,13 +247,7 @@ table.loc[[*experiments.IDEAS]]
 # And those that were tried on top of the first sprint:
 
 # %% tags=["hide-input"]
-against_the_first = comparisons.against(
-    "sprint-ideas", experiments.FIRST_SPRINT, "sprint"
-)
-comparisons.legible(
-    against_the_first.assign(seconds=seconds.map("{:.1f}".format)),
-    experiments.FIRST_SPRINT,
-).drop(columns=["folds", "collapsed"]).loc[[*experiments.OTHER_IDEAS]]
+ideas(experiments.OTHER_IDEAS, FIRST_SPRINT)
 
 # %% [markdown]
 # *Ideas on top of the first sprint: none brings Dice without more time, and no saving is shown to be free. More
@@ -253,7 +256,7 @@ comparisons.legible(
 # And on top of the second:
 
 # %% tags=["hide-input"]
-table.loc[[*experiments.LATER_IDEAS, *experiments.LARGER_BATCHES]]
+ideas([*experiments.LATER_IDEAS, *experiments.LARGER_BATCHES])
 
 # %% [markdown]
 # *Ideas on top of the sprint: those that keep its Dice take as long, or nearly.*
@@ -270,12 +273,12 @@ print("times faster by each idea that was kept (below 1: slower):")
 print(factor.map("{:.1f}".format).to_string())
 print(f"the largest: {factor.idxmax()}\n")
 
-row = found.loc[SPRINT]
+row = found[SPRINT].loc[SPRINT]
 print(
     f"the sprint on the folds: Dice {row['dice']:.3f} "
     f"({row['dice_low']:.3f} to {row['dice_high']:.3f}); the line of the race: {line:.3f}"
 )
-faster = found[seconds[found.index] < seconds[SPRINT]]
+faster = found[SPRINT][seconds[found[SPRINT].index] < seconds[SPRINT]]
 for what, column in {"look": "difference", "are shown to be": "low"}.items():
     names = faster.index[faster[column] > -statistics.MARGIN]
     print(f"{what} faster and not worse: {'; '.join(names) or 'none'}")
