@@ -426,18 +426,24 @@ def results(
     """What each experiment has and lacks on the real slices."""
     from cmrseg import experiments
     from cmrseg import results as records
+    from cmrtrial import second_trial
 
     shown = [protocol.value] if protocol else ["replica", "modern"]
     if protocol is None and name != "all":
         shown = list(dict.fromkeys(p.protocol for n in _named(name) for p in experiments.EXPERIMENTS[n]))
     rows = [experiments.overview(n, recipe, store or records.STORE) for n in _named(name)
             for recipe in shown if any(p.protocol == recipe for p in experiments.EXPERIMENTS[n])]
+    second = second_trial.in_words(store or records.STORE) if name == "all" and protocol is None else None
     if as_json:
         print(json.dumps(rows))
+        if second:
+            print(second, file=sys.stderr)  # what is read by a program stays the first trial alone
         return
     print(f"{'experiment':24} {'protocol':9} settings  runs  missing  failed")
     for row in rows:
         print("{experiment:24} {protocol:9} {settings:8} {runs:5} {missing:8} {failed:7}".format(**row))
+    if second:
+        print(second)
 
 
 def _named(name: str) -> list[str]:

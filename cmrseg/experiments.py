@@ -43,6 +43,8 @@ class Planned:
     ways: Ways | None = None  # look with kept networks instead of training one:
     seeds: tuple[int, ...] = ()  # of these seeds (on "val" those of all folds), or else with its own alone
     shift: tuple[str, float] | None = None  # how the slices looked at are changed, see cmrseg.shifts
+    score_every: int | None = None  # see cmrseg.training.fit, as for the next
+    milestones: tuple[int, ...] = ()
 
     @property
     def fold(self) -> str:
@@ -629,7 +631,7 @@ def _measure(planned: Planned, source: str, store: Path, precision: str) -> dict
             first = replace(ON_PHANTOMS, config=replace(ON_PHANTOMS.config, seed=int(planned.fold[4])))
             start = kept(first, source, store, precision).model
         run = fit(planned.config, train, held_out, score_train=planned.score_train, precision=precision,
-                  start=start)
+                  start=start, score_every=planned.score_every, milestones=planned.milestones)
     return results.record(run, train, held_out, planned.split, fingerprint, planned.protocol)
 
 

@@ -63,7 +63,8 @@ def record(
     """The record of a finished run: whatever is said about it is computed from this.
 
     Of the slices trained on it keeps the mean Dice of RV, Myo and LV, of those held out a table for
-    each image, and how many different masks were predicted for them.
+    each image, and how many different masks were predicted for them; and at each of the run's milestones the
+    Dice of each image (in the order of the table) with the rest of this.
     """
     learnt = predict(run.model, train.images, run.config.scale, precision=run.precision)
     pred = predict(run.model, held_out.images, run.config.scale, precision=run.precision)
@@ -72,7 +73,14 @@ def record(
     means = [mean_dice(d) for d in run.history["dice"] if d is not None] or [judged["dice_last"] or np.nan]
     epochs = [e for e, d in zip(run.history["epoch"], run.history["dice"]) if d is not None]
     best = int(np.argmax(np.nan_to_num(means)))
-    return judged | {
+    milestones = [{
+        "epoch": epoch,
+        "dice": _plain(metrics.dice(masks, held_out.masks)),
+        "distinct_masks": len(np.unique(masks, axis=0)),
+        "dice_train": run.history["dice_train"][epoch - 1],
+        "loss": run.history["loss"][epoch - 1],
+    } for epoch, masks in run.milestones.items()]
+    return judged | ({"milestones": milestones} if milestones else {}) | {
         "dice_best": _number(means[best]),
         "epoch_best": (epochs or [run.config.epochs])[best],
         "dice_train": [_number(float(d)) for d in metrics.per_class(metrics.dice(learnt, train.masks))],
@@ -129,7 +137,8 @@ def _judged(
         "distinct_masks": len(np.unique(pred, axis=0)),
         "images": images,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("torch", "numpy")}},
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__),
+                     "numpy": version("numpy")},
         "commit": _commit(),
     }
 

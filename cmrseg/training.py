@@ -13,7 +13,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -66,6 +66,8 @@ class TrainConfig:
     deep: int = 0
     ema: float = 0.0
     start: str = ""
+    windows: int | None = None
+    poolings: int | None = None
 
     def key(self, split: str, fingerprint: str) -> str:
         """Sixteen hex digits for this configuration on this split of these data.
@@ -124,6 +126,7 @@ class Run:
         cpu_seconds: processor time of the training, which other programs disturb less.
         precision: ``"fp32"`` or ``"bf16"``.
         device: ``"cpu"`` or ``"cuda"``.
+        milestones: epoch -> masks uint8 (N, H, W) predicted for the held-out slices after it.
     """
 
     model: nn.Module
@@ -133,6 +136,7 @@ class Run:
     cpu_seconds: float = 0.0
     precision: str = "fp32"
     device: str = "cpu"
+    milestones: dict[int, np.ndarray] = field(default_factory=dict)
 
 
 def fit(
@@ -147,13 +151,15 @@ def fit(
     device: str = "auto",
     progress: Callable[[dict[str, list]], None] | None = None,
     start: nn.Module | None = None,
+    score_every: int | None = None,
+    milestones: Collection[int] = (),
 ) -> Run:
     """Train a network.
 
     Args:
         config: every choice that changes the result.
         train: slices with masks.
-        held_out: slices scored while training (at most 50 times, and at the end); never trained on.
+        held_out: slices scored while training (see ``score_every``); never trained on.
         score_train: score the training slices at the same epochs.
         out: folder for a checkpoint after each epoch; None keeps none.
         resume: continue from the checkpoint in ``out``, if there is one.
@@ -161,9 +167,13 @@ def fit(
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         progress: called after each epoch with the history so far.
         start: a network of the same shape, trained on what ``config.start`` says, to begin with.
+        score_every: epochs from one scoring to the next (and at the end); None: at most 50 scorings.
+        milestones: epochs after which the masks of the held-out slices are kept, and the training slices
+            scored as well. With a constant learning rate a run of these many epochs ends just there.
 
     Raises:
-        ValueError: one of ``start`` and ``config.start`` without the other.
+        ValueError: one of ``start`` and ``config.start`` without the other; or milestones with a
+            checkpoint, which does not keep them.
         BadInput: a checkpoint that is damaged, of another configuration or of other slices; or slices too
             small for the network.
         FloatingPointError: the loss or a weight is no longer a number; the message names the epoch, the
@@ -174,6 +184,8 @@ def fit(
                          f"{'no' if start is None else 'a'} network to begin with")
     if not len(train):
         raise ValueError("no slices to learn from")
+    if milestones and (out is not None or held_out is None):
+        raise ValueError("milestones need held-out slices, and are not kept in checkpoints")
     slices = {"slices": train.fingerprint, "held_out": "" if held_out is None else held_out.fingerprint}
     torch.set_flush_denormal(True)  # tiny numbers late in training would cost ten times the time
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -207,10 +219,12 @@ def fit(
                 raise FloatingPointError(f"{problem} in epoch {epoch}, batch of {names}. Try a smaller "
                                          f"learning rate, look at these slices; last good checkpoint: {good}"
                                          ) from None
-            scored = epoch in scored_epochs(config.epochs)
+            scored = epoch in scored_epochs(config.epochs, score_every)
             _append(run.history, epoch=epoch, loss=loss, lr=optimiser.param_groups[0]["lr"],
                     dice=score(run, held_out) if scored and held_out is not None else None,
-                    dice_train=score(run, train) if scored and score_train else None)
+                    dice_train=score(run, train) if (scored and score_train) or epoch in milestones else None)
+            if epoch in milestones:
+                run.milestones[epoch] = predict(run.model, held_out.images, config.scale, precision=run.precision)
             run.seconds = before[0] + time.perf_counter() - started[0]
             run.cpu_seconds = before[1] + time.process_time() - started[1]
             if out is not None:
@@ -226,9 +240,9 @@ def _append(history: dict[str, list], **values) -> None:
         history[name].append(value)
 
 
-def scored_epochs(epochs: int) -> set[int]:
-    """The epochs at which held-out slices are scored: evenly spread, at most 50, with the last."""
-    every = max(1, math.ceil(epochs / 50))
+def scored_epochs(epochs: int, every: int | None = None) -> set[int]:
+    """The epochs at which held-out slices are scored: each ``every``-th (None: at most 50), and the last."""
+    every = every or max(1, math.ceil(epochs / 50))
     return set(range(every, epochs + 1, every)) | {epochs}
 
 

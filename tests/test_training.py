@@ -78,7 +78,8 @@ def test_the_defaults_never_change_because_keys_do_not_count_them():
         "scale": "zscore", "augment": ("affine", "intensity"), "mirrored_set": False, "loss": "ce+dice",
         "optimiser": "adamw", "lr": 0.003, "weight_decay": 0.01, "momentum": 0.0,
         "schedule": "one-cycle", "batch": 4, "drop_last": False, "epochs": 30, "seed": 0,
-        "residual": False, "strided": False, "deep": 0, "ema": 0.0, "start": ""}
+        "residual": False, "strided": False, "deep": 0, "ema": 0.0, "start": "",
+        "windows": None, "poolings": None}
 
 
 def test_a_field_added_with_a_default_leaves_old_keys_as_they_are():
@@ -96,7 +97,8 @@ def test_every_choice_the_split_and_the_data_change_the_key():
     book = TrainConfig()
     others = {"model": "segnet", "channels": (1, 2), "augment": ("affine",), "first_kernel": 7,
               "activation": "tanh", "skips": "after", "scale": "raw", "loss": "report",
-              "optimiser": "sgd", "schedule": "constant", "drop_last": True, "start": "phantoms"}
+              "optimiser": "sgd", "schedule": "constant", "drop_last": True, "start": "phantoms",
+                  "windows": 2, "poolings": 4}
     keys = {book.key("val", MADE_UP), book.key("fold0", MADE_UP), book.key("val", "ba9876543210")}
     for f in fields(book):
         value = others.get(f.name, getattr(book, f.name) + 1 if f.name not in others else None)

@@ -8,6 +8,7 @@ from torch import nn
 from cmrseg.models.alexnet import AlexNet
 from cmrseg.models.final import FinalUNet
 from cmrseg.models.ning import Ning
+from cmrseg.models.report_unet import ReportUNet
 from cmrseg.models.segnet import SegNet
 from cmrseg.models.sprint import SprintUNet
 from cmrseg.models.unet import UNet
@@ -24,6 +25,11 @@ def build(config) -> nn.Module:
             config.channels, config.convolutions, config.kernel, config.first_kernel,
             config.activation, config.dropout, config.skips,
         )
+    if config.model == "report-unet":
+        return ReportUNet(
+            config.channels, config.convolutions, config.kernel, config.first_kernel,
+            config.activation, config.dropout, config.skips, config.windows, config.poolings,
+        )
     if config.model == "segnet":
         return SegNet(config.channels, config.dropout)
     if config.model == "alexnet":
@@ -34,7 +40,7 @@ def build(config) -> nn.Module:
         return FinalUNet(config.channels, config.residual, config.strided, config.deep)
     if config.model == "sprint":
         return SprintUNet(config.channels, config.convolutions)
-    raise ValueError(f"unknown model {config.model!r}: expected unet, segnet, alexnet, ning, final or sprint")
+    raise ValueError(f"unknown model {config.model!r}: expected unet, report-unet, segnet, alexnet, ning, final or sprint")
 
 
 def multiply_adds(net: nn.Module, shape: tuple[int, ...] = (1, 1, 96, 96)) -> int:
