@@ -63,7 +63,7 @@ for layer in build(recipe).eval().features:
 # %% [markdown]
 # What were fully connected layers become 1x1 convolutions, which answer for each cell of the grid with four
 # numbers, one for each class; and one transposed convolution enlarges the answers to 96 x 96 again
-# {cite}`long2015`. It blends neighbouring answers with one pattern for all hearts and sees nothing of the
+# {cite}`shelhamer2017`. It blends neighbouring answers with one pattern for all hearts and sees nothing of the
 # slice.
 #
 # How good can a mask be that is drawn from 36 answers? Let us cheat and take the answers from the true
