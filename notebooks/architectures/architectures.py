@@ -269,8 +269,8 @@ for name, changes in LIVE.items():
 # the wall. Who reads "Dice of the left ventricle" only would think the four closer than they are.
 #
 # What the U-Net has and the others lack is fine detail that is handed across. That this is the reason, four networks
-# which differ in everything cannot show; the page [Repairs](../conclusions/repairs) comes closer, with one network
-# and its skips moved.
+# which differ in everything cannot show; the page [Repairs](../conclusions/repairs) comes closer: there one network gets
+# another decoder, which is still four changes at once.
 #
 # ## Try
 #

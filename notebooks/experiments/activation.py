@@ -135,8 +135,8 @@ comparisons.verdicts("activation")
 # %% [markdown]
 # ## With a healthy recipe
 #
-# The same question put to `modern`, where inputs are normalised, the loss sees the heart, and the skips
-# carry full resolution:
+# The same question put to `modern`, where inputs are normalised, the loss sees the heart, and a textbook
+# decoder draws at full resolution:
 
 # %%
 healthy = comparisons.against("activation", "relu", "modern").rename(NAMES)
