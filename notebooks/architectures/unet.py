@@ -169,7 +169,7 @@ print("finest copy, ours:  ", tuple(net.encoder[0](x).shape))
 # How much can that cost? Take the *true* masks, give each 2x2 square the label that most of its pixels
 # have, and enlarge again. That is about the best that one *hard label* for each square can do. A network that enlarges
 # soft answers can do better: where the numbers of two neighbours cross, a boundary may run between them. The page
-# [AlexNet-style](alexnet) shows it on a much coarser grid.
+# [AlexNet-style](../architectures/alexnet) shows it on a much coarser grid.
 
 # %%
 half = metrics.coarsen(val.masks, 2)

@@ -214,7 +214,7 @@ print(f"{len(table)} records, on {', '.join({r['device'] for _, r in found})}")
 #   were still learning when they were judged.
 # - A setting that was trained once used one seed on all five folds, and borrowed its run-to-run variance from settings
 #   that train well ([More patients, paired](paired)).
-# - Claims of equality were asked without enough runs to confirm them ([Verdicts](verdicts)), and some that say no more
+# - Claims of equality were asked without enough runs to confirm them ([Verdicts](../statistics/verdicts)), and some that say no more
 #   than "no gain" were asked as "equal".
 #
 # So a second trial is registered and running. It trains for the report's own numbers of epochs, with other seeds on each
