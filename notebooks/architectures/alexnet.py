@@ -344,11 +344,11 @@ for name in groups:
 # were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 #
 # ```{note}
-# That static masks are *contradicted* is our doing: we asked at 0.1, a rate the report does not mention, and at 0.001 and 0.01
-# the masks are static, as it says. That Adam ends above SGD rests on a pooled variance; by the spread between folds zero
-# lies within the interval. That more epochs and more dropout do not help was asked as *equally good*, which so few runs
-# could not confirm; asked as *no better*, the claim about epochs would be confirmed. A second trial is registered and running
-# ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
+# That static masks are *contradicted* is our doing: we asked at 0.1, a rate the report does not mention, and at 0.001
+# and 0.01 the masks are static, as it says. That Adam ends above SGD rests on a pooled variance; by the spread between
+# folds zero lies within the interval. That more epochs and more dropout do not help was asked as *equally good*, which
+# so few runs could not confirm; asked as *no better*, the claim about epochs would be confirmed. A second trial is
+# registered and running ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
 # ```
 
 # %% tags=["hide-input"]

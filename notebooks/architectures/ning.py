@@ -232,10 +232,10 @@ for name, group in groups.items():
 # Beside a verdict stand the wider intervals that hold for all claims of the report together.
 #
 # ```{note}
-# "Ning, long" had 500 epochs of the report's 1000 at a rate chosen by Dice, and its loss was still falling: that the claim
-# about the loss is *contradicted* is our doing. "Never better than 0.73" rests on one seed for all folds, and for this network
-# a seed is good or bad on all folds alike; so the interval behind *confirmed* is too narrow. The lead of the U-Net is too
-# large to depend on that. A second trial is registered and running
+# "Ning, long" had 500 epochs of the report's 1000 at a rate chosen by Dice, and its loss was still falling: that the
+# claim about the loss is *contradicted* is our doing. "Never better than 0.73" rests on one seed for all folds, and for
+# this network a seed tends to be good or bad on all folds alike; so the interval behind *confirmed* is too narrow. The
+# lead of the U-Net is too large to depend on that. A second trial is registered and running
 # ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
 # ```
 

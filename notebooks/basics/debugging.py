@@ -151,7 +151,7 @@ for c, name in enumerate(data.CLASSES):
 # %% [markdown]
 # The page on the loss shows what hides behind it: the network may know quite well where the heart is, and background
 # wins by a little everywhere. *Cure:* look at the probabilities, not the labels; try a textbook network, to see
-# whether it is your network that stands still (the report's no longer did with a textbook decoder:
+# whether it is your network that stands still (with a textbook decoder the report's no longer did:
 # [Repairs](../conclusions/repairs)); add soft Dice to the loss; and if nothing else can be changed, wait,
 # for some networks wake late.
 #

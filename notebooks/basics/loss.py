@@ -381,10 +381,10 @@ ax.legend(loc="upper left");
 # Raw grey levels, which many would blame first, are less of a suspect than they look: batch
 # normalisation {cite}`ioffe2015` right after the first convolution takes their scale away again.
 #
-# A suspect is not a culprit. These were single short runs; the textbook's network differs in four things at once,
+# A suspect is not a culprit. These were single short runs; the textbook's network differs in four things at least,
 # the place of the skips, the last layer, one pooling less and the windows; and three times the learning rate is not
-# the report's. The page *Repairs* in part V tries one repair at a time, over all patients, with an interval. (There, too,
-# these four come together.)
+# the report's. The page *Repairs* in part V tries one repair at a time, over all patients, with an interval. (These four
+# come together there, too.)
 #
 # ## A loss that counts to two
 #

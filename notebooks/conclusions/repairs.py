@@ -79,9 +79,9 @@ pd.DataFrame.from_dict(
 # [The U-Net](../architectures/unet) has both networks side by side.
 #
 # ```{note}
-# Earlier this page credited the third repair to the skip connections alone. The four changes were never tried apart, so
-# nothing here says which of them helps, or by how much. No verdict of the [scoreboard](scoreboard) rests on this. A second
-# trial is registered and running that takes them apart as far as such networks can be built
+# Earlier this page called the third repair *the skips*, as if they alone did it. The four changes were never tried
+# apart, so nothing here says which of them helps, or by how much. No verdict of the [scoreboard](scoreboard) rests on
+# this. A second trial is registered and running that takes them apart as far as such networks can be built
 # ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
 # ```
 #
@@ -121,7 +121,7 @@ steps = [
     "all five",
 ]  # scale, + loss, + textbook decoder, + schedule, + augmentation
 heights = [dice[step] for step in steps]
-figure, ax = plt.subplots(figsize=(8.5, 3.8))
+figure, ax = plt.subplots(figsize=(9.5, 3.8))
 for x, (low, high) in enumerate(pairwise(heights), start=1):
     ax.bar(
         x, high - low, bottom=low, width=0.6, color=HEALTHY if high > low else BROKEN
@@ -209,8 +209,8 @@ for name in ("baseline", *(f"with {repair}" for repair in REPAIRS)):
 ax.set(xlabel="epoch", ylabel="Dice, mean of five folds", ylim=(0, 0.95))
 ax.legend(loc="lower right");
 # %% [markdown]
-# *Mean curve of the five folds with seed 0, for the report's recipe and for each single repair. With the textbook decoder alone it climbs
-# from the first epochs on; the others sleep for a while. (`with schedule` ends
+# *Mean curve of the five folds with seed 0, for the report's recipe and for each single repair. With the
+# textbook decoder alone it climbs from the first epochs on; the others sleep for a while. (`with schedule` ends
 # after 60 epochs, as its recipe says; with batches of 4 each of them has half as many steps.)*
 
 # %% tags=["hide-input"]
@@ -250,11 +250,11 @@ for name, changes in (("replica", {}), ("with textbook decoder", REPAIRS["skips"
 #
 # One repair ends the long sleep by itself: the textbook decoder, four changes at once. Its skip connections carry full
 # resolution to the output, but it also pools once less, in windows that do not overlap, and draws the mask with a 1x1
-# convolution. Which of these does it, these trainings cannot say. No other repair, made alone, lifts the report's recipe by more than chance can do. The loss wakes the network earlier,
-# too, but at the end little of that is left.
+# convolution. Which of these does it, these trainings cannot say. No other repair, made alone, lifts the report's recipe
+# by more than chance can do. The loss wakes the network earlier, too, but at the end little of that is left.
 #
-# In the healthy recipe two repairs are missed when they are gone: the textbook decoder again, and augmentation. Leaving out the
-# scaling or the schedule costs nothing that we can see, and leaving out the loss very little.
+# In the healthy recipe two repairs are missed when they are gone: the textbook decoder again, and augmentation. Leaving
+# out the scaling or the schedule costs nothing that we can see, and leaving out the loss very little.
 #
 # The schedule shows why one must ask both ways. Alone it looks like a disaster. But it ends after 1,440 steps of the
 # report's 4,800, and at that point the report's own recipe stands no higher: it was stopped while it slept. In

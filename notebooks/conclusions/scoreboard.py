@@ -11,7 +11,7 @@
 #
 # The report's claims that we could put to a training, and one question of our own, with their verdicts. The claims
 # were written down as predicates before the first of the trainings that answer them (those *asked late* were not, and
-# stand apart; and for the two about classes four trainings on the report's own split could have been looked at); the
+# stand apart; and for the two about classes and the one about static masks some trainings could have been looked at); the
 # verdicts are computed, here, from the records. What the report says besides is listed as well, with the reason why it
 # has no verdict.
 
@@ -116,10 +116,11 @@ print(f"{unclear.sum():2} ambiguous in the report, counted apart")
 # %% [markdown]
 # ```{note}
 # A critical audit found that many of these verdicts mean less than they say. Settings were judged while they still
-# learned, settings with one seed had it on all folds, and equality was asked without enough runs to confirm it; the counts
-# are below. Some of the verdicts *contradicted* are of our making, not the report's: the small learning rates, the widths,
-# the loss of Ning et al. and the static masks of SGD. A second trial on the same patients is registered and running
-# ([Protocols](../statistics/protocols)); until it is complete, the verdicts on this page are those of the first.
+# learned, settings with one seed had it on all folds, and equality was asked without enough runs to confirm it; the
+# counts are below. Some of the verdicts *contradicted* are of our making, not the report's: the small learning rates,
+# the widths, the loss of Ning et al. and the static masks of SGD. A second trial on the same patients is registered and
+# running ([Protocols](../statistics/protocols)); until it is complete, the verdicts on this page are those of the
+# first.
 # ```
 
 
@@ -354,7 +355,7 @@ print(
 #
 # Where it says that something makes no difference, it could not know, and this trial can't either: not one of its
 # equalities in Dice is confirmed, and none had enough runs to be. And where it sees a small preference, between two rates
-# or two activations, chance can't be ruled out.
+# or two activations, chance can mostly not be ruled out.
 #
 # Of what is contradicted, some stands: how far SegNet's training slices lie above the others, how long an epoch of a
 # doubled set takes, and the narrow network that learns nothing, a law made of one training. In the rest it was we who

@@ -130,10 +130,10 @@ axes[0].legend(loc="upper left");
 # were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 #
 # ```{note}
-# The report trained each function for 500 epochs, we for 100, and the sigmoid was still learning fast: its *confirmed* is in
-# part about when it starts, not where it ends. That Tanh ends lower rests on a variance between seeds that was measured on
-# other settings; by the spread between its own folds zero lies within the interval. That LeakyReLU and ReLU are equal could
-# not be confirmed with so few runs. A second trial is registered and running
+# The report trained each function for 500 epochs, we for 100, and the sigmoid was still learning fast: its *confirmed*
+# is in part about when it starts, not where it ends. That Tanh ends lower rests on a variance between seeds that was
+# measured on other settings; by the spread between its own folds zero lies within the interval. That LeakyReLU and ReLU
+# are equal could not be confirmed with so few runs. A second trial is registered and running
 # ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
 # ```
 

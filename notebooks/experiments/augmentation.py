@@ -138,9 +138,9 @@ epochs.legend(loc="lower right");
 # Times were compared in rounds ([Does our ruler lie?](../statistics/ruler) says why).
 #
 # ```{note}
-# Earlier this page judged "no gain" as a claim of the report. What the report says is ambiguous, so the estimate stays, and
-# the claim is counted apart on [the scoreboard](../conclusions/scoreboard). As an equality it could not have been confirmed
-# with one run on each fold anyway; the verdict on time stands. A second trial is registered and running
+# Earlier this page judged "no gain" as a claim of the report. What the report says is ambiguous, so the estimate stays,
+# and the claim is counted apart on [the scoreboard](../conclusions/scoreboard). As an equality it could not have been
+# confirmed with one run on each fold anyway; the verdict on time stands. A second trial is registered and running
 # ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
 # ```
 

@@ -249,10 +249,10 @@ for name in ("32 of 100", "32 of 100, drop last"):
 # were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 #
 # ```{note}
-# The report trained for 250 epochs, we for 100. By then batches of 8 had only begun to learn and batches of 32 had not, so
-# that each *confirmed* at equal epochs is about when a network starts, and how far it lies behind in Dice and loss is ours
-# alone. A second trial is registered and running
-# ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
+# The report trained for 250 epochs, we for 100. By then batches of 8 had only begun to learn and batches of 32 had not,
+# so that each *confirmed* at equal epochs is about when a network starts, and how far it lies behind in Dice and loss
+# is ours alone. A second trial is registered and running ([Protocols](../statistics/protocols)); this page will tell
+# its result when it is complete.
 # ```
 
 # %%

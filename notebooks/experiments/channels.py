@@ -178,11 +178,12 @@ for name in NAMES:
 # were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 #
 # ```{note}
-# That more channels make little difference is *contradicted* by two widths that were still climbing after our 100 epochs;
-# the report gave them 250. Each had one seed on all folds, and if they vary from seed to seed as the narrowest does, the
-# verdict among all claims would be *inconclusive*. Of the narrowest, three seeds were tried, and a seed is good or bad on
-# all folds alike; so its runs count for less than their number, but that it learns stands. A second trial is registered and running
-# ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
+# That more channels make little difference is *contradicted* by two widths that were still climbing after our 100
+# epochs; the report gave them 250. Each had one seed on all folds, and if they vary from seed to seed as the narrowest
+# does, the verdict among all claims would be *inconclusive*. Of the narrowest, three seeds were tried, and a seed tends
+# to be good or bad on all folds alike; so its runs count for less than their number, but that it learns stands. A
+# second trial is registered and running ([Protocols](../statistics/protocols)); this page will tell its result when it
+# is complete.
 # ```
 
 # %%

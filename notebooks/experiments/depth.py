@@ -134,9 +134,9 @@ print(f"mean difference {found.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3
 # Times were compared in rounds ([Does our ruler lie?](../statistics/ruler) says why).
 #
 # ```{note}
-# The report trained for 250 epochs, we for 100, and with six convolutions the network was still climbing: what looks like
-# harm may be delay. That two and six do equally well could not be confirmed with one run of six on each fold, whatever the
-# truth. The verdict on time does not depend on either. A second trial is registered and running
+# The report trained for 250 epochs, we for 100, and with six convolutions the network was still climbing: what looks
+# like harm may be delay. That two and six do equally well could not be confirmed with one run of six on each fold,
+# whatever the truth. The verdict on time does not depend on either. A second trial is registered and running
 # ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
 # ```
 

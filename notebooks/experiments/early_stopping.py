@@ -175,8 +175,8 @@ for n, curve in enumerate(curves):
 #
 # ```{note}
 # That Dice no longer rises was asked as an equality, of five runs and among many claims; an interval from five numbers
-# that allows for so many can hardly fit within the margin. So *inconclusive* speaks of this trial and not of the report,
-# whose claim is confirmed on its own. A second trial is registered and running
+# that allows for so many can hardly fit within the margin. So *inconclusive* speaks of this trial and not of the
+# report, whose claim is confirmed on its own. A second trial is registered and running
 # ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
 # ```
 

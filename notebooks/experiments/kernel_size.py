@@ -145,9 +145,9 @@ ax.legend(loc="lower right");
 # Times were compared in rounds ([Does our ruler lie?](../statistics/ruler) says why).
 #
 # ```{note}
-# The report trained for 300 epochs, we for 100, and the 1x1 network was still climbing: *confirmed* says that it is behind
-# after as many epochs, and how far is ours alone. That 5x5 and 3x3 do equally well could not be confirmed with one run of
-# 5x5 on each fold, whatever the truth. A second trial is registered and running
+# The report trained for 300 epochs, we for 100, and the 1x1 network was still climbing: *confirmed* says that it is
+# behind after as many epochs, and how far is ours alone. That 5x5 and 3x3 do equally well could not be confirmed with
+# one run of 5x5 on each fold, whatever the truth. A second trial is registered and running
 # ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
 # ```
 

@@ -133,9 +133,9 @@ print(
 #
 # ```{note}
 # The report gave its small rates 300 epochs, we gave them 100, and 0.0005 was still climbing: that their claim is
-# *contradicted* below is our doing. The verdict on 0.2 rests on a variance between seeds that was measured on settings which
-# train well; by the spread between its own folds it is sure alone, but not among all claims. That some rates do equally
-# well could not be confirmed with so few runs. A second trial is registered and running
+# *contradicted* below is our doing. The verdict on 0.2 rests on a variance between seeds that was measured on settings
+# which train well; by the spread between its own folds it is sure alone, but not among all claims. That some rates do
+# equally well could not be confirmed with so few runs. A second trial is registered and running
 # ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
 # ```
 #

@@ -169,10 +169,10 @@ ax.set_ylabel("Dice, last epoch");
 # were overlooked at first and stand apart on [the scoreboard](../conclusions/scoreboard).
 #
 # ```{note}
-# The report trained for 200 epochs, we for 100, and AdamW was still climbing: its distance from Adam, in Dice and in loss,
-# may be one of delay. That the two do equally well could not be confirmed with one run of AdamW on each fold, whatever the
-# truth. A second trial is registered and running
-# ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
+# The report trained for 200 epochs, we for 100, and AdamW was still climbing: its distance from Adam, in Dice and in
+# loss, may be one of delay. That the two do equally well could not be confirmed with one run of AdamW on each fold,
+# whatever the truth. A second trial is registered and running ([Protocols](../statistics/protocols)); this page will
+# tell its result when it is complete.
 # ```
 
 # %%

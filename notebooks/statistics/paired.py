@@ -145,8 +145,8 @@ for name, count in rejects.items():
 #
 # An interval is the mean give or take some two standard errors; how many exactly depends on how well the variances
 # are known. That is counted in *degrees of freedom*: a variance of $m$ values around their own mean has $m - 1$. The
-# fewer, the wider the interval. For the sum of several variances there is a formula by
-# Welch and Satterthwaite {cite}`satterthwaite1946,welch1947`. All this is {func}`cmrseg.statistics.paired_difference`, a few lines.
+# fewer, the wider the interval. For the sum of several variances there is a formula by Welch and Satterthwaite
+# {cite}`satterthwaite1946,welch1947`. All this is {func}`cmrseg.statistics.paired_difference`, a few lines.
 
 # %% tags=["hide-input"]
 found = comparisons.compare(a, b).difference
@@ -208,8 +208,8 @@ for label, (experiment, setting) in several.items():
     print(f"{label:24} F of the seed {f:4.1f}, p = {p:.3f}")
 
 # %% [markdown]
-# For most of them a seed means nothing from fold to fold. For the narrowest U-Net and for Ning et al. it does, and
-# intervals of such settings with one seed are too narrow. A second trial, which gives each fold seeds of its own, is
+# For most of them no such effect is seen. For the narrowest U-Net and for Ning et al. it is large, and where a setting
+# like them has one seed, its interval is too narrow. A second trial, which gives each fold seeds of its own, is
 # registered and running ([Protocols](protocols)).
 #
 # ## What to conclude

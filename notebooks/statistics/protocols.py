@@ -214,16 +214,17 @@ print(f"{len(table)} records, on {', '.join({r['device'] for _, r in found})}")
 #   were still learning when they were judged.
 # - A setting that was trained once used one seed on all five folds, and borrowed its run-to-run variance from settings
 #   that train well ([More patients, paired](paired)).
-# - Claims of equality were asked without enough runs to confirm them ([Verdicts](../statistics/verdicts)), and some that say no more
-#   than "no gain" were asked as "equal".
+# - Claims of equality were asked without enough runs to confirm them ([Verdicts](../statistics/verdicts)), and some that
+#   say no more than "no gain" were asked as "equal".
 #
 # So a second trial is registered and running. It trains for the report's own numbers of epochs, with other seeds on each
 # fold, and each setting brings a variance of its own. It uses *the same 60 patients*, and *its predicates were corrected
 # after the first results were known*. So it is a better measurement, not an independent one.
 #
 # Its claims are in `results/claims-2.toml`, each with a line on what changed and why. Its records are not counted
-# anywhere until all of them are there. Every verdict in this book is one of the first trial, and stays as it was; a page
-# whose verdicts the audit touches says so in a note.
+# anywhere until all of them are there. Every verdict in this book is one of the first trial and stays as it was, but for
+# one claim of which we no longer think that the report makes it (*ambiguous*, on
+# [the scoreboard](../conclusions/scoreboard)). A page whose verdicts the audit touches says so in a note.
 #
 # ## What to conclude
 #

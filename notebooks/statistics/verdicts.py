@@ -86,8 +86,8 @@ ax.set_xticks([-0.06, -0.02, 0.02, 0.06]);
 # A sixth word comes from no interval: **ambiguous** is a claim for which the report can be read in more than one way. It
 # keeps its estimate and is counted apart.
 #
-# To ask that the interval lie inside the margin is the *two one-sided tests* procedure {cite}`schuirmann1987`: it rejects both that the
-# difference is above $+0.02$ and that it is below $-0.02$. With a 95 % interval, settings that truly differ by the
+# To ask that the interval lie inside the margin is the *two one-sided tests* procedure {cite}`schuirmann1987`: it rejects
+# both that the difference is above $+0.02$ and that it is below $-0.02$. With a 95 % interval, settings that truly differ by the
 # margin or more are called equal in at most 2.5 % of the cases, stricter than the customary 5 %.
 #
 # A few claims are about a share of runs: a network "learns nothing" if more than half of its runs end with next to
@@ -103,7 +103,7 @@ for low, high in ((0.028, 0.072), (-0.013, 0.017), (-0.016, 0.040)):
 # ## What can be shown at all?
 #
 # To place an interval inside a band of $\pm 0.02$, its half-width must be below 0.02 even if the settings
-# are exactly equal. Our trainings have a known luck, so we can say beforehand what is within reach.
+# are exactly equal. Our trainings have a known luck, so one can say beforehand what is within reach.
 
 # %%
 spread, freedom = comparisons.run_variance("replica")
@@ -144,8 +144,8 @@ for questions in (1, 5, 20, 40):
 # %% [markdown]
 # The simplest cure divides 5 % by the number of questions (Bonferroni). Holm's goes from the surest answer to the least
 # sure and divides by the number of questions that are left {cite}`holm1979`: it confirms all that Bonferroni does, and
-# sometimes more. Both are too strict when the questions have something in common, as ours have: most compare with the same baseline, on the same patients. The
-# *max-T* method {cite}`hothorn2008` draws the errors of all comparisons together, notes the largest in each
+# sometimes more. Both are too strict when the questions have something in common, as ours have: most compare with the
+# same baseline, on the same patients. The *max-T* method {cite}`hothorn2008` draws the errors of all comparisons together, notes the largest in each
 # draw, and takes the value that only 5 % of the largest exceed. {func}`cmrseg.comparisons.family_level`
 # does this with 10,000 draws; comparisons with few degrees of freedom keep their own, wider distribution.
 
