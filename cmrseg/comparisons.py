@@ -93,6 +93,24 @@ def learnt(table: pd.DataFrame) -> float:
                          or [np.nan]))
 
 
+def last_gain(table: pd.DataFrame, epochs: int = 10) -> float:
+    """Held-out Dice at the last epoch minus that of so many epochs before, mean over the runs of a table.
+
+    Far above zero for a setting that was stopped while it still learned.
+    """
+    curve = mean_curve(table)
+    return float(curve.iloc[-1] - curve[curve.index <= curve.index[-1] - epochs].iloc[-1])
+
+
+# Names in records are frozen; where one says too little, pages show another.
+SHOWN = {"skips": "textbook decoder"}  # one switch of the U-Net that changes more than where the skips leave
+
+
+def shown(setting: str) -> str:
+    """The name of a setting as pages show it: ``"with skips"`` -> ``"with textbook decoder"``."""
+    return " ".join(SHOWN.get(word, word) for word in setting.split(" "))
+
+
 def network(table: pd.DataFrame) -> str:
     """The network of a setting's runs: ``"unet"``, ``"segnet"``, ..."""
     return table["record"].iloc[0]["config"]["model"]
@@ -210,8 +228,7 @@ def compare(
     """
     tables = [t for t in (a, b) if isinstance(t, pd.DataFrame)]
     if any(0 < t["collapsed"].mean() < 1 for t in tables):
-        return by_fold(*(t if isinstance(t, float) else
-                         {s: by_patient(g, what).mean() for s, g in t.groupby("split")} for t in (a, b)))
+        return between_folds(a, b, what)
     one, other = (by_patient(t, what) if isinstance(t, pd.DataFrame) else t for t in (a, b))
     whose = [luck_of(table, protocol, what, store) for table in tables]
     luck = [(variance * sum(1 / len(t) for t, its in zip(tables, whose) if its == (name, variance, freedom)),
@@ -224,6 +241,29 @@ def compare(
             size = variance**0.5 / len(table)
             shares[f"run {key}"] = shares.get(f"run {key}", 0) + sign * size
     return Comparison(difference, shares)
+
+
+def between_folds(a: pd.DataFrame, b: pd.DataFrame | float, what: str = "dice") -> Comparison:
+    """Dice of setting a minus setting b, fold by fold, with the spread between folds as the error.
+
+    The arguments are those of :func:`compare`, which borrows the variance between seeds from other settings.
+    """
+    return by_fold(*(t if isinstance(t, float) else
+                     {s: by_patient(g, what).mean() for s, g in t.groupby("split")} for t in (a, b)))
+
+
+def seed_effect(table: pd.DataFrame) -> tuple[float, float]:
+    """Do runs of one seed resemble each other across folds? F and p of the seed, by a two-way analysis of variance.
+
+    Args:
+        table: runs of one setting, each seed once on each fold.
+    """
+    grid = table.pivot(index="split", columns="seed", values="dice").to_numpy()
+    folds, seeds = grid.shape
+    rest = grid - grid.mean(0) - grid.mean(1, keepdims=True) + grid.mean()
+    freedom = (folds - 1) * (seeds - 1)
+    f = folds * grid.mean(0).var(ddof=1) / ((rest**2).sum() / freedom)
+    return float(f), float(stats.f.sf(f, seeds - 1, freedom))
 
 
 def by_fold(a: dict[str, float], b: dict[str, float] | float = 0.0) -> Comparison:
@@ -334,13 +374,14 @@ def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
     records were there, are a family of their own.
 
     Returns:
-        A row for each claim: its id, text, source, said, note, late; where it could be tested also estimate, low,
-        high (simultaneous), low_alone, high_alone (its own interval), against (what equality would be: 0,
-        or the claim's level); and verdict, ``"not run yet"`` where records are missing.
+        A row for each claim: its id, text, source, said, note, ambiguous (why, or nothing), late; where it could be
+        tested also estimate, low, high (simultaneous), low_alone, high_alone (its own interval), against (what
+        equality would be: 0, or the claim's level); and verdict, ``"not run yet"`` where records are missing. A claim
+        that can be read in more than one way stays in its family and keeps its estimate; its verdict is ``"ambiguous"``.
     """
     rows = [dict(id=c["id"], text=c["text"], source=c["source"], said=c["said"],
                  experiment=c.get("experiment"), endpoint=c.get("endpoint"), note=c.get("note", ""),
-                 late=c.get("late", False)) for c in claims(store)]
+                 ambiguous=c.get("ambiguous", ""), late=c.get("late", False)) for c in claims(store)]
     asked = {c["id"]: _answer(c, store) for c in claims(store)}
     wides = {}
     for late in (False, True):
@@ -359,6 +400,8 @@ def judge(store: Path = results.STORE, level: float = 0.95) -> pd.DataFrame:
         row["low_alone"], row["high_alone"] = found.interval(level)
         row["verdict"] = statistics.verdict((row["low"], row["high"]), claim["claim"], margin)
         row["alone"] = statistics.verdict((row["low_alone"], row["high_alone"]), claim["claim"], margin)
+        if row["ambiguous"]:  # no interval says what the report meant
+            row["verdict"] = row["alone"] = "ambiguous"
     return pd.DataFrame(rows)
 
 

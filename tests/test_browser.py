@@ -13,7 +13,9 @@ What makes each test fail (each was seen to fail), in book/assets/explorers.js u
   ``number === 1`` -> ``false`` or ``true``
 - keyboard: drop ``.focus()`` where an arrow is pressed
 - votes: in book.js, drop ``localStorage.setItem``; ``=== "confirmed"`` -> ``!== "confirmed"``; ``? undefined`` ->
-  ``? value``; drop a ``try``, or ``place.replaceChildren()`` of reveal
+  ``? value``; drop a ``try``, or ``place.replaceChildren()`` of reveal; ``!claim.ambiguous`` -> ``true``; drop
+  ``if (claim.ambiguous)`` and its line
+- names: in served.py, ``comparisons.shown(name)`` -> ``name``
 - dragging: in explorers.js, ``/ pixel`` dropped; ``held = null`` dropped at the end; ``n ? -1 : 0`` -> ``0``
 - network: in model.js, ``19595`` and ``7471`` swapped (a picture in colour); ``> sure[i]`` -> ``< sure[i]``;
   ``about.clean ?`` -> ``!about.clean ?``; in pieces(), ``x + right < 0`` -> ``false``; in clean(), drop the last
@@ -544,7 +546,7 @@ def test_two_settings_are_compared_as_the_package_does(visit, site):
         table = comparisons.runs(name, protocol)
         table = table[table["split"].isin(experiments.FOLDS)]
         for a, b in zip(experiment["settings"], experiment["settings"][1:]):
-            sides = [table[table["setting"] == s["name"]] for s in (a, b)]
+            sides = [table[table["setting"].map(comparisons.shown) == s["name"]] for s in (a, b)]
             common = set(sides[0]["split"]) & set(sides[1]["split"])
             sides = [side[side["split"].isin(common)] for side in sides]
             expected = comparisons.compare(*sides, protocol).difference
@@ -568,6 +570,8 @@ def test_student_quantiles(visit):
 def test_the_summary_of_experiments_is_small_and_whole(site):
     path = site[1] / "experiments.json"
     assert path.stat().st_size < 300_000
+    names = {setting["name"] for e in json.loads(path.read_text())["experiments"] for setting in e["settings"]}
+    assert "with textbook decoder" in names and not any("skips" in name for name in names)
     (kernels,) = [e for e in json.loads(path.read_text())["experiments"]
                   if (e["name"], e["protocol"]) == ("kernel-size", "replica")]
     table = comparisons.against("kernel-size", "3")
@@ -621,6 +625,8 @@ VERDICTS = {
         {"id": "c", "text": "C is so.", "said": "0.5", "found": "", "verdict": "contradicted", "page": None,
          "about": "batch size"}],
 }
+UNCLEAR = {"id": "d", "text": "D is so.", "said": "0.5", "found": "", "verdict": "ambiguous", "page": None,
+           "about": "batch size", "ambiguous": "Two readings."}
 CARDS = '<div class="votes"><div class="sd-card">One.</div><div class="sd-card">Two.</div></div>'
 
 
@@ -650,6 +656,22 @@ def test_a_vote_is_kept_in_the_browser_and_met_again(visit, verdicts):
     opened.get_by_role("button", name="I would bet").nth(0).click()  # and takes it back
     opened.reload()
     revealed.get_by_text("bet on: 0 of 0").wait_for()
+
+
+def test_a_claim_that_can_be_read_in_two_ways_is_shown_and_not_counted(visit, verdicts):
+    cards = [VERDICTS["cards"][0], {"title": "2. Two", "claims": ["c", "d"]}]
+    opened = visit(CARDS + '<div class="votes-revealed"></div>' + explorer("scoreboard"),
+                   verdicts={"cards": cards, "claims": [*VERDICTS["claims"], UNCLEAR]})
+    opened.get_by_role("button", name="I would bet").nth(1).click()
+    opened.reload()
+    revealed = opened.locator(".votes-revealed")
+    revealed.get_by_text("Confirmed, of").wait_for()
+    lines = [line.strip() for line in revealed.inner_text().split("\n") if line.strip()]
+    assert lines[1:] == ["C is so. contradicted", "D is so. ambiguous Two readings.",
+                         "Confirmed, of the claims you would bet on: 0 of 1. Of those you would not: 0 of 0. "
+                         "Not counted, since the report can be read in more than one way: 1."]
+    opened.get_by_label("verdict").select_option("ambiguous")
+    assert "Ambiguous: Two readings. The report: 0.5." in opened.locator(".claims li").inner_text()
 
 
 def test_a_browser_that_keeps_nothing_still_takes_votes(visit, verdicts):

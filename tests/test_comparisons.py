@@ -17,6 +17,12 @@ What makes each test fail (each was seen to fail), in ``cmrseg/comparisons.py`` 
 - the family: in family_level(), ``largest = np.abs(errors).max(1)`` -> ``np.abs(errors)[:, 0]``
 - judged: in _answer(), ``sides[1]`` -> ``sides[0]``; in judge(), ``interval(wides[row["late"]])`` ->
   ``interval(level)``
+- a last gain: in last_gain(), ``<= curve`` -> ``>= curve``; ``.iloc[-1]`` at the end -> ``.iloc[0]``
+- names shown: in shown(), ``SHOWN.get(word, word)`` -> ``word``
+- fold by fold: in between_folds(), ``what).mean()`` -> ``"dice").mean()``
+- the seed's effect: in seed_effect(), ``folds * grid`` -> ``grid``, or drop ``- grid.mean(1, keepdims=True)``
+- ambiguous: in judge(), drop the line of ``"ambiguous"``, or leave such claims out of ``family``; in claims.toml, drop the
+  field or its reason
 - late: in judge(), ``row["late"] == late`` -> ``True``
 - rounds: in by_round(), ``side(n)`` -> ``side(9 - n)`` for one side; ``not all`` -> ``not any``
 - chosen: in verdicts(), ``if ids else True`` -> ``if not ids else True``
@@ -104,6 +110,20 @@ def test_a_mean_curve_is_that_of_its_runs():
     found = comparisons.mean_curve(pd.DataFrame({"record": runs}))
     assert found.to_dict() == pytest.approx({2.0: 0.1, 3.0: 0.7})
     assert comparisons.mean_curve(pd.DataFrame({"record": []})).empty
+
+
+def test_a_last_gain_is_what_the_last_epochs_brought(trial):
+    (table,) = settings(trial({"a": 0.0}), "a")  # scored at epochs 20, 40 and 60
+    last = comparisons.mean_curve(table)[60]
+    assert comparisons.last_gain(table) == pytest.approx(last - 0.3)
+    assert comparisons.last_gain(table, 20) == pytest.approx(last - 0.3)
+    assert comparisons.last_gain(table, 21) == pytest.approx(last)
+
+
+def test_pages_show_another_name_where_that_of_the_records_says_too_little():
+    names = ["with skips", "up to skips", "without skips", "skips", "baseline", "with scale", "2, equal updates"]
+    assert [comparisons.shown(name) for name in names] == [
+        "with textbook decoder", "up to textbook decoder", "without textbook decoder", "textbook decoder", *names[4:]]
 
 
 def test_a_beat_takes_a_share_of_the_area_it_began_with():
@@ -202,6 +222,28 @@ def test_where_some_runs_collapsed_folds_are_compared(trial):
     alone = comparisons.compare(b, 0.0, store=store).difference
     assert tuple(table.loc["b", ["dice_low", "dice_high"]]) == alone.interval()
     assert table.loc["b", "dice"] == pytest.approx(alone.mean)
+
+
+def test_folds_alone_are_a_second_opinion(trial):
+    store = trial({"a": 0.05, "b": 0.0})
+    a, b = settings(store, "a", "b")
+    found, paired = (how(a, b).difference for how in (
+        comparisons.between_folds, partial(comparisons.compare, store=store)))
+    assert found.freedom == 4 and found.mean == pytest.approx(paired.mean)
+    each = [comparisons.by_patient(t[t["split"] == f], "RV").mean() for f in FOLDS for t in (a, b)]
+    assert comparisons.between_folds(a, b, "RV").difference.mean == pytest.approx(np.mean(each[::2]) - np.mean(each[1::2]))
+    assert comparisons.between_folds(a, 0.5).difference.mean == pytest.approx(comparisons.by_patient(a).mean() - 0.5)
+
+
+def test_a_seed_that_lifts_all_folds_is_seen():
+    rng, alarms = np.random.default_rng(0), []
+    rows = [(f"fold{k}", s) for k in range(5) for s in range(3)]
+    for lift in (0.0, 0.05):
+        for _ in range(200):
+            dice = [0.1 * int(f[-1]) + lift * s + rng.normal(0, 0.02) for f, s in rows]
+            _, p = comparisons.seed_effect(pd.DataFrame(rows, columns=["split", "seed"]).assign(dice=dice))
+            alarms.append(p < 0.05)
+    assert 0.01 < np.mean(alarms[:200]) < 0.1 and np.mean(alarms[200:]) > 0.95
 
 
 def test_what_the_slices_trained_on_score_is_the_mean_of_the_records_that_have_it(trial):
@@ -370,6 +412,24 @@ def test_late_claims_are_a_family_of_their_own(trial):
     assert row["low_alone"] == pytest.approx(row["low"], abs=0.002) and row["low"] > found.loc["better", "low"]
     shown = comparisons.verdicts("trial", "better", "afterthought", store=store)["verdict"]
     assert shown.tolist() == ["confirmed", "confirmed (asked late)"]
+
+
+def test_an_ambiguous_claim_is_computed_and_not_judged(trial):
+    store = trial({"a": 0.1, "b": 0.0, "c": 0.0})
+    (store / "claims.toml").write_text(CLAIMS)
+    before = comparisons.judge(store).set_index("id")
+    (store / "claims.toml").write_text(CLAIMS.replace('id = "better"', 'id = "better"\nambiguous = "Two readings."'))
+    found = comparisons.judge(store).set_index("id")
+    assert found["ambiguous"].to_dict() == dict.fromkeys(before.index, "") | {"better": "Two readings."}
+    assert found.loc["better", ["verdict", "alone"]].tolist() == ["ambiguous"] * 2
+    same = ["estimate", "low", "high", "low_alone", "high_alone"]
+    assert found[same].equals(before[same])  # its family is as large as it was
+    assert found["verdict"].drop("better").equals(before["verdict"].drop("better"))
+
+
+def test_the_one_ambiguous_claim_says_why():
+    (claim,) = (claim for claim in comparisons.claims() if "ambiguous" in claim)
+    assert claim["id"] == "mirror-no-gain" and claim["ambiguous"].count(".") == 1 and claim["ambiguous"].endswith(".")
 
 
 def test_verdicts_are_those_of_one_experiment_or_of_some_claims(trial):

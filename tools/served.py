@@ -83,7 +83,7 @@ def verdicts() -> dict:
     found, pages = comparisons.judge(), pages_of_claims()
     claims = [{
         "id": row["id"], "text": row["text"], "said": row["said"], "found": comparisons.in_words(row),
-        "verdict": row["verdict"], "late": row["late"], "page": pages.get(row["id"]),
+        "verdict": row["verdict"], "ambiguous": row["ambiguous"], "late": row["late"], "page": pages.get(row["id"]),
         "about": row["source"].replace("_", " ").capitalize(),
     } for row in found.to_dict("records")]
     return {"cards": cards(), "claims": claims}
@@ -131,7 +131,7 @@ def _setting(name: str, table: pd.DataFrame, patients: list[int], protocol: str)
     folds = {split.removeprefix("fold"): [len(group), int(group["collapsed"].sum())]
              for split, group in table.groupby("split")}
     whose, *luck = _luck(table, protocol)
-    return {"name": name, "folds": folds, "whose": whose, "luck": luck or None,
+    return {"name": comparisons.shown(name), "folds": folds, "whose": whose, "luck": luck or None,
             "dice": [None if np.isnan(d) else float(d) for d in dice]}
 
 

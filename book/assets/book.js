@@ -85,14 +85,16 @@
         const line = add(lines, "li", `${claim.text} `);
         Object.assign(add(line, "span", claim.verdict), { className: "verdict" });
         line.dataset.verdict = claim.verdict;
+        if (claim.ambiguous) add(line, "small", ` ${claim.ambiguous}`);
       }
     }
+    const behind = (cards) => claims.filter((claim) => cards.some((card) => card.claims.includes(claim.id)));
     const share = (vote) => {
-      const behind = voted.filter((card) => card.vote === vote).flatMap((card) => card.claims);
-      const held = claims.filter((claim) => behind.includes(claim.id) && claim.verdict === "confirmed").length;
-      return `${held} of ${behind.length}`;
+      const counted = behind(voted.filter((card) => card.vote === vote)).filter((claim) => !claim.ambiguous);
+      return `${counted.filter((claim) => claim.verdict === "confirmed").length} of ${counted.length}`;
     };
-    add(place, "p", `Confirmed, of the claims you would bet on: ${share("yes")}. Of those you would not: ${share("no")}.`);
+    const apart = behind(voted).filter((claim) => claim.ambiguous).length;
+    add(place, "p", `Confirmed, of the claims you would bet on: ${share("yes")}. Of those you would not: ${share("no")}.${apart ? ` Not counted, since the report can be read in more than one way: ${apart}.` : ""}`);
   };
   document.addEventListener("DOMContentLoaded", () => {
     mend();

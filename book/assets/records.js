@@ -190,7 +190,7 @@ export async function scoreboard(place, make) {
     rows.replaceChildren(
       ...kept.map((c) => {
         const about = c.page ? make("a", { href: here(`../${c.page.path}`) }, subject(c)) : subject(c);
-        return make("li", {}, make("span", { className: "verdict", textContent: c.verdict }), ` ${c.text} `, make("small", {}, `${c.late ? "Asked late. " : ""}The report: ${c.said}. ${c.found ? `We: ${c.found}. ` : ""}`, about));
+        return make("li", {}, make("span", { className: "verdict", textContent: c.verdict }), ` ${c.text} `, make("small", {}, `${c.late ? "Asked late. " : ""}${c.ambiguous ? `Ambiguous: ${c.ambiguous} ` : ""}The report: ${c.said}. ${c.found ? `We: ${c.found}. ` : ""}`, about));
       }),
     );
     rows.querySelectorAll("li").forEach((line, n) => (line.dataset.verdict = kept[n].verdict));

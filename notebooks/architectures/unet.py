@@ -133,11 +133,27 @@ print(f"logits {tuple(net.head(x).shape)}   one channel per class")
 #
 # ## Where the report took its skips
 #
-# The 2020 report {cite}`report2020` built a U-Net too. It differs in four ways: it copies the features *after*
-# pooling, so the finest skip has half the resolution; it pools after every block, the last one included, so five
-# times where ours pools four times; its pooling windows are 3x3 and overlap; and it ends with a transposed
-# convolution from 48² to 96², not with a convolution at full size. The first and the last matter here. No feature of
-# full resolution reaches its output: the last step has to guess three pixels of four.
+# The 2020 report {cite}`report2020` built a U-Net too, and it differs from this one in many ways:
+#
+# | | the report's, by its code | this book's |
+# |---|---|---|
+# | channels | 32 to 512 | 16 to 256 |
+# | convolutions in a block | 3 (by its text and its final list, 2) | 2 |
+# | kernel of the first block | 7x7 | 3x3 |
+# | poolings | 5, one after every block; windows of 3x3 that overlap | 4, between the blocks; windows of 2x2 |
+# | coarsest feature maps | 3² | 6² |
+# | skip connections leave | *after* the pooling, the finest at 48² | before it, the finest at 96² |
+# | on the way up | block, enlarge, join with the skip | enlarge, join with the skip, block |
+# | transposed convolutions | 3x3, which overlap; as many channels come out as go in | 2x2, side by side; half as many come out |
+# | the last block | 4 channels at 48², cut off at zero by ReLUs | 16 channels at 96² |
+# | the exit | a transposed convolution from 48² to 96², 4 channels to 4 | a 1x1 convolution at 96², 16 channels to 4 |
+# | what comes out | probabilities: the softmax is inside | logits |
+# | in PyTorch | overrides `__call__` | has a `forward` |
+#
+# (Our copy of it, the preset `report`, follows the code in all but the last two rows: softmax is part of its loss.)
+#
+# Three rows belong together: where the skips leave, the order on the way up, and the exit. No feature map of full
+# resolution reaches the report's output: the last step has to guess three pixels of four.
 
 # %%
 report = PRESETS["report"]
@@ -151,7 +167,9 @@ print("finest copy, ours:  ", tuple(net.encoder[0](x).shape))
 
 # %% [markdown]
 # How much can that cost? Take the *true* masks, give each 2x2 square the label that most of its pixels
-# have, and enlarge again. No network whose finest knowledge is at half resolution is sure to do better.
+# have, and enlarge again. That is about the best that one *hard label* for each square can do. A network that enlarges
+# soft answers can do better: where the numbers of two neighbours cross, a boundary may run between them. The page
+# [AlexNet-style](../architectures/alexnet) shows it on a much coarser grid.
 
 # %%
 half = metrics.coarsen(val.masks, 2)
@@ -187,14 +205,14 @@ for ax, window in zip(axes, (2, 3)):
 # Such checkerboards are well known {cite}`odena2016`. A network can learn weights that even them out, but it has to. One
 # of the report's kind that has not yet shows the grid in its probabilities on [The loss](../basics/loss).
 #
-# A transposed convolution can also learn to guess better than a nearest neighbour does, so all this is a hint
-# and no verdict. The verdict, with everything else held equal, is a matter for an experiment:
-# "Repairs" in part V runs it.
+# So all this is a hint and no verdict. What the place of the skips costs with everything else held equal is a matter
+# for an experiment. "Repairs" in part V comes near it: it exchanges the report's decoder for the textbook's, which
+# changes several of the rows above at once.
 #
 # ## What to conclude
 #
 # A U-Net is two chains of blocks and a few copies. The chain makes meaning, the copies keep place.
-# Where a copy is taken decides how sharp a boundary can be.
+# Where a copy is taken decides how fine the detail is that reaches the way up.
 #
 # ## Try
 #

@@ -150,9 +150,9 @@ for c, name in enumerate(data.CLASSES):
 
 # %% [markdown]
 # The page on the loss shows what hides behind it: the network may know quite well where the heart is, and background
-# wins by a little everywhere. *Cure:* look at the probabilities, not the labels; try a textbook network, with skips
-# taken before the pooling, to see whether it is your network that stands still (for the report's it was this that
-# ended it: [Repairs](../conclusions/repairs)); add soft Dice to the loss; and if nothing else can be changed, wait,
+# wins by a little everywhere. *Cure:* look at the probabilities, not the labels; try a textbook network, to see
+# whether it is your network that stands still (with a textbook decoder the report's no longer did:
+# [Repairs](../conclusions/repairs)); add soft Dice to the loss; and if nothing else can be changed, wait,
 # for some networks wake late.
 #
 # ### Averages that lag
@@ -366,7 +366,7 @@ print("exit status", told.returncode)
 # |---|---|---|---|
 # | does not start | broken file, wrong format | `doctor` | the line says it |
 # | does not start, or learns nothing in a loop without checks | masks 0, 85, 170, 255 | `np.unique(mask)` | divide by 85 |
-# | Dice 0, loss falls | background wins | share of predicted classes | textbook skips, Dice in the loss, patience |
+# | Dice 0, loss falls | background wins | share of predicted classes | textbook decoder, Dice in the loss, patience |
 # | Dice 0 in evaluation only | averages lag | Dice in both modes | more steps, smaller last steps |
 # | Dice changes from call to call | `eval()` forgotten | predict twice | `net.eval()` |
 # | loss lies flat above zero | softmax twice | overfit two slices | return logits |

@@ -352,7 +352,7 @@ for found in (*replicas, *published):
 # ## Another loss, or another network?
 #
 # Does the report's loss cause the standstill? We try two other losses on the same network, and the same loss on this
-# book's U-Net, with skips from before the pooling.
+# book's U-Net, whose decoder is the textbook's.
 
 # %%
 curves = {"report's network, report's loss": dice}
@@ -381,9 +381,10 @@ ax.legend(loc="upper left");
 # Raw grey levels, which many would blame first, are less of a suspect than they look: batch
 # normalisation {cite}`ioffe2015` right after the first convolution takes their scale away again.
 #
-# A suspect is not a culprit. These were single short runs; the textbook's network differs in several things at once,
+# A suspect is not a culprit. These were single short runs; the textbook's network differs in four things at least,
 # the place of the skips, the last layer, one pooling less and the windows; and three times the learning rate is not
-# the report's. The page *Repairs* in part V changes one repair at a time, over all patients, with an interval.
+# the report's. The page *Repairs* in part V tries one repair at a time, over all patients, with an interval. (These four
+# come together there, too.)
 #
 # ## A loss that counts to two
 #

@@ -70,9 +70,10 @@ for count in (2, 3):
         print(f"{count} slices: {str(error)[:70].rsplit(' ', 1)[0]} ...")
 
 # %% [markdown]
-# **2. Skips after the pooling.** They carry what has already lost its resolution. What it cost is on the page
-# [Repairs](repairs): more than any other, made alone as well as left out. What catches it: writing the shapes beside
-# the layers.
+# **2. Skips after the pooling.** They carry what has already lost its resolution. What that costs by itself is not known.
+# The page [Repairs](repairs) measures it together with three other changes, as a *textbook decoder*: the four together
+# help more than any other repair made alone, and are missed most when they are left out. What catches it: writing the
+# shapes beside the layers.
 
 # %% tags=["hide-input"]
 for skips in ("after", "before"):
@@ -95,7 +96,7 @@ repairs = comparisons.runs("repairs")
 for name in ("baseline", "with scale", "with loss", "with skips"):
     found = repairs.loc[(repairs["setting"] == name) & (repairs["seed"] == 0), "record"]
     waking = found.map(lambda record: comparisons.of_run(record, "epoch>0.5")).median()
-    print(f"{name:12} Dice above 0.5 at epoch {waking:.0f}, median of five folds")
+    print(f"{comparisons.shown(name):21} Dice above 0.5 at epoch {waking:.0f}, median of five folds")
 
 # %% [markdown]
 # **4. `__call__` overridden instead of `forward`.** The network works, and what PyTorch hangs on a call is gone: hooks,
@@ -272,7 +273,7 @@ print(
 # | 3. Which Dice: of what, averaged how, and of nothing? | rules differ by more than methods | [Dice](../basics/dice) |
 # | 4. How many trainings stand behind a number? | one is an anecdote | [Train it again](../statistics/again) |
 # | 5. Is there an interval, and of which chance? | patients *and* trainings vary | [More patients, paired](../statistics/paired) |
-# | 6. Does "no difference" mean shown equal, or not seen? | small experiments see nothing | [Verdicts](../statistics/verdicts) |
+# | 6. Does "no difference" mean shown equal, or not seen? | small experiments miss a lot | [Verdicts](../statistics/verdicts) |
 # | 7. On which patients were settings and epoch chosen? | the best of many looks too good | above |
 # | 8. Were the rivals tuned as much? | a rival at a bad rate is a straw man | [Optimiser](../experiments/optimiser) |
 # | 9. Does a difference survive a healthy recipe? | some matter only to a broken one | [Repairs](repairs) |

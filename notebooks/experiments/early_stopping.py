@@ -172,6 +172,13 @@ for n, curve in enumerate(curves):
 # ## Verdicts
 #
 # Beside a verdict stand the wider intervals that hold for all claims of the report together.
+#
+# ```{note}
+# That Dice no longer rises was asked as an equality, of five runs and among many claims; an interval from five numbers
+# that allows for so many can hardly fit within the margin. So *inconclusive* speaks of this trial and not of the
+# report, whose claim is confirmed on its own. A second trial is registered and running
+# ([Protocols](../statistics/protocols)); this page will tell its result when it is complete.
+# ```
 
 # %%
 comparisons.verdicts("early-stopping")

@@ -145,8 +145,8 @@ for name, count in rejects.items():
 #
 # An interval is the mean give or take some two standard errors; how many exactly depends on how well the variances
 # are known. That is counted in *degrees of freedom*: a variance of $m$ values around their own mean has $m - 1$. The
-# fewer, the wider the interval. For the sum of several variances there is a formula by Welch and Satterthwaite. All
-# this is {func}`cmrseg.statistics.paired_difference`, a few lines.
+# fewer, the wider the interval. For the sum of several variances there is a formula by Welch and Satterthwaite
+# {cite}`satterthwaite1946,welch1947`. All this is {func}`cmrseg.statistics.paired_difference`, a few lines.
 
 # %% tags=["hide-input"]
 found = comparisons.compare(a, b).difference
@@ -179,12 +179,45 @@ ax.set_xlabel(f"Dice, {A} minus {B}");
 # curve. There {func}`cmrseg.comparisons.compare` falls back on five numbers, one for each fold, and the
 # pages also report which fraction of the trainings collapsed.
 #
+# ## What the error leaves out
+#
+# *The choice of training patients.* Any two of the five networks share 36 of their 48 training patients, so the five
+# are more alike than networks trained on patients of their own would be. How much a difference would change with
+# other training patients is not in our error. A single cross-validation cannot estimate that without bias
+# {cite}`bengio2004`; corrections exist, and they are approximations {cite}`nadeau2003`. So we say what is estimated: the
+# difference between *these recipes on these 60 patients*, dealt into these five folds. It is no statement about other
+# patients to train on.
+#
+# *The choice of the seed.* A setting that was trained once on each fold used the same seed on all five: the same first
+# weights, the same order of slices. The formula counts five independent runs. Where a seed is good or bad on every fold
+# alike, they are not. Settings with several seeds show how much that matters; a two-way analysis of variance compares the
+# spread between seeds with what folds and chance would make of it:
+
+# %% tags=["hide-input"]
+several = {
+    "U-Net, baseline": ("baseline", "baseline"),
+    "U-Net, rate 0.003": ("architectures", "U-Net"),
+    "U-Net, 1-2-4-8 channels": ("channels", "1-2-4-8"),
+    "SegNet": ("architectures", "SegNet"),
+    "AlexNet-style": ("architectures", "AlexNet"),
+    "Ning et al.": ("architectures", "Ning"),
+}
+for label, (experiment, setting) in several.items():
+    runs = comparisons.runs(experiment)
+    f, p = comparisons.seed_effect(runs[runs["setting"] == setting])
+    print(f"{label:24} F of the seed {f:4.1f}, p = {p:.3f}")
+
+# %% [markdown]
+# For most of them no such effect is seen. For the narrowest U-Net and for Ning et al. it is large, and where a setting
+# like them has one seed, its interval is too narrow. A second trial, which gives each fold seeds of its own, is
+# registered and running ([Protocols](protocols)).
+#
 # ## What to conclude
 #
 # Hold out everyone once, compare patient by patient, and count the trainings as well as the patients. A single score
 # on one test set does none of these, and the sources of variance are many {cite}`bouthillier2021`. How many patients an
 # interval of a mean Dice asks for, and how often claims of being ahead may be chance, others have asked
-# {cite}`eljurdi2023,christodoulou2025`.
+# {cite}`eljurdi2025,christodoulou2025`.
 #
 # ## Try
 #

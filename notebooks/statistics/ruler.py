@@ -84,7 +84,8 @@ axes[0].set_ylabel("pairings");
 # The test has a weakness that we should say: all pairings are dealt from the same 25 networks, so they are not
 # independent, and the variance between seeds that the interval uses was measured on these very networks. And it
 # compares a baseline with itself: it cannot see whether another setting has more luck than the baseline ([More
-# patients, paired](paired) says which may). The rate is a check for gross errors, not a proof to the last percent.
+# patients, paired](paired) says which may). Nor can it see what one seed on all folds does, for it draws the seeds of each
+# fold anew. The rate is a check for gross errors, not a proof to the last percent.
 # The simulation in [More patients, paired](paired), where everything is drawn afresh, is the other half of the
 # evidence.
 #

@@ -40,8 +40,9 @@ plots.style()
 # ## Absence of evidence
 #
 # "We saw no significant difference, so it makes no difference" is the most common slip in reports like the
-# one of 2020 {cite}`report2020`. A tiny experiment never sees a difference. To claim that two settings are
-# *equally good* one needs an interval that is narrow and lies round zero.
+# one of 2020 {cite}`report2020`. A tiny experiment often misses a difference that is there, and sometimes it
+# sees one that is not. To claim that two settings are *equally good* one needs an interval that is narrow and lies
+# round zero.
 #
 # How near to zero is near enough? That is a matter of purpose, not of statistics, and it has to be said
 # before one looks. Here it is the *margin* of 0.02 Dice. In pixels:
@@ -82,9 +83,16 @@ ax.set_xticks([-0.06, -0.02, 0.02, 0.06]);
 # | **inconclusive** | everything else | everything else |
 # | **not testable here** | the data cannot answer | the data cannot answer |
 #
-# To ask that the interval lie inside the margin is the *two one-sided tests* procedure: it rejects both that the
-# difference is above $+0.02$ and that it is below $-0.02$. With a 95 % interval, settings that truly differ by the
+# A sixth word comes from no interval: **ambiguous** is a claim for which the report can be read in more than one way. It
+# keeps its estimate and is counted apart.
+#
+# To ask that the interval lie inside the margin is the *two one-sided tests* procedure {cite}`schuirmann1987`: it rejects
+# both that the difference is above $+0.02$ and that it is below $-0.02$. With a 95 % interval, settings that truly differ by the
 # margin or more are called equal in at most 2.5 % of the cases, stricter than the customary 5 %.
+#
+# A few claims are about a share of runs: a network "learns nothing" if more than half of its runs end with next to
+# nothing. The interval of such a share is Wilson's {cite}`wilson1927`, which suits small numbers. It takes the runs for
+# independent, as tosses of a coin are; three seeds on each of five folds are not quite fifteen tosses.
 
 # %%
 for low, high in ((0.028, 0.072), (-0.013, 0.017), (-0.016, 0.040)):
@@ -95,7 +103,7 @@ for low, high in ((0.028, 0.072), (-0.013, 0.017), (-0.016, 0.040)):
 # ## What can be shown at all?
 #
 # To place an interval inside a band of $\pm 0.02$, its half-width must be below 0.02 even if the settings
-# are exactly equal. Our trainings have a known luck, so we can say beforehand what is within reach.
+# are exactly equal. Our trainings have a known luck, so one can say beforehand what is within reach.
 
 # %%
 spread, freedom = comparisons.run_variance("replica")
@@ -112,8 +120,9 @@ for seeds in (1, 3, 5, 10):
 
 # %% [markdown]
 # With one seed on each fold even a true equality can hardly be shown with a narrow copy of the report's recipe. (The
-# spread over patients in this cell is a guess.) That is the price of a grid with hundreds of trainings on two cores;
-# where a claim is inconclusive, the page says so, and more seeds may settle it.
+# spread over patients in this cell is a guess.) A calculation like this, a *power analysis*, belongs before the first run.
+# This trial made none, so that its claims of equality had little chance from the start. Where a claim is inconclusive,
+# the page says so, and more seeds may settle it.
 #
 # ## Many questions at once
 #
@@ -133,9 +142,10 @@ for questions in (1, 5, 20, 40):
     )
 
 # %% [markdown]
-# The simplest cure divides 5 % by the number of questions (Bonferroni). It is too strict when the questions
-# have something in common, as ours have: most compare with the same baseline, on the same patients. The
-# *max-T* method {cite}`hothorn2008` draws the errors of all comparisons together, notes the largest in each
+# The simplest cure divides 5 % by the number of questions (Bonferroni). Holm's goes from the surest answer to the least
+# sure and divides by the number of questions that are left {cite}`holm1979`: it confirms all that Bonferroni does, and
+# sometimes more. Both are too strict when the questions have something in common, as ours have: most compare with the
+# same baseline, on the same patients. The *max-T* method {cite}`hothorn2008` draws the errors of all comparisons together, notes the largest in each
 # draw, and takes the value that only 5 % of the largest exceed. {func}`cmrseg.comparisons.family_level`
 # does this with 10,000 draws; comparisons with few degrees of freedom keep their own, wider distribution.
 
