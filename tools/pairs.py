@@ -3,7 +3,7 @@
 The .py is the source. Cell ids come from the position of the cell, so that the same source gives the
 same bytes; outputs are never written.
 
-Pages of the first part build on each other: a cell tagged ``pieces`` begins with the line ``# Built on earlier pages:``
+Pages of the first part build on each other: a cell tagged ``pieces`` begins with lines ``# Built on earlier pages:``
 and the names of functions and classes. The rest of it is copied from the cells, tagged ``piece``, that define them.
 """
 
@@ -34,7 +34,7 @@ def as_ipynb(source: Path) -> str:
 
 BUILD = ROOT / "notebooks" / "build"
 CELL = re.compile(r"(?m)^# %%.*$")
-PIECES = re.compile(r'(?m)^(# %%.*"pieces".*\n# Built on earlier pages:(?:.|\n#)*\n)((?:.|\n)*?)(?=^# %%|\Z)')
+PIECES = re.compile(r'(?m)^(# %%.*"pieces".*\n(?:# Built on earlier pages:.*\n)+)((?:.|\n)*?)(?=^# %%|\Z)')
 
 
 def pieces() -> dict[str, str]:
@@ -59,7 +59,7 @@ def pieces() -> dict[str, str]:
 def fill_in(text: str, known: dict[str, str]) -> str:
     """The text of a page with its cells of pieces filled in."""
     def body(match: re.Match) -> str:
-        names = re.findall(r"\b[A-Za-z_]\w*\b", match[1].split("earlier pages:", 1)[1])
+        names = re.findall(r"\w+", " ".join(re.findall(r"earlier pages:(.*)", match[1])))
         if missing := [name for name in names if name not in known]:
             raise SystemExit(f"error: no page of the first part builds {missing[0]}")
         return match[1] + "\n\n".join("\n" + known[name] for name in names).lstrip("\n") + "\n\n"
