@@ -221,7 +221,12 @@ print(f"{len(table)} records, on {', '.join({r['device'] for _, r in found})}")
 # fold, and each setting brings a variance of its own. It uses *the same 60 patients*, and *its predicates were corrected
 # after the first results were known*. So it is a better measurement, not an independent one.
 #
-# Its claims are in `results/claims-2.toml`, each with a line on what changed and why. Its records are not counted
+# Two things are not repeated, since they would cost too much: batches of 32 with as many updates as batches of 2, and rivals
+# widened to the U-Net's number of parameters. For these the first trial's answers stand.
+#
+# Its claims are in `results/claims-2.toml`, each with a line on what changed and why. A simulation of seven worlds in which the
+# truth is known (`results/second-worlds.json`) and a power analysis (`results/second-power.csv`) were made before its
+# first run. Its records are not counted
 # anywhere until all of them are there. Every verdict in this book is one of the first trial and stays as it was, but for
 # one claim of which we no longer think that the report makes it (*ambiguous*, on
 # [the scoreboard](../conclusions/scoreboard)). A page whose verdicts the audit touches says so in a note.
