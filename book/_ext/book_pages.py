@@ -6,6 +6,7 @@
 - A page without vendored MathJax or mermaid says so instead of asking another host.
 - Roles, lists and heads of tables that screen readers cannot make sense of are mended.
 - The first use of each term of the glossary on a page links to it; a number and its % stay on one line.
+- The old address of a page that moved leads to the new one.
 - Under its title each notebook page says how long the notebook ran when the page was made. ``{runs}`` names
   notebooks, one or more, and shows the time of all together; ``{{ machine }}`` shows what they ran on.
 """
@@ -151,6 +152,32 @@ def link_footer(app, pagename, templatename, context, doctree) -> None:
         context["theme_extra_footer"] = context["theme_extra_footer"].replace(f"<em>{title}</em>", link)
 
 
+# Pages that stand elsewhere now: old address -> new one.
+MOVED = {
+    "notebooks/basics/hearts": "notebooks/build/pixels_and_a_first_dice",
+    "notebooks/architectures/unet": "notebooks/build/the_unet",
+    "notebooks/basics/loss": "notebooks/build/the_loss",
+    "notebooks/basics/training": "notebooks/build/batches_and_the_loop",
+}
+FORWARD = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>This page has moved</title>
+<meta http-equiv="refresh" content="0; url={to}"><link rel="canonical" href="{to}"></head>
+<body><main><p>This page has moved: <a href="{to}">{to}</a></p></main></body></html>
+"""
+
+
+def forward_old_addresses(app, problem) -> None:
+    """Write a page at each old address that leads to the new one."""
+    if problem or app.builder.format != "html":
+        return
+    for old, new in MOVED.items():
+        if new in app.env.found_docs and old not in app.env.found_docs:
+            page = Path(app.outdir) / f"{old}.html"
+            page.parent.mkdir(parents=True, exist_ok=True)
+            to = "../" * old.count("/") + f"{new}.html"
+            page.write_text(FORWARD.format(to=to), encoding="utf-8")
+
+
 class runs(nodes.inline):
     """Stands for the time of the notebooks in ``docnames`` until all pages have been read."""
 
@@ -219,4 +246,5 @@ def setup(app) -> dict:
     app.connect("html-page-context", mend_roles, priority=991)
     app.connect("html-page-context", mend_tables, priority=991)
     app.connect("html-page-context", link_footer, priority=991)
+    app.connect("build-finished", forward_old_addresses)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
