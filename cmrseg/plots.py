@@ -29,6 +29,8 @@ ACCENT = "#785EF0"
 SAID = "#FE6100"  # what the report said
 LICENCE = "slices: ACDC, CC BY-NC-SA 4.0"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#E9E5FC", ACCENT, "#33238F"])  # ink has to suit both themes: opaque
+# From little to much, for lines: neither end sinks into a light page or a dark one.
+SHADES = LinearSegmentedColormap.from_list("shades", [ACCENT, CLASS_COLOURS["LV"], SAID, CLASS_COLOURS["Myo"]])
 LABELS = ListedColormap([(0, 0, 0, 0), *(to_rgba(c) for c in CLASS_COLOURS.values())])
 
 

@@ -249,6 +249,34 @@ def test_built_pages_load_nothing_from_another_host():
         assert not found, f"{path.relative_to(built)}: {found[0][:200]}"
 
 
+REPRESENTATION = re.compile(r"&lt;(?:Axes|Figure|matplotlib|function|module|\w+(?:\.\w+)+) ?[^&]*&gt;|\bText\(\d|"
+                            r"PathCollection|Line2D\(|\bat 0x[0-9a-f]{6,}")
+
+
+def test_built_pages_show_no_representation_of_an_object():
+    """Such as ``Text(0, 0.5, ...)``, what a cell says whose last line draws."""
+    pages, faults = sorted((ROOT / "_build" / "html" / "notebooks").rglob("*.html")), []
+    if not pages:
+        pytest.skip("no book is built here: make book")
+    for page in pages:
+        for output in re.findall(r'<div class="output[^"]*text_plain.*?</pre>', page.read_text(), re.DOTALL):
+            if found := REPRESENTATION.search(output):
+                faults.append(f"{page.name}: {found[0]}")
+    assert not faults
+
+
+@pytest.mark.parametrize("printed", ["Text(0, 0.5, 'x')", "&lt;Axes: title={}&gt;", "&lt;matplotlib.lines.Line2D at 0x7f00aa11bb22&gt;"])
+def test_a_representation_of_an_object_is_known_as_one(printed):
+    assert REPRESENTATION.search(printed) and not REPRESENTATION.search("Dice 0.86 &lt; 0.9, 12 &gt; 3")
+
+
+def test_a_verdict_in_a_table_is_a_badge_and_its_cells_know_their_columns():
+    table = pd.DataFrame({"verdict": ["confirmed (asked late)", "inconclusive"], "we found": ["+0.1", "0.0"]}, index=["A", "B"])
+    html = book_pages.marked(table.to_html())
+    assert '<td data-label="verdict" data-verdict="confirmed"><span class="verdict">confirmed</span> (asked late)</td>' in html
+    assert '<td data-label="we found">+0.1</td>' in html and 'class="dataframe verdicts"' in html
+
+
 def test_the_worst_slices_are_shown_as_a_network_draws_them(real):
     recorded, slices = worst.worst(), data.load(real, "labelled")
     drawn = rle.read_submission(worst.OUT)

@@ -2,7 +2,8 @@
 it, verdicts and experiments. It lies in _build/made (ignored by git) and is served from the book's _static.
 
 - model/small.onnx: the network of weights/small.safetensors; about.json: what the page has at hand
-- samples/1.png, 2.png, ...: held-out slices of the build's data source
+- samples/1.png, 2.png, ...: held-out slices of the build's data source; beside each 1.json, ...: the reference and what the
+  network draws, as rows of digits, and the mean probability it gives to what it draws
 - verdicts.json: every claim with its verdict, and which claims stand behind a card that readers vote on
 - experiments.json: for every setting on the five folds the Dice of each patient, and what intervals need
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmrseg import comparisons, data, ensemble, experiments, export, statistics
+from cmrseg import comparisons, data, ensemble, experiments, export, runtime, statistics
 from cmrseg.data import BadInput
 from cmrseg.training import write_text
 
@@ -38,7 +39,7 @@ def make(out: Path, weights: Path = ensemble.WEIGHTS / "small.safetensors") -> N
     caption = CAPTIONS.get(known, "The samples are slices of the folder that this book was built with.")
     _write(out / "model" / "about.json", {
         **model(weights, out / "model"), "runtime": (ROOT / "vendor" / "onnxruntime").is_dir(),
-        "samples": samples(source, out / "samples"), "caption": caption})
+        "samples": samples(source, out / "samples", weights), "caption": caption})
     _write(out / "verdicts.json", verdicts())
     _write(out / "experiments.json", summary())
 
@@ -63,16 +64,32 @@ def model(weights: Path, out: Path) -> dict:
     return {"network": True, "clean": networks.ways.clean}
 
 
-def samples(source: str, out: Path) -> int:
-    """Write held-out slices of as many patients, by turns of one moment and the other; returns how many."""
+def samples(source: str, out: Path, weights: Path) -> int:
+    """Write held-out slices of as many patients, by turns of one moment and the other; returns how many.
+
+    Beside each lie its reference and, where there are weights, what the network draws.
+    """
     _, held_out = data.split(source, "val")
     first = np.unique(held_out.patients, return_index=True)[1]
     chosen = [min(place + n % 2, len(held_out) - 1) for n, place in enumerate(first[:SAMPLES])]
     for old in out.iterdir():
         old.unlink()
-    for number, image in enumerate(held_out.images[chosen], 1):
+    images, truth = held_out.images[chosen], held_out.masks[chosen]
+    drawn, sure = [None] * len(chosen), [None] * len(chosen)
+    if weights.is_file():
+        networks = ensemble.load(weights)
+        probability = ensemble.probabilities(networks, images)
+        drawn = runtime.decide(probability, networks.ways.clean)
+        sure = [float(p.max(0)[mask > 0].mean()) if mask.any() else None for p, mask in zip(probability, drawn)]
+    for number, (image, reference, mask, share) in enumerate(zip(images, truth, drawn, sure), 1):
         data.write_png(out / f"{number}.png", image)
+        _write(out / f"{number}.json", {"truth": _digits(reference), "network": None if mask is None else _digits(mask),
+                                        "sure": share})
     return len(chosen)
+
+
+def _digits(mask: np.ndarray) -> str:
+    return "".join(map(str, mask.ravel().tolist()))
 
 
 # --- records ---------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
   alternative too, so that a caption is written once and also shows in Colab.
 - Thebe, which jupyter-book declares on every page and which wants a server elsewhere, is removed.
 - A page without vendored MathJax or mermaid says so instead of asking another host.
-- Roles, lists and heads of tables that screen readers cannot make sense of are mended.
+- Roles, lists and heads of tables that screen readers cannot make sense of are mended; verdicts in tables are badges.
 - The first use of each term of the glossary on a page links to it; a number and its % stay on one line.
 - The old address of a page that moved leads to the new one.
 - Under its title each notebook page says how long the notebook ran when the page was made. ``{runs}`` names
@@ -18,6 +18,7 @@ import platform
 import re
 from pathlib import Path
 
+from bs4 import BeautifulSoup
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.util.logging import getLogger
@@ -144,6 +145,34 @@ def mend_tables(app, pagename, templatename, context, doctree) -> None:
         context["body"] = EMPTY.sub(r"<td\1></td>", NAME_BELOW.sub(r"\2\1</tr>", context["body"]))
 
 
+VERDICTS = ("confirmed", "contradicted", "equivalent", "inconclusive", "ambiguous", "not testable here", "not run yet")
+TABLE = re.compile(r"<table\b(?:(?!</table>).)*<th[^>]*>verdict</th>.*?</table>", re.DOTALL)
+
+
+def mark_verdicts(app, pagename, templatename, context, doctree) -> None:
+    """In a table of verdicts each verdict is a badge, and each cell knows its column, for screens without room for heads."""
+    if "body" in context:
+        context["body"] = TABLE.sub(lambda match: marked(match[0]), context["body"])
+
+
+def marked(html: str) -> str:
+    """A table of verdicts, marked."""
+    table = BeautifulSoup(html, "html.parser").table
+    table["class"] = [*table.get("class", []), "verdicts"]
+    heads = [cell.get_text() for cell in table.thead.tr.find_all(["th", "td"])]
+    for row in table.tbody.find_all("tr"):
+        for head, cell in zip(heads, row.find_all(["th", "td"])):
+            cell["data-label"] = head.strip()
+            verdict = next((word for word in VERDICTS if cell.get_text().startswith(word)), None)
+            if head == "verdict" and verdict:
+                cell["data-verdict"] = verdict
+                text = cell.find(string=True)
+                badge = BeautifulSoup("", "html.parser").new_tag("span", attrs={"class": "verdict"})
+                badge.string = verdict
+                text.replace_with(badge, text.removeprefix(verdict))
+    return str(table)
+
+
 def link_footer(app, pagename, templatename, context, doctree) -> None:
     """The foot of every page leads to the page of licences, by a path from where it stands."""
     page, title = "book/licences", "Data and licences"
@@ -245,6 +274,7 @@ def setup(app) -> dict:
     app.connect("html-page-context", note_what_is_missing, priority=990)
     app.connect("html-page-context", mend_roles, priority=991)
     app.connect("html-page-context", mend_tables, priority=991)
+    app.connect("html-page-context", mark_verdicts, priority=992)
     app.connect("html-page-context", link_footer, priority=991)
     app.connect("build-finished", forward_old_addresses)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

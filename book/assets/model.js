@@ -1,6 +1,7 @@
 // The network in the page: a PNG that is dropped or a sample, segmented in this browser by onnxruntime-web.
-// Nothing is sent anywhere. It stands in a page as <div class="explorer" data-explorer="model">words</div>;
-// the network is fetched when the reader first touches it. model/about.json says what the build had at hand.
+// Nothing is sent anywhere. It stands in a page as <div class="explorer" data-explorer="model">words</div>. What the
+// network draws on the samples was computed when the book was built, and lies beside them with the reference; the
+// network is fetched when the reader first touches it. model/about.json says what the build had at hand.
 const here = (path) => new URL(path, import.meta.url).href;
 const NAMES = ["background", "right ventricle", "myocardium", "left ventricle"];
 const SIDE = 96; // the network knows hearts at the size they have in slices of so many pixels
@@ -117,9 +118,12 @@ const colours = () =>
     return [1, 3, 5].map((place) => parseInt(hex.slice(place, place + 2), 16));
   });
 
+// The picture of a sample, with the reference and what the network drew when the book was built.
+const digits = (text) => (text ? Uint8Array.from(text, Number) : null);
 async function sample(number) {
   try {
-    return await (await get(here(`samples/${number}.png`))).blob();
+    const [picture, { truth, network, sure }] = await Promise.all([get(here(`samples/${number}.png`)).then((a) => a.blob()), get(here(`samples/${number}.json`)).then((a) => a.json())]);
+    return { picture, truth: digits(truth), network: digits(network), sure };
   } catch {
     throw new Error(`Sample ${number} could not be loaded. Pick another, or load the page again.`);
   }
@@ -138,7 +142,7 @@ export async function model(place, make) {
           : "";
   if (lacks) return place.append(make("p", { className: "missing-part" }, lacks));
 
-  let [image, name, labels, painted] = [null, "", null, null];
+  let [image, name, labels, truth, painted] = [null, "", null, null, null];
   let [shown, looking, ready, loaded] = [0, Promise.resolve(), null, false];
   const cursor = { x: SIDE / 2, y: SIDE / 2 };
   let words = [];
@@ -190,13 +194,14 @@ export async function model(place, make) {
   };
   const [eraseLabel, erase] = tick("erase");
   const [outlineLabel, outline] = tick("show the outline that the network drew");
+  const [referenceLabel, reference] = tick("show the outline of the reference");
   const wipe = make("button", { type: "button", textContent: "wipe all" });
   wipe.addEventListener("click", () => {
     painted.fill(0);
     draw();
   });
   const keys = make("p", { className: "explorer-legend" }, "Paint with the pointer, or go to the picture with the Tab key: arrows move the brush, space paints, Delete erases.");
-  const tools = make("div", { className: "model-tools" }, brushLabel, eraseLabel, outlineLabel, wipe, keys);
+  const tools = make("div", { className: "model-tools" }, brushLabel, eraseLabel, outlineLabel, referenceLabel, wipe, keys);
 
   const dab = (x, y, value) => {
     const radius = Number(brush.value) / 2;
@@ -235,14 +240,15 @@ export async function model(place, make) {
   });
   ["focus", "blur"].forEach((moment) => canvas.addEventListener(moment, () => draw()));
 
-  const dice = (c) => {
+  const dice = (a, b, c) => {
     let [both, all] = [0, 0];
-    for (let i = 0; i < labels.length; i++) {
-      both += painted[i] === c && labels[i] === c;
-      all += (painted[i] === c) + (labels[i] === c);
+    for (let i = 0; i < a.length; i++) {
+      both += a[i] === c && b[i] === c;
+      all += (a[i] === c) + (b[i] === c);
     }
     return all ? (2 * both) / all : null;
   };
+  const shownDice = (value) => (value === null ? "none: it is in neither" : value.toFixed(3));
   const draw = () => {
     const c = mode();
     tools.hidden = !c;
@@ -252,11 +258,12 @@ export async function model(place, make) {
     const { grey, width, height } = image;
     const [palette, alpha, picture] = [colours(), Number(opacity.value), new ImageData(width, height)];
     const [layer, reach] = [c ? painted : labels, Number(brush.value) / 2];
-    const atEdge = (i) => labels[i] === c && [i - 1, i + 1, i - width, i + width].some((next) => labels[next] !== c);
+    const atEdge = (mask, i) => mask?.[i] === c && [i - 1, i + 1, i - width, i + width].some((next) => mask[next] !== c);
+    referenceLabel.hidden = !truth;
     const atCursor = (i) => document.activeElement === canvas && Math.abs(Math.hypot((i % width) - cursor.x, Math.floor(i / width) - cursor.y) - reach) < 0.5;
     for (let i = 0; i < grey.length; i++) {
       const colour = layer?.[i] ? palette[layer[i] - 1] : null;
-      const white = c && ((labels && outline.checked && atEdge(i)) || atCursor(i));
+      const white = c && ((outline.checked && atEdge(labels, i)) || (reference.checked && atEdge(truth, i)) || atCursor(i));
       const value = (n) => (white ? 255 : colour ? alpha * colour[n] + (1 - alpha) * grey[i] : grey[i]);
       picture.data.set([value(0), value(1), value(2), 255], 4 * i);
     }
@@ -265,9 +272,10 @@ export async function model(place, make) {
     if (!labels) return canvas.setAttribute("aria-label", "a slice, not yet looked at");
     canvas.setAttribute("aria-label", c ? `the slice, to paint the ${NAMES[c]} on; the brush is at column ${cursor.x + 1}, row ${cursor.y + 1}` : "the slice; what the network found is in colour, and said beside it");
     if (c) {
-      const found = dice(c);
+      const found = dice(painted, truth ?? labels, c);
       place.dataset.dice = found;
-      says.replaceChildren(found === null ? `You painted no ${NAMES[c]}, and the network found none.` : `Dice of your ${NAMES[c]} against the network's: ${found.toFixed(3)}`);
+      if (truth) says.replaceChildren(make("p", {}, `Dice of the ${NAMES[c]} against the reference. The network: ${shownDice(dice(labels, truth, c))}. You: ${shownDice(found)}`));
+      else says.replaceChildren(found === null ? `You painted no ${NAMES[c]}, and the network found none.` : `Dice of your ${NAMES[c]} against the network's: ${found.toFixed(3)}`);
     } else says.replaceChildren(...words);
   };
 
@@ -276,11 +284,19 @@ export async function model(place, make) {
     const button = thumbs[chosen];
     if (button?.getAttribute("aria-pressed") === "true") return;
     const called = button ? `Sample ${chosen + 1}` : chosen.name;
-    image = await read(button ? await sample(chosen + 1) : chosen, called);
+    [image, labels, truth, words] = [null, null, null, []]; // what cannot be read leaves nothing of the last one standing
+    thumbs.forEach((each) => each.setAttribute("aria-pressed", "false"));
+    canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+    const known = button ? await sample(chosen + 1) : { picture: chosen };
+    image = await read(known.picture, called);
     name = called;
-    [labels, painted] = [null, new Uint8Array(image.grey.length)];
+    [truth, painted] = [known.truth ?? null, new Uint8Array(image.grey.length)];
     [cursor.x, cursor.y] = [image.width >> 1, image.height >> 1];
-    thumbs.forEach((each) => each.setAttribute("aria-pressed", String(each === button)));
+    button?.setAttribute("aria-pressed", "true");
+    if (known.network) {
+      labels = known.network;
+      report(known.sure, null);
+    }
     draw();
   };
   const ask = async () => {
@@ -289,36 +305,43 @@ export async function model(place, make) {
     const { probability, milliseconds } = await run(image);
     const decided = decide(probability, image.grey.length);
     labels = about.clean ? clean(decided.labels, image.width, image.height) : decided.labels;
-    report(decided.sure, milliseconds);
+    let [total, heart] = [0, 0];
+    labels.forEach((c, i) => {
+      heart += c > 0;
+      total += c ? decided.sure[i] : 0;
+    });
+    report(heart ? total / heart : null, milliseconds);
     draw();
   };
-  const queue = (step) => (looking = looking.then(step).catch((error) => says.replaceChildren(error.message)));
+  const fail = (error) => says.replaceChildren(make("p", { className: "explorer-error" }, error.message));
+  const queue = (step) => (looking = looking.then(step).catch(fail));
   const look = (first) => {
     const turn = ++shown;
     return queue(async () => {
       if (turn !== shown) return; // the reader has gone on to another
       await first();
-      await ask();
+      if (!labels) await ask();
     });
   };
+  // What the network drew, in words: sure is the mean probability of what it coloured (null: nothing); the time is null
+  // for what was drawn when the book was built.
   const report = (sure, milliseconds) => {
-    const areas = [0, 0, 0, 0];
-    let total = 0;
-    labels.forEach((c, i) => {
-      areas[c]++;
-      total += c ? sure[i] : 0;
-    });
-    const heart = labels.length - areas[0];
-    const lines = ["rv", "myo", "lv"].map((c, n) => make("li", {}, make("span", { className: `class-${c}` }, NAMES[n + 1]), ` ${areas[n + 1]} pixels`));
-    const confidence = heart ? ` The probability it gives to what it coloured is ${((100 * total) / heart).toFixed(0)} % on average.` : " It found no heart.";
-    words = [make("ul", {}, ...lines), make("p", {}, `${name}, ${milliseconds.toFixed(0)} ms.${confidence}${image.shrunk}`)];
-    Object.assign(place.dataset, { areas: JSON.stringify(areas), milliseconds, turn: Number(place.dataset.turn ?? 0) + 1 });
+    const count = (mask, c) => mask.reduce((total, label) => total + (label === c), 0);
+    const areas = [0, 1, 2, 3].map((c) => count(labels, c));
+    const beside = (c) => (truth ? ` (reference ${count(truth, c)}, Dice ${dice(labels, truth, c)?.toFixed(2) ?? "none"})` : "");
+    const lines = ["rv", "myo", "lv"].map((c, n) => make("li", {}, make("span", { className: `class-${c}` }, NAMES[n + 1]), ` ${areas[n + 1]} pixels${beside(n + 1)}`));
+    const missed = truth ? [1, 2, 3].filter((c) => count(truth, c) && areas[c] < 0.75 * count(truth, c)) : [];
+    const confidence = sure === null ? " It found no heart." : ` The probability that the network gives to what it coloured is ${(100 * sure).toFixed(0)} % on average${missed.length ? `, and yet it misses a good part of the ${missed.map((c) => NAMES[c]).join(" and of the ")}` : ""}.`;
+    words = [make("ul", {}, ...lines), make("p", {}, `${name}${milliseconds === null ? "" : `, ${milliseconds.toFixed(0)} ms`}.${confidence}${image.shrunk}`)];
+    Object.assign(place.dataset, { areas: JSON.stringify(areas) });
+    if (milliseconds !== null) Object.assign(place.dataset, { milliseconds, turn: Number(place.dataset.turn ?? 0) + 1 });
     place.labels = labels;
   };
 
   ["pointerenter", "focusin", "dragenter"].forEach((touch) => place.addEventListener(touch, () => begin().catch(() => {}), { once: true }));
-  place.addEventListener("dragover", (event) => event.preventDefault());
-  place.addEventListener("drop", (event) => {
+  // A file that is dropped beside the box would replace the page: it is taken as meant for the box.
+  window.addEventListener("dragover", (event) => event.preventDefault());
+  window.addEventListener("drop", (event) => {
     event.preventDefault();
     const dropped = event.dataTransfer.files[0];
     if (dropped) look(() => show(dropped));

@@ -14,6 +14,15 @@
 # stand apart; and for the two about classes and the one about static masks some trainings could have been looked at); the
 # verdicts are computed, here, from the records. What the report says besides is listed as well, with the reason why it
 # has no verdict.
+#
+# ## Your bets
+#
+# ```{raw} html
+# <div class="votes-revealed"><p>Your votes from the first page would stand here: that needs JavaScript and a book
+# that is served over http.</p></div>
+# ```
+#
+# ## All claims
 
 # %% tags=["remove-cell"]
 # In Colab this fetches the book and its package; anywhere else it does nothing.
@@ -223,8 +232,6 @@ board(found)
 
 # %% [markdown]
 # ```{raw} html
-# <div class="votes-revealed"><p>Your votes from the first page would stand here: that needs JavaScript and a book
-# that is served over http.</p></div>
 # <div class="explorer" data-explorer="scoreboard"><p>The claims with their verdicts, as a list to filter by
 # verdict, page and text. It needs JavaScript and a book that is served over http.</p></div>
 # ```

@@ -178,7 +178,7 @@ ax.set_ylabel("Dice, last epoch");
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
 for n, batch in enumerate(BATCHES):
-    shade = plt.colormaps["viridis"](0.9 - 0.15 * n)
+    shade = plots.SHADES(n / (len(BATCHES) - 1))
     for ax, setting in zip(
         axes, (f"{batch}", f"{batch}, equal updates" if batch > 2 else "2")
     ):

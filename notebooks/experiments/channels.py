@@ -151,13 +151,13 @@ figure, ax = plt.subplots(figsize=(8.5, 3.6))
 shown = runs[(runs["seed"] == 0) & runs["split"].isin(["fold0", "fold1"])]
 for name in NAMES:
     mean = comparisons.mean_curve(shown[shown["setting"] == name])
-    shade = plt.colormaps["viridis"](0.9 - 0.15 * NAMES.index(name))
+    shade = plots.SHADES(NAMES.index(name) / (len(NAMES) - 1))
     ax.plot(mean.index, mean, color=shade, label=name)
 ax.legend(loc="upper left")
 ax.set(xlabel="epoch", ylabel="Dice, mean of two folds");
 
 # %% [markdown]
-# *The darker, the wider. All but the widest sit near zero for a quarter of the time, and the widest climbs first. The
+# *From violet to gold, the wider. All but the widest sit near zero for a quarter of the time, and the widest climbs first. The
 # narrowest starts to climb with the rest and stands lower at the end, still rising.*
 
 # %% tags=["hide-input"]

@@ -114,11 +114,11 @@ figure, ax = plt.subplots(figsize=(8.5, 3.4))
 shown = runs[(runs["seed"] == 0) & runs["split"].isin(["fold0", "fold1"])]
 for name, group in shown.groupby("setting"):
     mean = comparisons.mean_curve(group)
-    shade = plt.colormaps["viridis"](0.9 - 1.8 * float(name))
+    shade = plots.SHADES(2 * float(name))
     plots.learning_curve(ax, mean.index, mean.to_numpy(), name, color=shade)
 ax.set(ylabel="held-out Dice, mean of two folds");
 # %% [markdown]
-# *Mean curves of folds 0 and 1, seed 0; the darker, the more is deleted. A curve that still climbs at the last epoch
+# *Mean curves of folds 0 and 1, seed 0; from violet to gold, the more is deleted. A curve that still climbs at the last epoch
 # is late, and where it would end we do not know.*
 #
 # ## Against overfitting?

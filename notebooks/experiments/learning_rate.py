@@ -303,9 +303,7 @@ for n, rate in enumerate(("0.0001", "0.0005", "0.001", "0.0025")):
         small[(small["setting"] == rate) & (small["seed"] == 0)]
     )
     if len(mean):
-        ax.plot(
-            mean.index, mean, color=plt.colormaps["viridis"](0.9 - 0.2 * n), label=rate
-        )
+        ax.plot(mean.index, mean, color=plots.SHADES(n / 3), label=rate)
 ax.legend(loc="upper left")
 ax.set(xlabel="epoch", ylabel="Dice, mean of five folds");
 # %% [markdown]
