@@ -105,6 +105,8 @@ def test_the_table_of_contents_lists_every_page_once():
 @every_notebook
 def test_the_first_code_cell_is_the_same_everywhere_and_names_the_address(path):
     first = code_of(path)[0]
+    if path.stem == "whole":  # a script as well, which installs nothing outside Colab
+        first = first.replace(' and "google.colab" in sys.modules', "")
     assert first == code_of(NOTEBOOKS[0])[0]
     assert re.findall(r"https://\S+?(?=\")", first) == [address()]
 
@@ -195,7 +197,8 @@ def test_functions_in_notebooks_are_short(path):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
             lines = ast.unparse(node).splitlines()  # one for each statement, however it is wrapped
-            assert len(lines) <= 10, f"{node.name} has over ten lines"
+            most = 25 if path.parent.name == "build" else 10  # there they are what the page is about
+            assert len(lines) <= most, f"{node.name} has over {most} lines"
 
 
 @every_notebook
@@ -204,7 +207,8 @@ def test_each_notebook_ends_with_something_to_try(path):
     exercises = re.findall(r"\{exercise\}.*\n# :label: (\S+)", text)
     assert exercises and exercises == re.findall(r"\{solution(?:-start)?\} (\S+)", text)
     assert executed_solutions(text)
-    assert text.index("## What to conclude") < text.index("## Try")
+    if path.parent.name != "build":  # whose frame has a test of its own
+        assert text.index("## What to conclude") < text.index("## Try")
 
 
 def executed_solutions(text):
