@@ -1,11 +1,20 @@
 """Part I, "Build it": the frame of its pages, what is folded on them, and the pieces that they share."""
 
+import ast
+import csv
+import math
+import pathlib
 import re
 
+import cv2
 import jupytext
+import numpy as np
 import pytest
-
+import torch
+import torch.nn.functional as F
 from conftest import REPOSITORY
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 PAGES = sorted((REPOSITORY / "notebooks" / "build").glob("*.py"))
 FOLDED = 10  # lines of plumbing on a page, besides the set-up and the pieces of earlier pages
@@ -43,7 +52,8 @@ def test_code_that_teaches_stands_open(path):
     """A cell has at most 15 lines, a piece may have more; and little but plumbing is folded."""
     plumbing = 0
     for number, cell in enumerate(c for c in cells(path) if c.cell_type == "code"):
-        lines = [line for line in cell.source.splitlines() if line.strip()]
+        lines = ast.unparse(ast.parse(cell.source)).splitlines()  # one for each statement, however it is wrapped
+        lines = [line for line in lines if line.strip()]
         tags = set(cell.metadata.get("tags", []))
         if number < 2 or "pieces" in tags or "check" in tags or "def check_" in cell.source:
             continue
@@ -58,3 +68,59 @@ def test_code_that_teaches_stands_open(path):
 def test_a_page_shows_that_its_pieces_are_the_librarys(path):
     source = "\n".join(c.source for c in cells(path) if c.cell_type == "code" and not folded(c))
     assert path.stem == "whole" or "assert " in source
+
+
+# --- exercises ---------------------------------------------------------------------------------------------
+
+
+def exercises(path):
+    """The page's names after its checks were defined, and for each checked exercise the sources of its starter and its
+    solution: check -> (starter, solution)."""
+    names = {"np": np, "torch": torch, "F": F, "nn": nn, "cv2": cv2, "math": math, "csv": csv, "Path": pathlib.Path,
+             "Dataset": Dataset, "DataLoader": DataLoader, "Sampler": Sampler, "CLASSES": ("background", "RV", "Myo", "LV")}
+    found = {}
+    for cell in (c for c in cells(path) if c.cell_type == "code"):
+        if "pieces" in cell.metadata.get("tags", []) or "piece" in cell.metadata.get("tags", []) or "def check_" in cell.source:
+            exec(cell.source, names)
+        if call := re.search(r"^.*\b(check_\w+)\((my_\w+)\).*$", cell.source, re.M):
+            found.setdefault(call[1], []).append((call[2], cell.source[: call.start()]))
+    return names, found
+
+
+def said(names, check, mine):
+    return str(names[check](mine))
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if "def check_" in p.read_text()], ids=lambda p: p.stem)
+def test_the_starter_is_not_yet_right_and_the_solution_is(path):
+    names, found = exercises(path)
+    assert found
+    for check, (starter, solution) in found.items():
+        for (function, source), expected in ((starter, "it returns nothing yet"), (solution, "right")):
+            exec(source, names)
+            assert said(names, check, names[function]) == expected, (check, expected)
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if "def check_" in p.read_text()], ids=lambda p: p.stem)
+def test_a_check_survives_any_answer(path):
+    names, found = exercises(path)
+
+    def stumbles(*_, **__):
+        raise ZeroDivisionError("mine")
+
+    for check in found:
+        for mine in (stumbles, lambda *_: None, lambda *_: "text", lambda *_: float("nan"), lambda *_: np.zeros(1), lambda: 3):
+            assert said(names, check, mine) != "right"
+
+
+TOLD = [
+    ("arrays_and_tensors", "check_apart", lambda a, b: np.abs(a - b), "246"),
+    ("arrays_and_tensors", "check_quarters", lambda x: x.reshape(4, 2, 3), "tears the rows"),
+    ("optimisers_and_batch_norm", "check_fold", lambda c, n: (c.weight, c.bias), "isn't scaled"),
+]
+
+
+@pytest.mark.parametrize(("page", "check", "mine", "words"), TOLD, ids=lambda v: v if isinstance(v, str) else "")
+def test_a_check_says_what_is_wrong(page, check, mine, words):
+    names, _ = exercises(REPOSITORY / "notebooks" / "build" / f"{page}.py")
+    assert words in said(names, check, mine)

@@ -97,7 +97,8 @@ print(wrong_side(0.1), wrong_side(0.1002))
 # tell which way is better. That's the trouble with every count: it stays flat, then jumps.
 #
 # So we don't ask the model for a side. We ask for a **probability** of being blood, which changes a little whenever
-# $t$ does. The **sigmoid** function $\sigma(s) = 1 / (1 + e^{-s})$ makes one out of any number:
+# $t$ does. The **sigmoid** function $\sigma(s) = 1 / (1 + e^{-s})$ makes one out of any number. The 0.05 says how
+# quickly the answer changes from muscle to blood; it stays fixed for now.
 
 
 # %%
@@ -107,7 +108,7 @@ def probability(x, t):
 
 
 three = torch.tensor([0.1, 0.2, 0.3]).double()  # grey levels of three pixels
-print(probability(three, 0.2))
+print(probability(three, 0.2).numpy().round(2))
 
 # %% [markdown]
 # Take these three pixels as our example by hand. The threshold is 0.2, so the darkest pixel is probably muscle, the
@@ -129,10 +130,10 @@ def cross_entropy(p, y):
 
 truth = torch.tensor([0, 0, 1]).double()  # muscle, muscle, blood
 p = probability(three, 0.2)
-print("true class got", p.where(truth == 1, 1 - p), "-> loss", cross_entropy(p, truth))
-difference = cross_entropy(p, truth) - F.binary_cross_entropy(p, truth)
-assert torch.allclose(cross_entropy(p, truth), F.binary_cross_entropy(p, truth))
-print("difference from PyTorch's:", difference.item())
+ours, theirs = cross_entropy(p, truth), F.binary_cross_entropy(p, truth)
+print("probability of the true class:", p.where(truth == 1, 1 - p).numpy().round(2))
+print(f"loss {ours:.4f}, difference from PyTorch's {ours - theirs}")
+assert torch.allclose(ours, theirs)
 
 # %% [markdown]
 # A number that is small when the answers are good and that changes smoothly with the weights is called a **loss**.
@@ -222,7 +223,7 @@ for step in range(6):
     t = t - 0.02 * slope_at(t)  # learning rate 0.02
 
 # %% [markdown]
-# This is **gradient descent**, and it is how every network in this book learns: a loss, its slope, a step, again.
+# This is **gradient descent**, and every network in this book learns like this: a loss, its slope, a step, again.
 # Look at how $t$ moves. The learning rate stays the same, yet the steps shrink by themselves, because the slope
 # shrinks as the valley gets flat. So what has it learned?
 
@@ -239,16 +240,15 @@ for ax, at in zip(axes[1:], (0.1, learned)):
 
 # %% [markdown]
 # *The truth, the threshold we started with, and the one that gradient descent found. Gold is muscle, magenta is
-# blood. Dark spots inside the blood stay wrong: no single threshold can get them right.*
+# blood. Dark spots inside the blood stay wrong: a threshold that got them right would lose the muscle.*
 #
-# One honest question before we go on. We wanted few wrong pixels, and we made the loss small. Is that the same?
+# One question before we go on. We wanted few wrong pixels, and we made the loss small. Is that the same?
 
 # %%
 counts = [wrong_side(t) for t in ts]
+fewest = ts[np.argmin(counts)]
 print(f"learned   t = {learned:.3f}: {wrong_side(learned):.2%} of the pixels wrong")
-print(
-    f"fewest    t = {ts[np.argmin(counts)]:.3f}: {min(counts):.2%} of the pixels wrong"
-)
+print(f"fewest    t = {fewest:.3f}: {min(counts):.2%} of the pixels wrong")
 
 # %% [markdown]
 # Nearly, but not quite. A loss is a stand-in for what we want, chosen because it has a useful slope.
@@ -277,13 +277,13 @@ for rate, path in walks.items():
 # To draw these walks we need the loss far outside the interval from 0 to 1. There our formula breaks:
 
 # %%
-print("loss at t = -2:", loss(-2.0))
+print("loss at t = -2:", loss(-2.0).item())
 
 # %% [markdown]
-# *Not a number*. At $t = -2$ some $p$ is so close to 1 that the computer rounds it to exactly 1. Then $\ln(1 - p)$
-# is minus infinity, and for blood it's multiplied by zero. The cure is to never compute $p$: put $s$, the number
-# *before* the sigmoid, into a version of the loss that is rearranged on paper. Such a number is called a **logit**,
-# and this is why networks return logits and PyTorch's losses take them.
+# `nan` means *not a number*. At $t = -2$ some $p$ is so close to 1 that the computer rounds it to exactly 1. Then
+# $\ln(1 - p)$ is minus infinity, and for blood it's multiplied by zero. The cure is never to compute $p$: put $s$, the
+# number *before* the sigmoid, into a version of the loss that was rearranged on paper. Such a number is called a
+# **logit**. This is why networks return logits, and why PyTorch's losses take them.
 
 
 # %%
@@ -301,9 +301,10 @@ for ax, (rate, path) in zip(axes, walks.items()):
     ts = np.linspace(min(0, *path) - 0.05, max(0.6, *path) + 0.05, 200)
     ax.plot(ts, [safe_loss(t) for t in ts], color=plots.GREY, linewidth=1.4)
     balls = [(t, safe_loss(t).item()) for t in path]
-    look = {"arrowstyle": "->", "color": plots.GREY, "connectionstyle": "arc3,rad=-0.3"}
     for a, b in zip(balls[:6], balls[1:]):
-        ax.annotate("", b, a, arrowprops=look | {"shrinkA": 6, "shrinkB": 6})
+        ax.annotate(
+            "", b, a, arrowprops={"arrowstyle": "->", "color": plots.GREY, "shrinkB": 6}
+        )
     look = {"s": 90, "c": range(13), "cmap": plots.HEAT, "edgecolors": plots.ACCENT}
     ax.scatter(*zip(*balls), **look, zorder=3)
     ax.set(title=f"learning rate {rate}", xlabel="threshold t", ylabel="loss")
@@ -316,7 +317,7 @@ for ax, (rate, path) in zip(axes, walks.items()):
 # Nothing is wrong with the loss, the slope or the code on the right; only the step is too long. How long is too long?
 # Near the bottom the valley looks like a parabola, and its slope grows in proportion to the distance from the bottom:
 # slope $\approx c\,\cdot$ distance, with some steepness $c$. One step then multiplies the distance by $1 - \eta c$.
-# The ball comes closer as long as this factor lies between $-1$ and $1$, so as long as $\eta < 2/c$.
+# The ball comes closer if this factor lies between $-1$ and $1$, that is, if $\eta < 2/c$.
 
 # %%
 c = (slope_at(learned + 0.001) - slope_at(learned - 0.001)) / 0.002
@@ -345,10 +346,10 @@ print("after two calls: t", t.item(), "  t.grad", t.grad.item())
 assert np.isclose(t.grad.item(), 2 * slope_at(0.1))
 
 # %% [markdown]
-# Two common beliefs end here:
+# Two common beliefs are wrong:
 #
 # - *"`backward()` updates the weights."* It doesn't: `t` is still 0.1 after both calls. `backward()` computes slopes
-#   and puts them into `.grad`. The step is somebody else's job.
+#   and puts them into `.grad`. The step needs a line of its own.
 # - *"A second `backward()` overwrites the gradient."* It doesn't: the printed gradient has doubled. Every call **adds**
 #   to `.grad`, until you set it to zero. [Backpropagation](backpropagation) shows why adding is the right rule.
 #

@@ -538,7 +538,7 @@ pd.DataFrame(shares, index=data.CLASSES).T.style.format("{:.3f}")
 
 # %% [markdown]
 # More than four pixels in five are background, and the three classes share the rest about evenly. Hence the
-# temptation to draw nothing under a loss that counts all pixels alike ([The loss](../basics/loss)), and hence Dice
+# temptation to draw nothing under a loss that counts all pixels alike ([The loss](../build/the_loss)), and hence Dice
 # instead of accuracy. Two rows far apart would mean that training and validation are not of one kind.
 #
 # ## Live: break a folder

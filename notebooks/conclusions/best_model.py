@@ -61,7 +61,7 @@ rungs = list(experiments.RUNGS)
 # scored on the 20 validation slices, once.
 #
 # These slices are not untouched. The recipe this page begins with was scored on them
-# ([Training, once](../basics/training)), and its learning rate was chosen, on training patients, by networks that had seen
+# ([Batches and the loop](../build/batches_and_the_loop)), and its learning rate was chosen, on training patients, by networks that had seen
 # some of the validation ones; part IV judges all sixty patients. But no step of the ladder was chosen by them.
 #
 # ## The ladder

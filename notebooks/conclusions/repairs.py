@@ -76,7 +76,7 @@ pd.DataFrame.from_dict(
 # 4. its last layer is a 1x1 convolution at full resolution, not a transposed convolution from half of it.
 #
 # The order of the layers in the decoder and the windows of its transposed convolutions change with them. The page
-# [The U-Net](../architectures/unet) has both networks side by side.
+# [The U-Net](../build/the_unet) has both networks side by side.
 #
 # ```{note}
 # Earlier this page called the third repair *the skips*, as if they alone did it. The four changes were never tried
