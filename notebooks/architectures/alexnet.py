@@ -10,7 +10,7 @@
 # # AlexNet-style
 #
 # AlexNet {cite}`krizhevsky2012` was made to say *what* is in a picture, and changed the field by how well it
-# did. It is tempting to saw off its end and let it say *where*. What is lost before the saw begins?
+# did. The report had it say *where* instead. Can a network that was made for classification find the outline of a heart?
 
 # %% tags=["remove-cell"]
 # In Colab this fetches the book and its package; anywhere else it does nothing.
@@ -34,10 +34,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from cmrseg import comparisons, data, experiments, metrics, plots, results
 from cmrseg.augment import normalise
 from cmrseg.losses import LOSSES
+from cmrseg.models import alexnet as package
 from cmrseg.models import build
 from cmrseg.training import PRESETS, fit, predict, score
 
@@ -48,23 +50,131 @@ train, held_out = data.split(data.source(), "val")
 recipe = replace(PRESETS["replica"], **experiments.ALEXNET)
 
 # %% [markdown]
-# ## Thirty-six answers
+# ## From classifier to fully convolutional network
 #
-# A classifier wants to know less and less about place. Its first convolution looks at every fourth pixel, two
-# poolings follow, and what is left of 96 x 96 pixels is a grid of 6 x 6:
+# AlexNet has five convolutions and, after them, three **fully connected** layers, in which each output number is a weighted sum of
+# *all* numbers of the layer before. Such a layer takes inputs of one size only, and its outputs have no place in the
+# picture. A network is **fully convolutional** {cite}`shelhamer2017` if it has no such layer, only convolutions (transposed ones, too),
+# poolings and functions of single numbers. All of these work on a picture of any size, and what comes out is a map.
+#
+# First the five convolutions, at a quarter of AlexNet's widths. The first moves four pixels at a time (stride 4), the two poolings move
+# two; so 96 x 96 pixels become a grid of 6 x 6.
+
 
 # %%
-x = normalise(held_out.images[:1], "raw")
-for layer in build(recipe).eval().features:
-    x = layer(x)
-    if not isinstance(layer, torch.nn.ReLU):
-        print(f"{type(layer).__name__:9} {tuple(x.shape)}")
+def features(c1, c2, c3, c4, c5):
+    """AlexNet's five convolutions: slices (N, 1, 96, 96) -> maps (N, c5, 6, 6)."""
+    return nn.Sequential(
+        nn.Conv2d(1, c1, 11, stride=4, padding=5),  # (N, 24, 24, 24)
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),  # (N, 24, 12, 12)
+        nn.Conv2d(c1, c2, 5, padding=2),  # (N, 64, 12, 12)
+        nn.ReLU(),
+        nn.MaxPool2d(3, stride=2, padding=1),  # (N, 64, 6, 6)
+        nn.Conv2d(c2, c3, 3, padding=1),  # (N, 96, 6, 6)
+        nn.ReLU(),
+        nn.Conv2d(c3, c4, 3, padding=1),  # (N, 96, 6, 6)
+        nn.ReLU(),
+        nn.Conv2d(c4, c5, 3, padding=1),  # (N, 64, 6, 6)
+        nn.ReLU(),
+    )
+
+
+# %%
+widths = experiments.ALEXNET["channels"]  # (24, 64, 96, 96, 64, 256)
+slices = normalise(held_out.images[:2], "raw")  # (2, 1, 96, 96), grey levels to 255
+cells = slices
+for layer in features(*widths[:5]):
+    cells = layer(cells)
+    if not isinstance(layer, nn.ReLU):
+        print(f"{type(layer).__name__:9} {tuple(cells.shape)}")
 
 # %% [markdown]
-# What were fully connected layers become 1x1 convolutions, which answer for each cell of the grid with four
-# numbers, one for each class; and one transposed convolution enlarges the answers to 96 x 96 again
-# {cite}`shelhamer2017`. It blends neighbouring answers with one pattern for all hearts and sees nothing of the
-# slice.
+# Each cell of the 6 x 6 grid stands for a square of 16 x 16 pixels: the strides multiplied. That is how far apart
+# the cells are, not how far they see. The receptive field of a cell, counted as on the page [Down and up](../build/down_and_up), is
+# wider than the slice:
+
+# %%
+side, jump = 1, 1  # jump: pixels of the slice from one place to the next
+for kernel, stride in [(11, 4), (3, 2), (5, 1), (3, 2), (3, 1), (3, 1), (3, 1)]:
+    side += (kernel - 1) * jump
+    jump *= stride
+print(f"a cell sees {side} x {side} pixels; the next cell lies {jump} pixels further")
+
+# %% [markdown]
+# So a cell in the middle can take the whole slice into account, but it has only one answer, four logits, for its 256 pixels.
+#
+# Now the fully connected layers. Apply such a layer to the channels of one cell, and to each cell of the grid in turn: that is a
+# **1x1 convolution**. Its kernel is the layer's weight matrix with two more axes:
+
+# %%
+linear = nn.Linear(64, 256)
+at_each_cell = linear(cells.movedim(1, 3)).movedim(3, 1)  # channels last, and back
+kernel = linear.weight[:, :, None, None]  # (256, 64) -> (256, 64, 1, 1)
+slid = F.conv2d(cells, kernel, linear.bias)
+assert torch.allclose(at_each_cell, slid, rtol=1e-4, atol=1e-4)
+print(tuple(cells.shape), "->", tuple(slid.shape))
+
+
+# %%
+def classifier(c5, full, dropout):
+    """Three layers, once fully connected: (N, c5, 6, 6) -> (N, 4, 6, 6)."""
+    return nn.Sequential(
+        nn.Dropout(dropout),
+        nn.Conv2d(c5, full, 1),  # (N, 256, 6, 6)
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Conv2d(full, full, 1),  # (N, 256, 6, 6)
+        nn.ReLU(),
+        nn.Conv2d(full, 4, 1),  # (N, 4, 6, 6): four logits for each cell
+    )
+
+
+print(tuple(classifier(*widths[4:], dropout=0.5)(cells).shape))
+
+# %% [markdown]
+# Last, one transposed convolution enlarges the 36 answers to 96 x 96. It puts down a stamp of 32 x 32 for each cell, 16
+# pixels apart, so that neighbours overlap and blend. The stamps are learned, but they are the same for all hearts: this layer sees nothing of
+# the slice.
+
+
+# %%
+class AlexNet(nn.Module):
+    """Logits (N, 4, H, W) from slices (N, 1, H, W); H and W are multiples of 16."""
+
+    def __init__(self, widths, dropout=0.5):
+        super().__init__()
+        self.features = features(*widths[:5])
+        self.classifier = classifier(*widths[4:], dropout)
+        self.enlarge = nn.ConvTranspose2d(4, 4, 32, stride=16, padding=8)
+
+    def forward(self, x):
+        return self.enlarge(self.classifier(self.features(x)))
+
+
+ours = AlexNet(widths)
+for x in (slices, torch.zeros(2, 1, 128, 160)):  # any size: that is "fully"
+    grid = ours.classifier(ours.features(x))
+    print(tuple(x.shape), "->", tuple(grid.shape), "->", tuple(ours(x).shape))
+
+# %% [markdown]
+# This is the network of the trial: the weights of the package's class fit by name and shape (`strict=True`), and the
+# logits are the same. We compare in evaluation mode, because in training mode dropout is random.
+
+# %%
+theirs = package.AlexNet(widths)
+ours.load_state_dict(theirs.state_dict(), strict=True)
+with torch.no_grad():
+    a, b = ours.eval()(slices), theirs.eval()(slices)
+difference = (a - b).abs().max().item()
+print(f"logits from {b.min():.2f} to {b.max():.2f}, largest difference {difference}")
+assert difference < 1e-5
+
+# %% [markdown]
+# Three things are not as in 2012: a third pooling is left out, for it would leave 3 x 3 cells; so is a normalisation
+# that has gone out of use; and the first fully connected layer, which took in the whole grid, takes in one cell here.
+#
+# ## What 36 answers can draw
 #
 # How good can a mask be that is drawn from 36 answers? Let us cheat and take the answers from the true
 # mask: once the label that most pixels of a cell have, and once the answers that fit the true mask best when

@@ -34,12 +34,14 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from cmrseg import comparisons, data, experiments, metrics, plots, results
 from cmrseg.augment import normalise
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
-from cmrseg.models.ning import Subsample
+from cmrseg.models import ning as package
 from cmrseg.training import PRESETS, fit, score
 
 plots.style()
@@ -49,11 +51,41 @@ train, held_out = data.split(data.source(), "val")
 recipe = replace(PRESETS["replica"], **experiments.NING)
 
 # %% [markdown]
+# ## The majority label
+#
+# The network gives one label to each square of 4 x 4 pixels. To train it we need one true label for each square. It is
+# the **majority label**, the one that most of the sixteen pixels have. **Predict, then run**: which label does this square get?
+
+# %%
+square = torch.tensor([[0, 0, 2, 2], [0, 2, 2, 2], [2, 2, 2, 3], [2, 2, 3, 3]])
+votes = torch.bincount(square.flatten(), minlength=4)
+print("pixels of each label:", votes.tolist(), "- majority:", votes.argmax().item())
+
+# %% [markdown]
+# For a whole mask, write the labels *one-hot*: four maps of zeros and ones, one for each class. The mean of such a map over a
+# square is the share of that class, and the largest share wins (of two equal ones, the class with the smaller number). The package's
+# `metrics.coarsen` does the same and fills each square with its label:
+
+
+# %%
+def majority(labels, square=4):
+    """Labels (N, 96, 96) -> (N, 24, 24): the commonest label of each square."""
+    one_hot = F.one_hot(labels, 4).movedim(3, 1).float()  # (N, 4, 96, 96)
+    shares = F.avg_pool2d(one_hot, square)  # (N, 4, 24, 24)
+    return shares.argmax(1)
+
+
+labels = majority(torch.from_numpy(held_out.masks).long())
+filled = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)  # (N, 96, 96) again
+different = (filled.numpy() != metrics.coarsen(held_out.masks, 4)).sum()
+print(f"{tuple(labels.shape)}; pixels unlike the package's: {different}")
+assert different == 0
+
+# %% [markdown]
 # ## The ceiling
 #
-# The network gives one label to each square of 4 x 4 pixels, and is trained on the label that most of the
-# sixteen have. Nobody can be more right than the truth, so take the true masks, give each square its
-# majority, and enlarge again:
+# No network can be more right than the truth. So take the true masks, give each square its
+# majority label, and enlarge again:
 
 # %% tags=["hide-input"]
 figure, axes = plots.panels(3, size=2.9)
@@ -86,19 +118,93 @@ for square, name in ((1, "full"), (2, "a half"), (4, "a quarter"), (8, "an eight
 # That is what the resolution alone takes away, however well the network learns. It does not explain a Dice
 # far below the ceiling.
 #
-# ## The network
+# ## The network, written out
 #
-# Three convolutions, with tanh, and two *sub-samplings* that average squares of 2 x 2. Before there was batch
-# normalisation, tanh had to keep the numbers in bounds. It does: give it grey levels up to 255, as the report
-# does, and see how many of its numbers sit at the bound, where the slope is nearly zero and nothing is
-# learned.
+# It has three convolutions and, after each of the first two, a **sub-sampling**: the mean of each 2x2 square, times a *scale*, plus a
+# *bias*, then tanh. Scale and bias are learned, one of each for every channel; max pooling has nothing to learn. By hand, for the
+# square (1, 3, 5, 7), scale 0.5 and bias -1: the mean is 4, times 0.5 is 2, minus 1 is 1, and tanh(1) = 0.76.
+
+
+# %%
+class Subsample(nn.Module):
+    """(N, C, H, W) -> (N, C, H/2, W/2): mean of 2x2, scale, bias, tanh."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, channels, 1, 1))  # the scale
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x):
+        return torch.tanh(F.avg_pool2d(x, 2) * self.weight + self.bias)
+
+
+layer = Subsample(1)
+nn.init.constant_(layer.weight, 0.5)
+nn.init.constant_(layer.bias, -1)
+print(layer(torch.tensor([[[[1.0, 3], [5, 7]]]])).item())
+x = normalise(held_out.images[:2])  # two slices: (2, 1, 96, 96)
+print(tuple(x.shape), "->", tuple(Subsample(1)(x).shape))
+
+
+# %%
+class Ning(nn.Module):
+    """Logits (N, 4, 24, 24), one set for each 4x4 square, from slices (N, 1, 96, 96)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 6, 7, padding=3),  # (N, 6, 96, 96)
+            Subsample(6),  # (N, 6, 48, 48)
+            nn.Conv2d(6, 16, 5, padding=2),  # (N, 16, 48, 48)
+            Subsample(16),  # (N, 16, 24, 24)
+            nn.Conv2d(16, 40, 5, padding=2),  # (N, 40, 24, 24)
+            nn.Tanh(),
+            nn.Conv2d(40, 4, 1),  # (N, 4, 24, 24)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+# %%
+ours = Ning()
+maps = x
+for layer in ours.layers:
+    maps = layer(maps)
+    print(f"{type(layer).__name__:9} {tuple(maps.shape)}")
+print(f"{sum(p.numel() for p in ours.parameters()):,} parameters")
+
+# %% [markdown]
+# The largest of the four logits gives the label of a square, and all sixteen pixels take it. (The original has kernels of 7, 6
+# and 6 and does not pad. Ours, of 7, 5 and 5, are padded, so that each answer lies over its square.)
+#
+# This is the network of the trial: the weights of the package's class fit by name and shape (`strict=True`), and
+# the logits are the same.
+
+# %%
+theirs = package.Ning()
+for part in theirs.modules():  # a scale of 1 and a bias of 0 would test nothing
+    if isinstance(part, package.Subsample):
+        nn.init.normal_(part.weight)
+        nn.init.normal_(part.bias)
+ours.load_state_dict(theirs.state_dict(), strict=True)
+with torch.no_grad():
+    a, b = ours(x), theirs(x)
+difference = (a - b).abs().max().item()
+print(f"logits from {b.min():.2f} to {b.max():.2f}, largest difference {difference}")
+assert difference < 1e-5
+
+# %% [markdown]
+# Why tanh? There was no batch normalisation in 2005, and tanh keeps the numbers between -1 and 1. But near these
+# bounds its slope is nearly zero, so hardly any gradient passes and little is learned: tanh is *saturated*. Give the network
+# grey levels up to 255, as the report does, or normalised ones, and count the numbers beyond 0.99 after each sub-sampling:
 
 
 # %% tags=["hide-input"]
 def at_the_bound(scale):
     """The share of numbers beyond 0.99 after each sub-sampling of an untrained network."""
     torch.manual_seed(0)
-    net, shares = build(recipe).eval(), []
+    net, shares = Ning(), []
     for layer in net.layers:
         if isinstance(layer, Subsample):
             layer.register_forward_hook(
@@ -108,8 +214,6 @@ def at_the_bound(scale):
     return shares
 
 
-net = build(recipe)
-print(f"{sum(p.numel() for p in net.parameters()):,} parameters")
 for scale in ("raw", "zscore"):
     print(
         f"{scale:6}: at the bound "
@@ -117,7 +221,7 @@ for scale in ("raw", "zscore"):
     )
 
 # %% [markdown]
-# And it sees little. As on the page [Kernel size](../experiments/kernel_size), the gradient of one answer
+# And its receptive field is small. As on the page [Down and up](../build/down_and_up), the gradient of one answer
 # shows every pixel that it can depend on:
 
 # %% tags=["hide-input"]

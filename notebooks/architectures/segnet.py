@@ -9,9 +9,9 @@
 # %% [markdown]
 # # SegNet
 #
-# Both networks shrink a slice and enlarge it again. The U-Net hands what it saw on the way down across to the
-# way up. SegNet {cite}`badrinarayanan2017` hands over only *where* it saw it. The report found the U-Net well
-# ahead. Is it the network, or the learning rate?
+# The U-Net and SegNet {cite}`badrinarayanan2017` both have an encoder, which shrinks a slice, and a decoder, which enlarges
+# it again. The U-Net's skip connections hand whole feature maps from one to the other; SegNet hands over only *where* each
+# maximum was. The report found the U-Net well ahead. Is it the network, or the learning rate?
 
 # %% tags=["remove-cell"]
 # In Colab this fetches the book and its package; anywhere else it does nothing.
@@ -35,10 +35,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from cmrseg import comparisons, data, experiments, plots, results
 from cmrseg.augment import normalise
-from cmrseg.models.segnet import SegNet
+from cmrseg.models import segnet as package
 from cmrseg.training import PRESETS, fit, score
 
 plots.style()
@@ -48,15 +49,38 @@ said = REPORT["architectures"]["segnet"]
 train, held_out = data.split(data.source(), "val")
 
 # %% [markdown]
-# ## Pooling that remembers
+# ## Unpooling with indices
 #
-# Max pooling keeps the largest of each 2 x 2 square and forgets which one it was. SegNet's pooling notes it
-# down: the *index* of the winner. On the way up the unpooling of the same level puts each value back where it
-# came from and leaves the other three pixels at zero; the convolutions after it fill the gaps.
+# Max pooling keeps the largest value of each 2x2 square and forgets which pixel it came from. SegNet's encoder notes
+# it down: its pooling also returns the **index** of each maximum. That is the number of its pixel in the feature map, counted
+# row by row from 0. **Predict, then run**: what are the four indices of this 4x4 map?
+
+# %%
+maps = torch.tensor(
+    [[1.0, 3, 2, 0], [5, 2, 1, 1], [0, 0, 7, 4], [1, 2, 6, 8]],
+)[None, None]  # (1, 1, 4, 4)
+pooled, indices = F.max_pool2d(maps, 2, return_indices=True)
+print("maxima: ", pooled.flatten().tolist())
+print("indices:", indices.flatten().tolist())
+
+# %% [markdown]
+# The decoder's **unpooling** starts from zeros and puts each value back at its index. By hand it takes four assignments:
+
+# %%
+by_hand = torch.zeros(16)
+for value, index in zip(pooled.flatten(), indices.flatten()):
+    by_hand[index] = value
+by_hand = by_hand.view(1, 1, 4, 4)
+assert torch.equal(by_hand, F.max_unpool2d(pooled, indices, 2))
+print(by_hand[0, 0])
+
+# %% [markdown]
+# Unlike a transposed convolution, unpooling has no weights. It leaves three pixels of four at zero, and the convolutions after it
+# fill the gaps. The same on a slice:
 
 # %% tags=["hide-input"]
 torch.manual_seed(0)
-net = SegNet(experiments.SEGNET["channels"]).eval()
+net = package.SegNet(experiments.SEGNET["channels"]).eval()
 features = net.encoder[0](normalise(held_out.images[:1]))
 features = features[:, (features > 0).float().mean((0, 2, 3)).argmax()][
     None
@@ -79,7 +103,7 @@ for ax, (name, maps) in zip(axes, stages.items()):
 rows, columns = np.divmod(indices[0, 0, 16:32, 16:32].flatten().numpy(), 96)
 axes[0].plot(columns - 32, rows - 32, "o", color=plots.SAID, markersize=1.5);
 # %% [markdown]
-# *The middle of a slice, in one channel after the first block of an untrained SegNet. Orange: the winner of
+# *The middle of a slice, in one channel after the first block of an untrained SegNet. Orange: the maximum of
 # each square. Unpooled, three pixels of four are black, but what is bright lies where it was. The last
 # picture is the simplest convolution that fills the gaps.*
 
@@ -91,8 +115,150 @@ print(
 )
 
 # %% [markdown]
-# An index costs two bits and says where, but not what: the three values that lost are gone for good. The
-# exercise below counts what either network hands across.
+# An index costs two bits, for it names one pixel of four. It says where the largest value was; the three
+# smaller ones are lost. The exercise below counts what either network hands across.
+#
+# ## SegNet, written out
+#
+# The encoder has the layers of VGG16 {cite}`simonyan2015`, a network that classifies photographs: thirteen 3x3
+# convolutions, two in each of the first two blocks and three in each of the other three. As in the paper,
+# batch normalisation and a ReLU follow each of them. Ours is a quarter as wide as VGG16. One block:
+
+
+# %%
+def block(inputs, outputs, convolutions):
+    """3x3 convolution, batch norm, ReLU, so many times; the size stays."""
+    layers = []
+    for _ in range(convolutions):
+        layers += [
+            nn.Conv2d(inputs, outputs, 3, padding=1),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
+        inputs = outputs
+    return nn.Sequential(*layers)
+
+
+x = normalise(held_out.images[:2])  # two slices: (2, 1, 96, 96)
+print(tuple(block(1, 16, 2)(x).shape))
+
+# %% [markdown]
+# The encoder has five blocks, and a max pooling after each. It returns the coarsest feature maps (the **bottleneck**) and the
+# indices of all five poolings. (A `ModuleList` is a list whose weights PyTorch knows of.)
+
+
+# %%
+class Encoder(nn.ModuleList):
+    """Slices (N, 1, 96, 96) -> maps (N, w5, 3, 3) and the indices of five poolings."""
+
+    def __init__(self, w1, w2, w3, w4, w5):
+        blocks = [
+            block(1, w1, 2),  # (N, 16, 96, 96), pooled to 48 x 48
+            block(w1, w2, 2),  # (N, 32, 48, 48), pooled to 24 x 24
+            block(w2, w3, 3),  # (N, 64, 24, 24), pooled to 12 x 12
+            block(w3, w4, 3),  # (N, 128, 12, 12), pooled to 6 x 6
+            block(w4, w5, 3),  # (N, 128, 6, 6), pooled to 3 x 3
+        ]
+        super().__init__(blocks)
+
+    def forward(self, x):
+        indices = []
+        for level in self:
+            x, where = F.max_pool2d(level(x), 2, return_indices=True)
+            indices.append(where)
+        return x, indices
+
+
+# %%
+widths = experiments.SEGNET["channels"]  # (16, 32, 64, 128, 128)
+bottleneck, indices = Encoder(*widths)(x)
+print("bottleneck:", tuple(bottleneck.shape))
+print("indices:   ", [tuple(where.shape) for where in indices])
+
+# %% [markdown]
+# The decoder mirrors it. Its blocks stand in the same order as the encoder's, fine to coarse, and are used from the last to
+# the first: each unpools with the indices of its level, then applies its convolutions.
+
+
+# %%
+class Decoder(nn.ModuleList):
+    """Maps (N, w5, 3, 3) and the encoder's indices -> maps (N, w1, 96, 96)."""
+
+    def __init__(self, w1, w2, w3, w4, w5):
+        blocks = [
+            block(w1, w1, 2),  # last: 48 x 48 unpooled, (N, 16, 96, 96)
+            block(w2, w1, 2),  # 24 x 24 unpooled, (N, 16, 48, 48)
+            block(w3, w2, 3),  # 12 x 12 unpooled, (N, 32, 24, 24)
+            block(w4, w3, 3),  # 6 x 6 unpooled, (N, 64, 12, 12)
+            block(w5, w4, 3),  # first: 3 x 3 unpooled, (N, 128, 6, 6)
+        ]
+        super().__init__(blocks)
+
+    def forward(self, x, indices):
+        for level, where in zip(reversed(self), reversed(indices)):
+            x = level(F.max_unpool2d(x, where, 2))
+        return x
+
+
+print(tuple(Decoder(*widths)(bottleneck, indices).shape))
+
+# %% [markdown]
+# A 1x1 convolution, the *head*, turns the last feature maps into one map of logits for each class:
+
+
+# %%
+class SegNet(nn.Module):
+    """Logits (N, 4, 96, 96) from slices (N, 1, 96, 96)."""
+
+    def __init__(self, widths):
+        super().__init__()
+        self.encoder = Encoder(*widths)
+        self.decoder = Decoder(*widths)
+        self.head = nn.Conv2d(widths[0], 4, 1)
+
+    def forward(self, x):
+        bottleneck, indices = self.encoder(x)
+        return self.head(self.decoder(bottleneck, indices))
+
+
+ours = SegNet(widths)
+convolutions = [m for m in ours.encoder.modules() if isinstance(m, nn.Conv2d)]
+print("logits:", tuple(ours(x).shape))
+print("convolutions in the encoder:", len(convolutions))
+print(f"parameters: {sum(p.numel() for p in ours.parameters()):,}")
+
+# %% [markdown]
+# Is this the network that was put on trial? Load the weights of the package's class: `strict=True` refuses them unless every name and
+# every shape agrees. Then both must give the same logits. We compare in training mode, where batch normalisation
+# uses the statistics of these two slices. In evaluation mode an untrained SegNet gives nearly the same logits everywhere, and a
+# mistake could hide.
+
+# %%
+theirs = package.SegNet(widths)
+ours.load_state_dict(theirs.state_dict(), strict=True)
+with torch.no_grad():
+    a, b = ours.train()(x), theirs.train()(x)
+difference = (a - b).abs().max().item()
+print(f"logits from {b.min():.2f} to {b.max():.2f}, largest difference {difference}")
+assert difference < 1e-5
+
+# %% [markdown]
+# One detail differs from the paper: where a block of the decoder has fewer channels at its end than at its start, ours narrows at the first
+# convolution and the paper's at the last.
+#
+# ## Pre-training, which we left out
+#
+# **Transfer learning** starts from weights that were trained on another task with more data (*pre-training*), and goes on
+# training them on one's own (*fine-tuning*). SegNet is meant to be used that way. In the paper its encoder starts from weights of
+# VGG16 that were learned on *ImageNet*, by classifying more than a million photographs {cite}`badrinarayanan2017`. The report
+# notes this, trained without such weights, and counts the need for them among its reasons against SegNet {cite}`report2020`.
+#
+# We trained without them, too. They do not come with this book. They would not fit our SegNet, which is a quarter as wide and
+# takes one channel where a photograph has three. And in the trial every network starts from random weights, so
+# that the architectures can be compared. What does that cost SegNet? It may cost Dice: there are 26 convolutions to learn from a hundred
+# slices, and few data are what pre-training is meant for. It may cost little: on two medical data sets, both far larger than ours,
+# Raghu and colleagues (2019) found that ImageNet weights hardly improved the results. No run in this book measures it.
+# All that follows is about SegNet trained from random weights, as in the report, and not about SegNet as its authors meant it.
 #
 # ## What the report said
 

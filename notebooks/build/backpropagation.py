@@ -121,7 +121,7 @@ print("a", a.tolist(), "  h", h.tolist(), "  z", z.item(), "  loss", loss.item()
 # ## Backward, line by line
 #
 # Now go through the same lines from the last to the first, and ask of each value: *if it grew a little, how much would
-# the loss grow?* We call the answer for `h` `g_h`, and so on; it has the same shape as the value. The chain rule says
+# the loss grow?* The answer for `h` is called `g_h`, and so on. It has the same shape as the value. The chain rule says
 # that we never need to look at the whole network. Each line takes the slope of its result, multiplies it by
 # its own slope, and hands that back:
 #
@@ -135,14 +135,14 @@ print("a", a.tolist(), "  h", h.tolist(), "  z", z.item(), "  loss", loss.item()
 # **Before you run it:** which entries of `g_w` will be zero, and why?
 
 # %%
-g_z = 2 * (z - y)  # ()    the square
-g_c = g_z  # ()    a sum
-g_v = g_z * h  # (3,)  a product: times the other one
-g_h = g_z * v  # (3,)  the same product, the other way round
-g_a = g_h * (a > 0)  # (3,)  the ReLU
-g_w = g_a * x  # (3,)  a product
-g_b = g_a  # (3,)  a sum
-g_x = (g_a * w).sum()  # ()    x went to three places: add up
+g_z = 2 * (z - y)  # (): the square
+g_c = g_z  # (): a sum
+g_v = g_z * h  # (3,): a product, times the other one
+g_h = g_z * v  # (3,): the same product, the other way round
+g_a = g_h * (a > 0)  # (3,): the ReLU
+g_w = g_a * x  # (3,): a product
+g_b = g_a  # (3,): a sum
+g_x = (g_a * w).sum()  # (): x went to three places, so add up
 print("g_v", g_v.tolist(), "  g_w", g_w.tolist(), "  g_b", g_b.tolist())
 print("g_c", g_c.item(), "  g_x", g_x.item())
 
@@ -303,9 +303,10 @@ print(x.grad.item())
 # %% [markdown]
 # That's also why `backward()` *adds* to `.grad`: for autograd, a second call is one more use of the weight.
 #
-# A layer of the form $x + f(x)$ has a **skip connection** {cite}`he2016`: $x$ goes through $f$ and also round it. Its slope
-# is $1 + f'(x)$. Whatever $f$ does, the 1 lets the slope pass. The skips of [the U-Net](the_unet) put the two side by
-# side and don't add them, but the rule is the same: a feature map that's used in two places gets the sum of two slopes.
+# A layer of the form $x + f(x)$ has a **skip connection** {cite}`he2016`: $x$ goes through $f$ and also round it. Its
+# slope is $1 + f'(x)$. Whatever $f$ does, the 1 lets the slope pass. The skips of [the U-Net](the_unet) put the two
+# side by side and don't add them, but the rule is the same: a feature map that's used in two places gets the sum of two
+# slopes.
 #
 # ## A layer for many pixels
 #
@@ -358,6 +359,8 @@ def patches(image):
     return F.unfold(image[None, None], 3, padding=1)[0].T
 
 
+print("patches", tuple(patches(train.images[0]).shape))
+
 # %%
 muscle = torch.from_numpy(train.masks[0]) == 2  # (96, 96)
 near = F.max_pool2d(muscle[None].float(), 17, stride=1, padding=8)[0] > 0
@@ -396,9 +399,20 @@ def fresh():
     return [w1, torch.zeros(16), w2, torch.zeros(1)]
 
 
+def network(x, w1, b1, w2, b2):
+    return linear(relu(linear(x, w1, b1)), w2, b2)
+
+
+print("weights", *(tuple(weight.shape) for weight in fresh()))
+print("result", tuple(network(pixels, *fresh()).shape))
+
 # %%
+cross_entropy = F.binary_cross_entropy_with_logits
 mine = fresh()
 for step in range(STEPS):
+    if step % (STEPS // 4) == 0:
+        loss = cross_entropy(network(pixels, *mine), answers)
+        print(f"step {step:3}   loss {loss:.3f}")
     slopes = gradients(pixels, answers, *mine)
     mine = [weight - 0.2 * slope for weight, slope in zip(mine, slopes)]
 
@@ -407,15 +421,10 @@ for step in range(STEPS):
 # it. **`torch.no_grad()`** switches the recording off: inside it, results have no graph behind them, and nothing has to
 # be kept for a backward pass. The numbers are the same as outside.
 
-
 # %%
-def network(x, w1, b1, w2, b2):
-    return linear(relu(linear(x, w1, b1)), w2, b2)
-
-
 theirs = [weight.requires_grad_() for weight in fresh()]
 for step in range(STEPS):
-    F.binary_cross_entropy_with_logits(network(pixels, *theirs), answers).backward()
+    cross_entropy(network(pixels, *theirs), answers).backward()
     with torch.no_grad():
         for weight in theirs:
             weight -= 0.2 * weight.grad
@@ -440,7 +449,7 @@ def learn(net, weights):
     """Gradient descent by autograd; returns the last loss."""
     optimiser = torch.optim.SGD(weights, lr=0.2)
     for _ in range(STEPS):
-        loss = F.binary_cross_entropy_with_logits(net(pixels, *weights), answers)
+        loss = cross_entropy(net(pixels, *weights), answers)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -480,10 +489,14 @@ for ax, (name, (net, weights)) in zip(axes[1:], networks.items()):
 # appears: the bright blood is not called muscle, and neither is the dark outside. Other tissue of the same grey level
 # is, because a patch of nine pixels doesn't show what it belongs to.*
 #
+# The two networks without a ReLU don't have exactly the same loss: each went its own way, and neither has quite
+# arrived. But whatever the one with two layers draws, a single layer can draw too. In the second exercise you'll
+# compute it.
+#
 # ## When gradients vanish
 #
-# Each layer multiplies the slope by its own. What happens after many layers? For a long time the usual nonlinearity
-# was the sigmoid, whose slope $p\,(1 - p)$ is never more than a quarter. **Predict:** what's left of a slope of 1 behind
+# Each layer multiplies the slope by its own. What happens after many layers? For a long time the usual nonlinearity was
+# the sigmoid, whose slope $p\,(1 - p)$ is never more than a quarter. **Predict:** what's left of a slope of 1 behind
 # ten sigmoids? Behind ten ReLUs?
 
 # %%
@@ -522,9 +535,9 @@ for layer, row in enumerate(zip(*columns), start=1):
 
 # %% [markdown]
 # Read the columns from the bottom up, as the slopes travel. With sigmoids they shrink in every layer. With skips or
-# with ReLU, a useful part of them arrives. ReLU has a weakness of its own, which you saw in the drawing: where it's closed,
-# nothing passes. A unit that's closed for *every* input stays closed for good (a **dead ReLU**). What the choice of
-# the nonlinearity does to a U-Net, [Activation](../experiments/activation) measures.
+# with ReLU, a useful part of them arrives. ReLU has a weakness of its own, which you saw in the drawing: where it's
+# closed, nothing passes. A unit that's closed for *every* input gets no slope at all and can't open by itself (a **dead
+# ReLU**). What the choice of the nonlinearity does to a U-Net, [Activation](../experiments/activation) measures.
 #
 # ## Initialisation
 #
