@@ -297,16 +297,14 @@ print("loss at t = -2:", safe_loss(-2.0).item())
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 3, figsize=(9.5, 3.4))
+arrow = {"arrowstyle": "->", "connectionstyle": "arc3,rad=-0.3", "color": plots.GREY}
 for ax, (rate, path) in zip(axes, walks.items()):
     ts = np.linspace(min(0, *path) - 0.05, max(0.6, *path) + 0.05, 200)
     ax.plot(ts, [safe_loss(t) for t in ts], color=plots.GREY, linewidth=1.4)
     balls = [(t, safe_loss(t).item()) for t in path]
     for a, b in zip(balls[:6], balls[1:]):
-        ax.annotate(
-            "", b, a, arrowprops={"arrowstyle": "->", "color": plots.GREY, "shrinkB": 6}
-        )
-    look = {"s": 90, "c": range(13), "cmap": plots.HEAT, "edgecolors": plots.ACCENT}
-    ax.scatter(*zip(*balls), **look, zorder=3)
+        ax.annotate("", b, a, arrowprops=arrow | {"shrinkA": 6, "shrinkB": 6})
+    ax.scatter(*zip(*balls), 90, range(13), cmap=plots.HEAT, ec=plots.ACCENT, zorder=3)
     ax.set(title=f"learning rate {rate}", xlabel="threshold t", ylabel="loss")
 
 # %% [markdown]
