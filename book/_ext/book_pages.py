@@ -40,8 +40,8 @@ def caption_figures(app, doctree) -> None:
         if not before:
             continue
         images = list(before[0].findall(nodes.image))
-        table = any("<table" in raw.astext() for raw in before[0].findall(nodes.raw))
-        if images or table or before[0].tagname == "mermaid":
+        drawn = any("<table" in raw.astext() or "<svg" in raw.astext() for raw in before[0].findall(nodes.raw))
+        if images or drawn or before[0].tagname == "mermaid":
             paragraph["classes"].append("figure-caption")
         for image in images:
             image["alt"] = paragraph.astext()
