@@ -83,6 +83,7 @@ def features(c1, c2, c3, c4, c5):
 # %%
 widths = experiments.ALEXNET["channels"]  # (24, 64, 96, 96, 64, 256)
 slices = normalise(held_out.images[:2], "raw")  # (2, 1, 96, 96), grey levels to 255
+torch.manual_seed(0)
 cells = slices
 for layer in features(*widths[:5]):
     cells = layer(cells)
@@ -115,6 +116,9 @@ slid = F.conv2d(cells, kernel, linear.bias)
 assert torch.allclose(at_each_cell, slid, rtol=1e-4, atol=1e-4)
 print(tuple(cells.shape), "->", tuple(slid.shape))
 
+# %% [markdown]
+# So AlexNet's three fully connected layers become three 1x1 convolutions, with dropout before the first two, as in the original:
+
 
 # %%
 def classifier(c5, full, dropout):
@@ -134,8 +138,8 @@ print(tuple(classifier(*widths[4:], dropout=0.5)(cells).shape))
 
 # %% [markdown]
 # Last, one transposed convolution enlarges the 36 answers to 96 x 96. It puts down a stamp of 32 x 32 for each cell, 16
-# pixels apart, so that neighbours overlap and blend. The stamps are learned, but they are the same for all hearts: this layer sees nothing of
-# the slice.
+# pixels apart, so that neighbours overlap and blend. The stamps are learned, but they are the same for all hearts: this
+# layer sees nothing of the slice.
 
 
 # %%
@@ -152,14 +156,15 @@ class AlexNet(nn.Module):
         return self.enlarge(self.classifier(self.features(x)))
 
 
+# %%
 ours = AlexNet(widths)
 for x in (slices, torch.zeros(2, 1, 128, 160)):  # any size: that is "fully"
     grid = ours.classifier(ours.features(x))
     print(tuple(x.shape), "->", tuple(grid.shape), "->", tuple(ours(x).shape))
 
 # %% [markdown]
-# This is the network of the trial: the weights of the package's class fit by name and shape (`strict=True`), and the
-# logits are the same. We compare in evaluation mode, because in training mode dropout is random.
+# This is the network of the trial: the weights of the package's class, `cmrseg.models.alexnet.AlexNet`, fit by name and
+# shape (`strict=True`), and the logits are the same. We compare in evaluation mode, because in training mode dropout is random.
 
 # %%
 theirs = package.AlexNet(widths)
@@ -171,8 +176,9 @@ print(f"logits from {b.min():.2f} to {b.max():.2f}, largest difference {differen
 assert difference < 1e-5
 
 # %% [markdown]
-# Three things are not as in 2012: a third pooling is left out, for it would leave 3 x 3 cells; so is a normalisation
-# that has gone out of use; and the first fully connected layer, which took in the whole grid, takes in one cell here.
+# Besides the width, three things are not as in 2012. The third pooling is left out, for it would leave 3 x 3 cells. So is *local
+# response normalisation*, which has gone out of use. And the first fully connected layer, which took in the whole grid, takes in
+# one cell here.
 #
 # ## What 36 answers can draw
 #

@@ -138,6 +138,7 @@ class Subsample(nn.Module):
         return torch.tanh(F.avg_pool2d(x, 2) * self.weight + self.bias)
 
 
+# %%
 layer = Subsample(1)
 nn.init.constant_(layer.weight, 0.5)
 nn.init.constant_(layer.bias, -1)
@@ -148,7 +149,7 @@ print(tuple(x.shape), "->", tuple(Subsample(1)(x).shape))
 
 # %%
 class Ning(nn.Module):
-    """Logits (N, 4, 24, 24), one set for each 4x4 square, from slices (N, 1, 96, 96)."""
+    """Logits (N, 4, 24, 24), four for each square, from slices (N, 1, 96, 96)."""
 
     def __init__(self):
         super().__init__()
@@ -178,10 +179,11 @@ print(f"{sum(p.numel() for p in ours.parameters()):,} parameters")
 # The largest of the four logits gives the label of a square, and all sixteen pixels take it. (The original has kernels of 7, 6
 # and 6 and does not pad. Ours, of 7, 5 and 5, are padded, so that each answer lies over its square.)
 #
-# This is the network of the trial: the weights of the package's class fit by name and shape (`strict=True`), and
-# the logits are the same.
+# This is the network of the trial: the weights of the package's class, `cmrseg.models.ning.Ning`, fit by name and shape
+# (`strict=True`), and the logits are the same.
 
 # %%
+torch.manual_seed(0)
 theirs = package.Ning()
 for part in theirs.modules():  # a scale of 1 and a bias of 0 would test nothing
     if isinstance(part, package.Subsample):

@@ -115,8 +115,8 @@ print(
 )
 
 # %% [markdown]
-# An index costs two bits, for it names one pixel of four. It says where the largest value was; the three
-# smaller ones are lost. The exercise below counts what either network hands across.
+# An index needs only two bits, for it names one pixel of four (PyTorch stores 64). It says where the largest value was; the
+# three smaller ones are lost. The exercise below counts what either network hands across.
 #
 # ## SegNet, written out
 #
@@ -200,6 +200,7 @@ class Decoder(nn.ModuleList):
         return x
 
 
+# %%
 print(tuple(Decoder(*widths)(bottleneck, indices).shape))
 
 # %% [markdown]
@@ -221,6 +222,7 @@ class SegNet(nn.Module):
         return self.head(self.decoder(bottleneck, indices))
 
 
+# %%
 ours = SegNet(widths)
 convolutions = [m for m in ours.encoder.modules() if isinstance(m, nn.Conv2d)]
 print("logits:", tuple(ours(x).shape))
@@ -228,10 +230,10 @@ print("convolutions in the encoder:", len(convolutions))
 print(f"parameters: {sum(p.numel() for p in ours.parameters()):,}")
 
 # %% [markdown]
-# Is this the network that was put on trial? Load the weights of the package's class: `strict=True` refuses them unless every name and
-# every shape agrees. Then both must give the same logits. We compare in training mode, where batch normalisation
-# uses the statistics of these two slices. In evaluation mode an untrained SegNet gives nearly the same logits everywhere, and a
-# mistake could hide.
+# Is this the network that was put on trial? Load the weights of the package's class, `cmrseg.models.segnet.SegNet`: `strict=True`
+# refuses them unless every name and every shape agrees. Then both must give the same logits. We compare in training mode, where
+# batch normalisation uses the statistics of these two slices. In evaluation mode an untrained SegNet gives nearly the same
+# logits everywhere, and a mistake could hide.
 
 # %%
 theirs = package.SegNet(widths)
@@ -243,8 +245,8 @@ print(f"logits from {b.min():.2f} to {b.max():.2f}, largest difference {differen
 assert difference < 1e-5
 
 # %% [markdown]
-# One detail differs from the paper: where a block of the decoder has fewer channels at its end than at its start, ours narrows at the first
-# convolution and the paper's at the last.
+# One detail differs from the paper: where a block of the decoder reduces the number of channels, ours does so in its first
+# convolution and the paper's in its last.
 #
 # ## Pre-training, which we left out
 #
@@ -255,10 +257,13 @@ assert difference < 1e-5
 #
 # We trained without them, too. They do not come with this book. They would not fit our SegNet, which is a quarter as wide and
 # takes one channel where a photograph has three. And in the trial every network starts from random weights, so
-# that the architectures can be compared. What does that cost SegNet? It may cost Dice: there are 26 convolutions to learn from a hundred
-# slices, and few data are what pre-training is meant for. It may cost little: on two medical data sets, both far larger than ours,
-# Raghu and colleagues (2019) found that ImageNet weights hardly improved the results. No run in this book measures it.
-# All that follows is about SegNet trained from random weights, as in the report, and not about SegNet as its authors meant it.
+# that the architectures can be compared.
+#
+# What does that cost SegNet? It may cost Dice: there are 26 convolutions to learn from a hundred slices, pre-training would
+# give half of them a start, and it is meant for the case that data are few. It may cost little: on two medical data sets,
+# both far larger than ours, Raghu and colleagues (2019) found that ImageNet weights hardly improved the results. No run in this
+# book measures it. All that follows is about SegNet trained from random weights, as in the report, and not about SegNet as its
+# authors meant it.
 #
 # ## What the report said
 
