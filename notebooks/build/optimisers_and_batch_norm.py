@@ -213,7 +213,7 @@ axes[-1].set(xlabel="a", ylabel="b");
 # %% [markdown]
 # *Forty steps down one valley, from the right to the cross; grey lines join points of equal loss. Gradient descent
 # jumps from wall to wall and then creeps. Momentum rolls along the floor like a ball, and overshoots. Adam's first
-# step is just as long in $a$ as in $b$, although the gradients differ.*
+# step is just as long in one weight as in the other, although the gradients differ.*
 #
 # Don't read the picture as a race: other rates would give other winners. It shows what each rule does on the same
 # slope.

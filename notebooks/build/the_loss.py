@@ -391,7 +391,7 @@ for ax, (name, loss) in zip(axes[1:], LOSSES.items()):
 # %% [markdown]
 # *Bright pixels pull; the line is the missed ventricle. Cross-entropy lights up
 # wherever the truth got little probability. The report's loss is dim in the ventricle,
-# because of its constant. Soft Dice is dark there: its gradient carries the factor $p$
+# because of its constant. Soft Dice is dark there: its gradient carries as a factor the probability
 # of the true class, which has vanished. It pulls where the answer is unsure.*
 #
 # So soft Dice can give a structure up. What is it good for? Take muscle structures of
