@@ -113,7 +113,12 @@ def test_a_check_survives_any_answer(path):
             assert said(names, check, mine) != "right"
 
 
+SKIPS = [(4, 48, 48), (8, 24, 24), (16, 12, 12)]  # of channels 4, 8, 16, 32 and 48 pixels
 TOLD = [
+    *[("the_unet", "check_shapes", lambda channels, side, answer=answer: answer, words) for answer, words in (
+        ([*SKIPS, (32, 6, 6)], "not across"), ([(c, s // 2, s // 2) for c, s, _ in SKIPS], "before the pooling"),
+        (SKIPS[::-1], "finest comes first"), ([(s, s, c) for c, s, _ in SKIPS], "channels come first"),
+        ([(2 * c, s, s) for c, s, _ in SKIPS], "by joining"), ([(4, 48, 48)], "it says"))],
     ("arrays_and_tensors", "check_apart", lambda a, b: np.abs(a - b), "246"),
     ("arrays_and_tensors", "check_quarters", lambda x: x.reshape(4, 2, 3), "tears the rows"),
     ("optimisers_and_batch_norm", "check_fold", lambda c, n: (c.weight, c.bias), "isn't scaled"),

@@ -30,7 +30,7 @@ def of(page):
     return names[re.search(r"def (check_\w+)", cells[place])[1]], *answers
 
 
-@pytest.mark.parametrize("page", ["architectures/unet", "basics/dice", "basics/looking", "basics/patients",
+@pytest.mark.parametrize("page", ["basics/dice", "basics/looking", "basics/patients",
                                   "statistics/paired", "statistics/verdicts"])
 def test_the_starter_is_not_yet_right_and_the_solution_is(page, capsys):
     check, starter, solution = of(page)
@@ -115,14 +115,3 @@ def test_the_check_of_an_interval_says_what_is_wrong(mine, says):
 def test_the_check_of_a_judge_says_what_is_wrong(mine, says):
     assert says in of("statistics/verdicts")[0](mine)
 
-
-COPIES = [(4, 48, 48), (8, 24, 24), (16, 12, 12)]
-
-
-@pytest.mark.parametrize(("answer", "says"), [
-    ([*COPIES, (32, 6, 6)], "not across"), ([(c, s // 2, s // 2) for c, s, _ in COPIES], "before the pooling"),
-    (COPIES[::-1], "finest comes first"), ([(s, s, c) for c, s, _ in COPIES], "channels come first"),
-    ([(2 * c, s, s) for c, s, _ in COPIES], "by joining"), ([(4, 48, 48)], "it says"),
-])
-def test_the_check_of_shapes_says_what_is_wrong(answer, says):
-    assert says in of("architectures/unet")[0](lambda channels, side: answer)
