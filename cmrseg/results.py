@@ -129,7 +129,7 @@ def _judged(
         "distinct_masks": len(np.unique(pred, axis=0)),
         "images": images,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("torch", "numpy")}},
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": version("numpy")},
         "commit": _commit(),
     }
 
