@@ -10,6 +10,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch: training takes a GPU where it sees one, tests compare the CPU's numbers
+
 import numpy as np
 import pytest
 import torch
