@@ -16,7 +16,7 @@
 # :class: on-this-page
 # **After this page you can** compute stride, pooling and transposed convolution by hand, count how far one output
 # pixel sees and check the count with a gradient, and say which detail is gone after pooling.
-# **You need** [Convolution](convolution), and Dice from [Pixels and a first Dice](pixels_and_a_first_dice).
+# **You need** [Convolution](../build/convolution), and Dice from [Pixels and a first Dice](pixels_and_a_first_dice).
 # **Time** 40 minutes to read and run.
 # ```
 

@@ -640,5 +640,5 @@ for name, picture in {"labels": mask, "times 85": mask * 85}.items():
 # ```
 
 # %% [markdown]
-# **Next**: [Convolution](convolution) looks at a pixel's neighbours. **Read**: Reinke et al. {cite}`reinke2024`, for
+# **Next**: [Convolution](../build/convolution) looks at a pixel's neighbours. **Read**: Reinke et al. {cite}`reinke2024`, for
 # a collection of pictures in which one score misjudges a mask.
