@@ -144,6 +144,8 @@ def test_the_button_of_every_notebook_page_opens_its_notebook():
         pytest.skip("no book is built here: make book")
     for path in built.rglob("*.html"):
         name = path.relative_to(built.parent).with_suffix(".ipynb")
+        if str(name.with_suffix("")) in book_pages.MOVED:  # it only leads on
+            continue
         place = f"{address().removeprefix('https://github.com/')}/blob/main/{name}"
         assert f'href="https://colab.research.google.com/github/{place}"' in path.read_text(), name
         assert (ROOT / name).is_file()
