@@ -78,6 +78,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 CLASSES = ("background", "RV", "Myo", "LV")
 
+# %% tags=["remove-cell"]
+if "ipykernel" in sys.modules:  # a page of the book has the look of its figures
+    from cmrseg import plots
+
+    plots.style()
+
 # %% [markdown]
 # ## What can be chosen
 #
