@@ -261,7 +261,7 @@ assert difference < 1e-5
 #
 # What does that cost SegNet? It may cost Dice: there are 26 convolutions to learn from a hundred slices, pre-training would
 # give half of them a start, and it is meant for the case that data are few. It may cost little: on two medical data sets,
-# both far larger than ours, Raghu and colleagues (2019) found that ImageNet weights hardly improved the results. No run in this
+# both far larger than ours, Raghu and colleagues {cite}`raghu2019` found that ImageNet weights hardly improved the results. No run in this
 # book measures it. All that follows is about SegNet trained from random weights, as in the report, and not about SegNet as its
 # authors meant it.
 #

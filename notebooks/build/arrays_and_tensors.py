@@ -664,5 +664,5 @@ assert np.array_equal(pixels, [[0, 100, 200, 230]])
 
 # %% [markdown]
 # **Next**: [Pixels and a first Dice](pixels_and_a_first_dice) reads slices from files and scores a first mask.
-# **Read**: Harris et al. 2020, *Array programming with NumPy* (Nature), for its first figure, which draws views,
+# **Read**: Harris et al., *Array programming with NumPy* {cite}`harris2020`, for its first figure, which draws views,
 # broadcasting and reductions on one page.

@@ -263,7 +263,7 @@ print("g_c", g_c.item(), "  g_x", g_x.item())
 # the loss. Each box has its own simple rule. The dashed ReLU got a negative number: it is closed, and no slope passes
 # it, so the weight and the bias above it get a zero. At the top, three slopes arrive at x and are added.*
 #
-# That's **backpropagation** (Rumelhart, Hinton and Williams 1986): the chain rule, applied from the loss backwards, so
+# That's **backpropagation** {cite}`rumelhart1986`: the chain rule, applied from the loss backwards, so
 # that each slope is computed once and used by everything above it. Nudging would need two forward passes for each
 # weight; this needs one pass forward and one back, however many weights there are. The price: the backward pass uses
 # values of the forward pass (`h`, `a`, `x`), so they have to be kept. That's why training takes more memory than
@@ -583,8 +583,8 @@ ax.legend(ncols=2);
 #
 # Where does He's factor come from? A unit adds up $n$ products. Sums of independent numbers add their variances, so
 # the variance is multiplied by $n \cdot \operatorname{Var}(w)$. ReLU then throws away the negative half. So
-# $n \cdot \operatorname{Var}(w) / 2$ has to be 1, and the weights need a standard deviation of $\sqrt{2/n}$ (He et al.
-# 2015). Here $n$ is the number of inputs of a unit, for a $3 \times 3$ convolution nine times the number of
+# $n \cdot \operatorname{Var}(w) / 2$ has to be 1, and the weights need a standard deviation of $\sqrt{2/n}$
+# {cite}`he2015`. Here $n$ is the number of inputs of a unit, for a $3 \times 3$ convolution nine times the number of
 # input channels.
 #
 # PyTorch's default draws evenly from $-1/\sqrt{n}$ to $1/\sqrt{n}$, for linear layers and convolutions. That's smaller
@@ -833,5 +833,5 @@ print("columns of w1 differ by at most", (columns - columns[:, :1]).abs().max().
 
 # %% [markdown]
 # **Next**: now that every weight has its slope, [Optimisers and batch norm](optimisers_and_batch_norm) asks how long
-# its step should be. **Read**: chapter 2 of Michael Nielsen's *Neural Networks and Deep Learning* (2015), which writes
+# its step should be. **Read**: chapter 2 of Michael Nielsen's *Neural Networks and Deep Learning* {cite}`nielsen2015`, which writes
 # the lines of `gradients` as four equations for a network of any depth.

@@ -948,5 +948,5 @@ for left_out in ("nothing", "rng", "optimiser"):
 
 # %% [markdown]
 # **Next**: [Predict and submit](predict_and_submit) brings the masks out of the notebook, under their right names. **Read**:
-# Karpathy's *A Recipe for Training Neural Networks* (2019), for how to begin a training run so that its mistakes
+# Karpathy's *A Recipe for Training Neural Networks* {cite}`karpathy2019`, for how to begin a training run so that its mistakes
 # show.

@@ -213,7 +213,7 @@ for c, name in enumerate(data.CLASSES):
 
 # %% [markdown]
 # A place isn't yet a mask, but it's far from chance. A network slides many kernels in many layers, and nobody makes
-# them by hand: it learns them. [One weight](one_weight) and [Backpropagation](backpropagation) show how.
+# them by hand: it learns them. [One weight](one_weight) and [Backpropagation](../build/backpropagation) show how.
 #
 # ## Many input channels
 #
@@ -382,8 +382,8 @@ print("the rest is the old picture:", torch.equal(padded[:, :, 1:-1, 1:-1], imag
 
 # %% [markdown]
 # What the frame does bring is an edge that isn't in the anatomy. The sums of 4 and 6 above are such an edge, in a
-# picture that has none. A network can learn from it how far the frame is, and so where in the picture it is (Islam et
-# al. 2020). That is knowledge of the frame, and not of the heart.
+# picture that has none. A network can learn from it how far the frame is, and so where in the picture it is {cite}`islam2020`.
+# That is knowledge of the frame, and not of the heart.
 #
 # ## Weight sharing, and a heart that moves
 #
@@ -686,5 +686,5 @@ print(f"radius {best}, on the validation slices: {hits(val, best).mean():.0%}")
 # ```
 #
 # **Next**: [Down and up](down_and_up): how a network of 3x3 kernels comes to see a whole heart, and what it loses on
-# the way. **Read**: chapter 7 of Zhang et al., *Dive into Deep Learning* (2023), for the same loops on other
+# the way. **Read**: chapter 7 of Zhang et al., *Dive into Deep Learning* {cite}`zhang2023`, for the same loops on other
 # pictures, and for the argument that leads from fully connected layers to convolutions.

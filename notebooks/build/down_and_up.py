@@ -476,7 +476,7 @@ for n, (ax, layers) in enumerate(zip(axes, levels)):
 # slice. It sees the centre best.*
 #
 # The count is an upper limit. There are many ways from a pixel in the centre to the output, and few from the rim, so
-# the rim counts for little (Luo et al. 2016). You can also see it without any gradient. Change a single input pixel
+# the rim counts for little {cite}`luo2016`. You can also see it without any gradient. Change a single input pixel
 # by a lot, 15 columns away from the output's place. **Predict first**: does the output of level 1 change, and that of
 # level 4?
 
@@ -684,5 +684,5 @@ for step in (1, 2, 3, 4):
 # ```
 #
 # **Next**: [One weight](one_weight): all kernels on this page were random or made by hand, and now they begin to
-# learn. **Read**: Dumoulin and Visin, *A guide to convolution arithmetic for deep learning* (2016), for its pictures
+# learn. **Read**: Dumoulin and Visin, *A guide to convolution arithmetic for deep learning* {cite}`dumoulin2016`, for its pictures
 # of every combination of stride, padding and transposition.

@@ -349,7 +349,7 @@ assert np.isclose(t.grad.item(), 2 * slope_at(0.1))
 # - *"`backward()` updates the weights."* It doesn't: `t` is still 0.1 after both calls. `backward()` computes slopes
 #   and puts them into `.grad`. The step needs a line of its own.
 # - *"A second `backward()` overwrites the gradient."* It doesn't: the printed gradient has doubled. Every call **adds**
-#   to `.grad`, until you set it to zero. [Backpropagation](backpropagation) shows why adding is the right rule.
+#   to `.grad`, until you set it to zero. [Backpropagation](../build/backpropagation) shows why adding is the right rule.
 #
 # So a training loop needs three lines, and you'll find them in every PyTorch program. An *optimiser* holds the weights
 # and does the step; `SGD` is the plain one, weight minus learning rate times gradient. (The S stands for *stochastic*:
@@ -612,6 +612,6 @@ for start in (0.5, 1.0, 1.5):
 # ```
 
 # %% [markdown]
-# **Next**: in [Backpropagation](backpropagation) a second layer comes after the first, and the chain rule carries the
-# slope through both. **Read**: the first chapter of Michael Nielsen's *Neural Networks and Deep Learning* (2015),
+# **Next**: in [Backpropagation](../build/backpropagation) a second layer comes after the first, and the chain rule carries the
+# slope through both. **Read**: the first chapter of Michael Nielsen's *Neural Networks and Deep Learning* {cite}`nielsen2015`,
 # which explains gradient descent in the same way for a network that reads handwritten digits.

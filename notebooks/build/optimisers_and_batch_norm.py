@@ -15,7 +15,7 @@
 # :class: on-this-page
 # **After this page you can** write momentum, Adam and AdamW in a few lines each, say how long their first step is,
 # write batch normalisation, and tell training mode from evaluation mode.
-# **You need** [One weight](one_weight) and [Backpropagation](backpropagation).
+# **You need** [One weight](one_weight) and [Backpropagation](../build/backpropagation).
 # **Time** 35 minutes to read; it runs in under a minute.
 # ```
 
@@ -322,11 +322,11 @@ for name, make in {
 # ## Batch normalisation: why
 #
 # A step changes a layer's weights as if the layer's input stayed as it is. It doesn't: the layers before it learn too,
-# and the size of their feature maps changes all the time. [Backpropagation](backpropagation) showed how signals grow
+# and the size of their feature maps changes all the time. [Backpropagation](../build/backpropagation) showed how signals grow
 # or shrink from layer to layer. **Batch normalisation**, or **batch norm** {cite}`ioffe2015`, brings each channel back
 # to mean 0 and standard deviation 1 in every batch. It stands between a convolution and its ReLU, in the report's
 # blocks as in ours. Why it helps is still debated: its authors pointed to the changing inputs; Santurkar and
-# colleagues (2018) found that it makes the loss smoother, so that larger steps are safe.
+# colleagues {cite}`santurkar2018` found that it makes the loss smoother, so that larger steps are safe.
 #
 # ## A tiny example by hand
 #
@@ -580,8 +580,7 @@ except ValueError as error:
 # *A batch of three images with four channels, seen from above: each square is one feature map with all its pixels. The
 # filled squares share one mean and one variance.*
 #
-# **Instance norm** (Ulyanov and colleagues 2016) normalises every feature map by itself. **Group norm** (Wu and He
-# 2018) puts the channels of one image into groups and normalises each group. On the tiny example, where A was darker
+# **Instance norm** {cite}`ulyanov2016` normalises every feature map by itself. **Group norm** {cite}`wu2018` puts the channels of one image into groups and normalises each group. On the tiny example, where A was darker
 # than B in channel 0:
 
 # %%
@@ -794,4 +793,4 @@ for name, (walk, rate) in WALKS.items():
 
 # %% [markdown]
 # **Next**: [The U-Net](the_unet) puts convolution, batch norm and ReLU into one block, and blocks into a U. **Read**:
-# Goh's *Why Momentum Really Works* (Distill, 2017), for a valley whose rate and momentum you can drag.
+# Goh's *Why Momentum Really Works* {cite}`goh2017`, for a valley whose rate and momentum you can drag.

@@ -579,9 +579,9 @@ for name, runs in table.groupby("setting", sort=False):
 # batches of four an epoch has half as many steps.) What each change is worth at the
 # end, with intervals, is on [Repairs](../conclusions/repairs).
 #
-# Two other losses are often named against imbalance. *Focal loss* (Lin et al. 2017)
+# Two other losses are often named against imbalance. *Focal loss* {cite}`lin2017`
 # multiplies each pixel's cross-entropy by $(1 - p)^\gamma$, so that pixels that are
-# nearly right hardly count. *Boundary loss* (Kervadec et al. 2019) weights each
+# nearly right hardly count. *Boundary loss* {cite}`kervadec2019` weights each
 # probability by the pixel's distance from the true outline, so that a mistake far from
 # it costs more than one nearby. Neither was tried here.
 #
