@@ -31,6 +31,7 @@ What makes each test fail (each was seen to fail):
 - terms: in book_pages.py, do not connect link_terms; ``terms.pop(`` -> ``terms.get(``; nodes.title not UNLINKED
 - footer: in book_pages.py, do not connect link_footer; ``page in app.env.found_docs`` -> ``False``
 - captions: in a notebook, go on in the paragraph of a caption, or cite something in it
+- predicted: in book_pages.py, do not connect close_predicted_outputs, or without its condition
 - how long: in book_pages.py, do not connect say_how_long or fill_in_times, or sum only the first time
 """
 
@@ -390,6 +391,18 @@ def test_a_page_says_how_long_its_notebook_ran(tmp_path, monkeypatch):
     page = (tmp_path / "html" / "index.html").read_text()
     one, two = re.search(r"One (\d+) s, two (\d+) s, on \d+ cores", page).groups()
     assert one == still[0] and abs(int(two) - int(one) - int(trained[0])) <= 1
+
+
+def test_what_a_reader_is_asked_to_predict_waits_for_a_click(tmp_path):
+    configure(tmp_path, "'myst_nb'")
+    cells = [nbformat.v4.new_markdown_cell("# A page\n\n**Predict, then run**: what does it print?"),
+             nbformat.v4.new_code_cell("print('the answer')"), nbformat.v4.new_code_cell("print('more')")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "index.ipynb")
+    subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", tmp_path, tmp_path / "html"], check=True)
+    page = (tmp_path / "html" / "index.html").read_text()
+    assert page.count("Show what it prints or draws") == 1
+    closed = page.split("<details")[1].split("</details>")[0]
+    assert "the answer" in closed and "more" not in closed
 
 
 def numbers(tree) -> set[float]:

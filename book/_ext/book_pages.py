@@ -237,6 +237,19 @@ def say_how_long(app, doctree) -> None:
     title.parent.insert(title.parent.index(title) + 1, nodes.paragraph("", said, classes=["how-long"]))
 
 
+def close_predicted_outputs(app, doctree) -> None:
+    """Where a paragraph asks the reader to predict what a cell prints, the output waits for a click."""
+    for cell in doctree.findall(nodes.container):
+        if cell.get("nb_element") != "cell_code" or cell.get("hide_mode"):
+            continue
+        place = cell.parent.index(cell)
+        before = cell.parent[place - 1] if place else None
+        if isinstance(before, nodes.paragraph) and any(
+                strong.astext().startswith("Predict") for strong in before.findall(nodes.strong)):
+            cell["hide_mode"] = "output"
+            cell["prompt_show"], cell["prompt_hide"] = "Show what it prints or draws", "Hide it again"
+
+
 def fill_in_times(app, doctree, docname) -> None:
     """Put the times where the role ``{runs}`` stands."""
     for node in list(doctree.findall(runs)):
@@ -267,6 +280,7 @@ def setup(app) -> dict:
     app.connect("doctree-read", keep_together)
     app.connect("doctree-read", link_terms)
     app.connect("doctree-read", say_how_long)
+    app.connect("doctree-read", close_predicted_outputs)
     app.connect("doctree-resolved", fill_in_times)
     app.connect("config-inited", name_the_machine)
     app.connect("config-inited", drop_thebe, priority=990)

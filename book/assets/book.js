@@ -102,6 +102,7 @@
     document.querySelectorAll(".votes-revealed").forEach(reveal);
     new MutationObserver(mend).observe(document.body, { childList: true, subtree: true });
   });
+  window.addEventListener("beforeprint", () => document.querySelectorAll("details.below-input").forEach((each) => { each.open = true; })); // outputs belong on paper
   ["load", "resize"].forEach((moment) => window.addEventListener(moment, reach));
   ["toggle", "click"].forEach((moment) => document.addEventListener(moment, () => requestAnimationFrame(reach), true)); // what was folded
 })();
