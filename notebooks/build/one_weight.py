@@ -46,11 +46,11 @@ train, val = data.split(data.source(), "val")
 MUSCLE, BLOOD = plots.CLASS_COLOURS["Myo"], plots.CLASS_COLOURS["LV"]
 
 # %% [markdown]
-# ## A question with one number in it
+# ## One threshold to learn
 #
 # The left ventricle is a ring of dark muscle around bright blood. Suppose we already know which pixels lie inside
 # the outer edge of the ring. Then one grey level should be enough to tell the two tissues apart: brighter is blood,
-# darker is muscle. We call this grey level the *threshold* $t$. We could choose it by eye; here it will choose itself.
+# darker is muscle. We call this grey level the *threshold* $t$. We could choose it by eye; here it will be learned.
 
 # %%
 image, mask = train.images[0], train.masks[0]
@@ -73,14 +73,14 @@ right.legend();
 # %% [markdown]
 # *Left: a slice, with the muscle between the gold and the magenta line and the blood inside the magenta one. Right:
 # how often each grey level occurs in the two tissues. A threshold of 0.1 is far too low: it calls most of the muscle
-# blood.*
+# blood. (The tall bar at 1 holds all that is as bright as can be.)*
 #
 # You see at once that $t$ has to move to the right. A computer doesn't see it. It needs one number that says how bad
 # $t = 0.1$ is, and a way to find out whether a larger $t$ would be better.
 #
 # ## How bad? A loss
 #
-# The obvious number is the share of pixels on the wrong side of $t$. **Predict, then run:** does it change when $t$
+# The obvious number is the share of pixels on the wrong side of $t$. **Predict, then run**: does it change when $t$
 # moves from 0.1 to 0.1002?
 
 
@@ -97,8 +97,10 @@ print(wrong_side(0.1), wrong_side(0.1002))
 # tell which way is better. That's the trouble with every count: it stays flat, then jumps.
 #
 # So we don't ask the model for a side. We ask for a **probability** of being blood, which changes a little whenever
-# $t$ does. The **sigmoid** function $\sigma(s) = 1 / (1 + e^{-s})$ makes one out of any number. The 0.05 says how
-# quickly the answer changes from muscle to blood; it stays fixed for now.
+# $t$ does. The **sigmoid** function $\sigma(s) = 1 / (1 + e^{-s})$ turns any
+# number into one between 0 and 1, which we take as the probability. In the next cell, $s = (x - t) / 0.05$: the
+# further a pixel lies above the threshold, the surer the answer. The 0.05 sets how quickly it changes from muscle to
+# blood; it stays fixed for now.
 
 
 # %%
@@ -111,7 +113,7 @@ three = torch.tensor([0.1, 0.2, 0.3]).double()  # grey levels of three pixels
 print(probability(three, 0.2).numpy().round(2))
 
 # %% [markdown]
-# Take these three pixels as our example by hand. The threshold is 0.2, so the darkest pixel is probably muscle, the
+# Let's follow these three pixels by hand. The threshold is 0.2, so the darkest pixel is probably muscle, the
 # brightest probably blood, and the one in the middle could be either. Let the truth be muscle, muscle, blood. What
 # should each answer cost? The usual choice is *minus the logarithm of the probability that the true class got*. A
 # probability of 1 costs nothing, 0.5 costs $\ln 2$, and a probability near 0 costs a lot. Averaged over the pixels
@@ -132,12 +134,12 @@ truth = torch.tensor([0, 0, 1]).double()  # muscle, muscle, blood
 p = probability(three, 0.2)
 ours, theirs = cross_entropy(p, truth), F.binary_cross_entropy(p, truth)
 print("probability of the true class:", p.where(truth == 1, 1 - p).numpy().round(2))
-print(f"loss {ours:.4f}, difference from PyTorch's {ours - theirs}")
+print(f"loss {ours:.4f}, PyTorch's {theirs:.4f}")
 assert torch.allclose(ours, theirs)
 
 # %% [markdown]
 # A number that is small when the answers are good and that changes smoothly with the weights is called a **loss**.
-# Here is ours for all pixels of the heart, as a function of the one weight $t$.
+# Here is ours for all pixels of the ring and its cavity, as a function of the one weight $t$.
 
 
 # %%
@@ -151,8 +153,8 @@ for t in (0.1, 0.1002, 0.15, 0.2):
 # %% [markdown]
 # Unlike the count, the loss notices even the step from 0.1 to 0.1002.
 #
-# **Before you run the next cell,** sketch the loss for all $t$ from 0 to 1. Where is it lowest? What does it look
-# like far from there?
+# **Predict, then run**: sketch the loss for all $t$ from 0 to 1. Where is it lowest? What does it look like far from
+# there?
 
 # %%
 figure, ax = plt.subplots(figsize=(7.5, 3))
@@ -162,8 +164,8 @@ ax.plot(0.1, loss(0.1), "o", color=plots.ACCENT, markersize=13)
 ax.set(xlabel="threshold t", ylabel="loss");
 
 # %% [markdown]
-# *The loss over all thresholds is a valley. Its lowest point lies between the two humps of the histogram; far away on
-# both sides it rises like a straight line, because there every further step makes all pixels of one tissue worse by
+# *The loss over all thresholds is a valley. Its lowest point lies between the two humps of the histogram; beyond the drawing, on both
+# sides, it rises like a straight line, because there every further step makes all pixels of one tissue worse by
 # the same amount. The ball is our threshold, and learning means letting it roll down.*
 #
 # ## Which way? The slope
@@ -175,7 +177,7 @@ ax.set(xlabel="threshold t", ylabel="loss");
 # %%
 t, nudge = 0.1, 0.0001
 slope = (loss(t + nudge) - loss(t - nudge)) / (2 * nudge)
-print("slope at 0.1:", slope.item())
+print(f"slope at 0.1: {slope:.4f}")
 
 # %% [markdown]
 # The slope is negative, so a larger $t$ means a smaller loss: go right. Nudging works, but a network would have to
@@ -195,7 +197,7 @@ print("slope at 0.1:", slope.item())
 #
 # $$\frac{dL}{dt} = \frac{1}{0.05} \cdot \frac{1}{N} \sum_{i=1}^{N} (y_i - p_i)$$
 #
-# In words: *truth minus prediction, averaged*. In our example of three pixels that's 0 minus 0.12, 0 minus 0.5 and
+# In words: *truth minus prediction, averaged*, times 20. In our example of three pixels that's 0 minus 0.12, 0 minus 0.5 and
 # 1 minus 0.88. The middle pixel, muscle that might be blood, pulls hardest, and it pulls the threshold up. Pixels
 # that are right and sure hardly pull at all.
 
@@ -206,7 +208,7 @@ def slope_at(t):
     return ((y - probability(x, t)).mean() / 0.05).item()
 
 
-print("by the chain rule:", slope_at(0.1), "  by nudging:", slope.item())
+print(f"by the chain rule: {slope_at(0.1):.4f}   by nudging: {slope:.4f}")
 assert abs(slope_at(0.1) - slope) < 1e-4
 
 # %% [markdown]
@@ -225,7 +227,7 @@ for step in range(6):
 # %% [markdown]
 # This is **gradient descent**, and every network in this book learns like this: a loss, its slope, a step, again.
 # Look at how $t$ moves. The learning rate stays the same, yet the steps shrink by themselves, because the slope
-# shrinks as the valley gets flat. So what has it learned?
+# shrinks as the ground gets flatter. So what has it learned?
 
 # %%
 for _ in range(40):
@@ -256,7 +258,7 @@ print(f"fewest    t = {fewest:.3f}: {min(counts):.2%} of the pixels wrong")
 #
 # ## Too small, too large
 #
-# **Predict, then run.** The learning rate was 0.02. Where will $t$ be after twelve steps with a rate ten times
+# **Predict, then run**: the learning rate was 0.02. Where will $t$ be after twelve steps with a rate ten times
 # smaller? And with one ten times larger: will it arrive sooner?
 
 
@@ -280,10 +282,11 @@ for rate, path in walks.items():
 print("loss at t = -2:", loss(-2.0).item())
 
 # %% [markdown]
-# `nan` means *not a number*. At $t = -2$ some $p$ is so close to 1 that the computer rounds it to exactly 1. Then
-# $\ln(1 - p)$ is minus infinity, and for blood it's multiplied by zero. The cure is never to compute $p$: put $s$, the
+# `nan` means *not a number*. At $t = -2$ every $p$ is so close to 1 that the computer rounds it to exactly 1. Then
+# $\ln(1 - p)$ is minus infinity. For blood it's multiplied by $1 - y = 0$, and zero times infinity has no value. The cure is never to compute $p$: put $s$, the
 # number *before* the sigmoid, into a version of the loss that was rearranged on paper. Such a number is called a
-# **logit**. This is why networks return logits, and why PyTorch's losses take them.
+# **logit**. This is why networks return
+# logits, and why the losses that we use from here on take logits.
 
 
 # %%
@@ -292,7 +295,6 @@ def safe_loss(t):
 
 
 assert torch.allclose(safe_loss(0.1), loss(0.1))
-print("difference at t = 0.1:", (safe_loss(0.1) - loss(0.1)).item())
 print("loss at t = -2:", safe_loss(-2.0).item())
 
 # %% tags=["hide-input"]
@@ -322,7 +324,7 @@ c = (slope_at(learned + 0.001) - slope_at(learned - 0.001)) / 0.002
 print(f"c = {c:.1f}, so the learning rate must stay below {2 / c:.3f}")
 
 # %% [markdown]
-# A network has no such formula: each of its weights has its own steepness, and that changes while it learns. There
+# For a network nobody works this out: each of its weights has its own steepness, and that changes while it learns. There
 # the learning rate is found by trying, and [Learning rate](../experiments/learning_rate) tries many with a whole
 # U-Net.
 #
@@ -332,15 +334,15 @@ print(f"c = {c:.1f}, so the learning rate must stay below {2 / c:.3f}")
 # that's computed from it is recorded, and `backward()` works out the slope of the result. This is called **autograd**.
 # With several weights there is one slope for each, and all of them together are the **gradient**.
 #
-# **Predict, then run:** what are `t` and `t.grad` after one call of `backward()`? And after a second one?
+# **Predict, then run**: what are `t` and `t.grad` after one call of `backward()`? And after a second one?
 
 # %%
 t = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
 safe_loss(t).backward()
-print("after one call:  t", t.item(), "  t.grad", t.grad.item())
+print(f"after one call:  t {t:.1f}   t.grad {t.grad:.4f}")
 assert np.isclose(t.grad.item(), slope_at(0.1))
 safe_loss(t).backward()
-print("after two calls: t", t.item(), "  t.grad", t.grad.item())
+print(f"after two calls: t {t:.1f}   t.grad {t.grad:.4f}")
 assert np.isclose(t.grad.item(), 2 * slope_at(0.1))
 
 # %% [markdown]
@@ -352,8 +354,8 @@ assert np.isclose(t.grad.item(), 2 * slope_at(0.1))
 #   to `.grad`, until you set it to zero. [Backpropagation](../build/backpropagation) shows why adding is the right rule.
 #
 # So a training loop needs three lines, and you'll find them in every PyTorch program. An *optimiser* holds the weights
-# and does the step; `SGD` is the plain one, weight minus learning rate times gradient. (The S stands for *stochastic*:
-# [Batches and the loop](batches_and_the_loop).)
+# and does the step; `SGD` is the plain one, weight minus learning rate times gradient. (The S stands for *stochastic*;
+# [Batches and the loop](batches_and_the_loop) explains it.)
 
 # %%
 t = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
@@ -364,11 +366,11 @@ for step in range(12):
     safe_loss(t).backward()  # find the new one
     optimiser.step()  # t = t - 0.02 * t.grad
     path.append(t.item())
-print("largest difference from our walk:", np.abs(np.subtract(path, walks[0.02])).max())
 assert np.allclose(path, walks[0.02])
+print("as in our own walk:", *(f"{t:.2f}" for t in path))
 
 # %% [markdown]
-# The same twelve steps, to the last digits. And what if somebody forgets a line? **Predict, then run:** the next cell
+# The same twelve steps, to the last digits. And what if somebody forgets a line? **Predict, then run**: the next cell
 # leaves out `zero_grad`.
 
 # %%
@@ -389,8 +391,8 @@ print("t:", *(f"{t:.2f}" for t in path))
 # ## Recap
 #
 # - A loss turns "how wrong" into one smooth number. Its slope says which way to move a weight, and how strongly.
-# - A step of gradient descent is weight minus learning rate times slope. Too small a rate creeps, too large a rate
-#   leaps over the valley.
+# - A step of gradient descent is weight minus learning rate times slope. With too small a rate $t$
+#   creeps, with too large a one it leaps over the valley.
 # - `backward()` changes no weight. It adds slopes to `.grad`; the optimiser takes the step, and `zero_grad` clears up.
 #
 # ## Exercises
@@ -532,9 +534,11 @@ print("my_descent:", check_descent(my_descent))
 # %% [markdown]
 # ```{exercise} A second weight
 # :label: one-weight-two
-# Why 0.05? Let the model learn its steepness too: $p = \sigma(k\,(x - t))$, with two weights $t$ and $k$. Derive both
-# slopes of the cross-entropy on paper and return them, first that of $t$. The check compares with autograd and says
-# which of the two is wrong. Then let both learn, with the same learning rate.
+# We chose 0.05 by hand. Let the model learn its steepness too: $p = \sigma(k\,(x - t))$, with two weights $t$ and $k$
+# ($k = 20$ is our 0.05). Derive the slopes of the cross-entropy with respect to $t$ and to $k$ on paper, and return
+# both, that of $t$ first. `x` (grey levels) and `y` (1 for blood, 0 for muscle) are tensors of equal length, `t` and
+# `k` numbers. The check compares with autograd and says which of the two is wrong. Then let both learn from $t = 0.1$
+# and $k = 20$, with a learning rate of 0.02.
 # ```
 
 
@@ -571,8 +575,8 @@ for step in range(201):
 
 # %% [markdown]
 # The chain is the same; only its first link changed. From $t$ to $s = k(x - t)$ the slope is $-k$, from $k$ it is
-# $x - t$. The threshold arrives within a few steps while the steepness has hardly moved: one learning rate doesn't
-# suit both weights. [Optimisers and batch norm](optimisers_and_batch_norm) has an answer, a rate that adapts to each
+# $x - t$. After 50 steps the threshold has arrived, and the steepness has hardly moved; it creeps upwards still. One
+# learning rate doesn't suit both weights. [Optimisers and batch norm](optimisers_and_batch_norm) has an answer, a rate that adapts to each
 # weight.
 #
 # ```{solution-end}
