@@ -68,9 +68,8 @@ def dice(pred, truth):
 # Its **encoder** goes down and gives up resolution for meaning. Its **decoder** comes back up. And at each level a **skip
 # connection** hands across what the encoder saw there.
 #
-# The 2020 report {cite}`report2020` used a U-Net too, and says whose code it built on: a tutorial by Cordeiro (2020). Today most
-# people start from somebody's code. Here you start from three layers that you know. We try each part on a slice as soon as it
-# exists.
+# You know all its layers already: convolution, batch norm, ReLU, pooling, transposed convolution. We try each part on a
+# slice as soon as it exists.
 
 
 # %%
@@ -90,7 +89,7 @@ print("eight slices", tuple(few.shape), "  one of them", tuple(x.shape))
 #
 # Everything is made of one **block**: a 3x3 convolution finds patterns, batch normalisation {cite}`ioffe2015` keeps the numbers in
 # range, a ReLU cuts them at zero; and the same again. Two 3x3 convolutions see 5x5 pixels, and the ReLU between
-# them keeps the two from being one. A block changes the number of channels; with a padding of 1 the size stays.
+# them keeps the two from collapsing into one ([Backpropagation](../build/backpropagation)). A block changes the number of channels; with a padding of 1 the size stays.
 
 
 # %%
@@ -137,8 +136,9 @@ assert sum(by_hand.values()) == torchs
 # %% [markdown]
 # ## The way down
 #
-# Between two blocks, max pooling keeps the largest of each 2x2 square. A quarter of the pixels, and twice the channels on
-# either side of a convolution: from the second level on, every level costs the same. **Predict, then run**: a slice of 96x96
+# Between two blocks, max pooling keeps the largest of each 2x2 square. A level down has a quarter of the pixels, but
+# its convolutions have twice as many channels going in and coming out. So from the second level on, every level needs
+# the same number of multiplications. **Predict, then run**: a slice of 96x96
 # is pooled four times. Which shapes appear?
 #
 # A network in PyTorch is a class that inherits from `nn.Module`: `__init__` makes the layers, `forward` uses them, and
@@ -252,18 +252,18 @@ for k, (left, right) in enumerate((axes[:2], axes[2:])):
     plots.overlay(right, few[2 * k, 0], blurred[2 * k], "without skips")
 
 # %% [markdown]
-# *Two of the slices that it was trained on. The masks lie about right, but their outlines are soft and lumpy: they are
-# painted with a brush that's as wide as a place of the bottleneck.*
+# *Two of the slices that it was trained on. The masks lie about right, but their outlines are off by several pixels:
+# everything that the way up knows about places comes from a grid of 6x6.*
 #
 # Many more steps would help: its channels could learn eight outlines by heart. But *upsampling doesn't restore detail; it
 # only makes more pixels*, and the network must invent the outline anew for every heart.
 #
 # ## Skips: put side by side, not added
 #
-# The detail was there on the way down. The first block knew exactly where the edges are, before any pooling; it
-# didn't know of what. So hand its maps across, and let a block combine *what* from below with *where* from the side.
+# The detail was there on the way down. The first block knew exactly where the edges are, but not
+# what they are edges of. So hand its maps across, and let a block combine *what* from below with *where* from the side.
 #
-# **Predict, then run**: on the lowest level, 64 maps come across and 64 come up from the bottleneck, all of 12x12. How many come out
+# **Predict, then run**: at the lowest skip, 64 maps come across and 64 come up from the bottleneck, all of 12x12. How many come out
 # when they are joined?
 
 # %%
@@ -275,16 +275,16 @@ assert torch.equal(joined[:, :64], skip) and torch.equal(joined[:, 64:], below)
 
 # %% [markdown]
 # *A U-Net's skips don't add anything up.* They **concatenate**: 64 channels beside 64 channels make 128, both are still there
-# unchanged, and the next convolution has weights for all 128. A *residual network* {cite}`he2016` does add; there the arrow has the same
-# name. What's the difference? Give both halves the same kernel, and joining becomes adding:
+# unchanged, and the next convolution has weights for all 128. A *residual network* {cite}`he2016` does add, and there too it's called a
+# skip connection. What's the difference? Give both halves the same kernel, and joining becomes adding:
 
 # %%
 kernel = torch.randn(64, 64, 3, 3)
 twice = torch.cat([kernel, kernel], 1)  # (64, 128, 3, 3)
 by_joining = F.conv2d(joined, twice, padding=1)
 by_adding = F.conv2d(skip + below, kernel, padding=1)
-print("largest difference", (by_joining - by_adding).abs().max().item())
 assert torch.allclose(by_joining, by_adding, atol=1e-3)
+print("the same", tuple(by_adding.shape))
 
 # %% [markdown]
 # So a sum is the special case in which the convolution isn't allowed to tell the two apart. Joining leaves it free, and costs
@@ -292,23 +292,14 @@ assert torch.allclose(by_joining, by_adding, atol=1e-3)
 #
 # ## The head and its logits
 #
-# The head is a convolution with kernels of 1x1: at each pixel it takes the 8 channels to 4 numbers, four weighted sums, whatever the
-# neighbours say.
-
-# %%
-head, features = nn.Conv2d(8, 4, 1), torch.rand(2, 8, 96, 96)
-sums = torch.einsum("oc,nchw->nohw", head.weight[:, :, 0, 0], features)
-sums = sums + head.bias[:, None, None]
-print("largest difference", (sums - head(features)).abs().max().item())
-assert torch.allclose(sums, head(features), atol=1e-5)
-
-# %% [markdown]
-# These numbers are **logits**: any number may come out, and the largest wins the pixel (`argmax`). They aren't probabilities.
-# Softmax makes them positive and lets them add up to one, and it waits in [the loss](the_loss).
+# The head is a convolution with kernels of 1x1: at each pixel it turns the 8 channels into 4 numbers, four weighted sums,
+# without looking at the neighbours ([Convolution](../build/convolution) has shown that such a kernel is a matrix).
+# These numbers are **logits**: any number may come out, and the largest wins the pixel (`argmax`). Logits aren't
+# probabilities; [The loss](the_loss) makes probabilities of them.
 #
 # ## The whole class
 #
-# Nothing new is left. Compared with `DownUp`, the encoder keeps its maps, each step up takes the last one kept, and the
+# Now all parts are there. Compared with `DownUp`, the encoder keeps its maps, each step up takes the last one kept, and the
 # decoder's blocks have twice the inputs. And `block` says with a loop what it said in six lines.
 
 
@@ -356,7 +347,8 @@ draw("skips")
 # *The U-Net. Over each green arrow stands what is joined there: maps from the side and maps from below. The block at the arrow's tip
 # halves their number again.*
 #
-# Is it the U-Net of the book's package? Give both the same weights. `strict=True` refuses if a single name or shape differs.
+# Is it the U-Net of the book's package? Give both the same weights: `state_dict` is the dictionary of all weights by name,
+# and `strict=True` refuses if a single name or shape differs.
 
 # %%
 import cmrseg.models.unet as library
@@ -364,12 +356,11 @@ import cmrseg.models.unet as library
 theirs, ours = library.UNet(channels).eval(), UNet(channels).eval()
 print(ours.load_state_dict(theirs.state_dict(), strict=True))
 with torch.no_grad():
-    difference = (ours(few) - theirs(few)).abs().max().item()
     assert torch.allclose(ours(few), theirs(few), atol=1e-5)
-print("logits", tuple(ours(few).shape), "  largest difference", difference)
+print("the same logits", tuple(ours(few).shape))
 
 # %% [markdown]
-# Shapes are the best debugger. A **hook** is a function that PyTorch calls whenever a layer has run; ours notes what went in and what
+# Most mistakes in a network show in its shapes. A **hook** is a function that PyTorch calls whenever a layer has run; ours notes what went in and what
 # came out. **Predict, then run**: which part of `decoder.3` has 16 channels, its input or its output?
 
 
@@ -401,7 +392,8 @@ masks["with skips"] = net(few).argmax(1).numpy()
 for name, model in (("without skips", plain), ("with skips", net)):
     scores = [dice(p, t) for p, t in zip(masks[name], masks["reference"])]
     count = sum(p.numel() for p in model.parameters())
-    print(f"{name:>13}: {count} weights, mean Dice {np.nanmean(scores):.3f}")
+    mean = np.nanmean(scores)
+    print(f"{name:>13}: {count} weights, mean Dice {mean:.3f} on these eight")
 
 # %%
 figure, axes = plt.subplots(2, 3, figsize=(7.5, 5.2))
@@ -412,7 +404,7 @@ for row, k in zip(axes, (0, 2)):
 
 # %% [markdown]
 # *The reference, and what the two networks make of slices they were trained on, with the reference's outline. Without skips the
-# masks are lumps in the right place; with skips they follow the outline.*
+# masks are lumps near the right place; with skips they follow the outline.*
 #
 # This is one training run of a few seconds on eight slices, and the U-Net has more weights as well: an illustration, not a
 # verdict. The hooks also show how the second network works on a slice that it has never seen:
@@ -434,31 +426,13 @@ axes[1, 5].axis("off");
 # *One channel of each level, the one that varies most. Read the top row from left to right, the way down: detail turns into a coarse
 # "here is the heart". Read the bottom row from right to left, the way up: the coarse answer gets its outline back.*
 #
-# ### Is 0.9 ninety per cent?
-#
-# Put softmax on the logits, and at some pixel it says 0.9 for the left ventricle. **Predict, then run**: of all held-out pixels
-# that this network calls heart with about 0.9, how many are right? And what happens to the masks and to that share when all logits are multiplied by the same
-# number?
-
-# %%
-x_val, y_val = prepare(val)
-logits = net(x_val)
-for factor in (0.5, 1, 2):
-    p, label = (factor * logits).softmax(1).max(1)
-    about = (p > 0.85) & (p < 0.95) & (label > 0)
-    right = (label == y_val)[about].float().mean()
-    same = torch.equal(label, logits.argmax(1))
-    print(f"logits x {factor:3}: {right:4.0%} of {about.sum()} right; same masks: {same}")
-
-# %% [markdown]
-# *Softmax 0.9 doesn't mean "90 % sure": it's a formula that makes any four numbers positive and lets them add up to one.*
-# Multiply the logits, and not one pixel changes its class, but other pixels get the 0.9, and another share of them is right. Whether 0.9
-# comes true nine times in ten is called **calibration**. It has to be measured on patients the network hasn't seen, as
-# [Calibration and robustness](../conclusions/trust) does.
+# Some labels far from the heart may still be wrong: 80 steps on eight slices aren't enough for a heart that the network
+# hasn't seen.
 #
 # ## Three U-Nets
 #
-# The paper's network, the report's and ours differ in more than a glance shows. One line of the table at a time is enough.
+# The 2020 report {cite}`report2020` used a U-Net too, built on the code of a tutorial. These are all the differences between the
+# paper's network, the report's and ours. (Terms that you haven't met come on the next two pages.)
 #
 # | | the paper {cite}`ronneberger2015` | the report {cite}`report2020`, by its code | this book |
 # |---|---|---|---|
@@ -482,8 +456,11 @@ for factor in (0.5, 1, 2):
 # | loss | cross-entropy, weighted near borders | binary cross-entropy of each class | cross-entropy plus soft Dice |
 # | trained with | SGD, momentum 0.99, one tile a step; elastic deformation | Adam, two slices; no augmentation | AdamW, four slices; affine and intensity augmentation |
 #
-# Our copies of the report's network keep to its code, but for `__call__` and softmax: that one is part of the loss. Two lines first.
-# The paper doesn't pad, so each convolution eats a rim of one pixel. **Predict, then run**: what is left of its tile, and of one of our slices?
+# Our copy of the report's network follows its code, with two exceptions: it has a `forward`, and softmax is part of the loss. Its
+# slips of code are met below, and where they happen on the next pages.
+#
+# First, the row on padding. The paper doesn't pad, so each convolution eats a rim of one pixel. **Predict, then run**: what is left of its tile
+# of 572 pixels, and of one of our slices?
 
 # %%
 for side in (572, 96):
@@ -518,34 +495,9 @@ count = [sum(p.numel() for p in each.parameters()) / 1e6 for each in (ours, repo
 print("million weights: ours {:.2f}, the report's {:.2f}".format(*count))
 
 # %% [markdown]
-# Its finest skip has 48x48 places. No feature map of full resolution reaches the way up, and the last step has to work out three pixels of
-# four. How much can that cost? Take the *true* masks, and give each 2x2 square the label that most of its pixels have:
-
-# %%
-from cmrseg import metrics
-
-half = metrics.coarsen(val.masks, 2)
-scores = np.nanmean([dice(p, t) for p, t in zip(half, val.masks)], axis=0)
-for name, score in zip(CLASSES[1:], scores):
-    print(f"{name:>3}: Dice of the true mask at half resolution {score:.3f}")
-
-# %%
-figure, axes = plt.subplots(1, 4, figsize=(9.5, 2.6))
-finest = {"our finest skip": seen["encoder.0"][1][0], "the report's": across[0][0]}
-for ax, (name, maps) in zip(axes, finest.items()):
-    plots.show(ax, maps[maps.std((1, 2)).argmax()], name)
-plots.overlay(axes[2], val.images[0], half[0], "half resolution")
-plots.show(axes[3], half[0] != val.masks[0], "where it errs");
-
-# %% [markdown]
-# *Left, one channel of each network's finest skip, both untrained. Right, a true mask on the report's finest grid and, in white, the
-# pixels that it gets wrong: halving the resolution nibbles at every boundary, and the thin myocardium, which is nearly all boundary, loses most.*
-#
-# That is about the best that one *hard label* for each square can do. It's no ceiling for a network that enlarges soft answers: where the numbers of
-# two neighbours cross, a boundary may run between them. [AlexNet-style](../architectures/alexnet) shows it on a much coarser grid.
-# The second price are the report's overlapping 3x3 windows, and the checkerboards on [Down and up](down_and_up).
-# All this is a hint and no verdict; what a decoder with early skips changes in training is a question for
-# [Repairs](../conclusions/repairs). The mend is to swap two lines: keep first, pool then.
+# The report's finest skip has 48x48 places: no feature map of full resolution reaches the way up, and the last step has to work out
+# three pixels of four. [Down and up](down_and_up) measured what the best mask on such a grid can score. To mend it, swap two lines: keep
+# the maps first, then pool. Whether that helps in training is a question for [Repairs](../conclusions/repairs).
 #
 # ### Slip 2: `__call__` in place of `forward`
 #
@@ -570,25 +522,14 @@ for kind in (Overridden, Mended):
     print(f"{kind.__name__:10} answers {tuple(layer(x).shape)}; its hook: {calls}")
 
 # %% [markdown]
-# The answer is right and nothing complains, but the network can't be watched, and export and tracing go
-# past the class as well. The mend is one word: name it `forward`.
+# The answer is right and nothing complains, but hooks on this class are never called, and neither is whatever else PyTorch does around
+# `forward`. The mend is one word: name it `forward`.
 #
 # ### Slip 3: softmax inside the network
 #
-# The report's own loss expects probabilities, so the two fit. The trap opens for whoever changes the loss: PyTorch's cross-entropy expects
-# logits and applies softmax itself. **Predict, then run**: a pixel's true class gets a larger and larger logit. Where does the loss
-# go, once with softmax applied once, once with it applied twice?
-
-# %%
-truth = torch.tensor([3])
-for logit in (0.0, 2.0, 5.0, 20.0):
-    z = torch.tensor([[0.0, 0.0, 0.0, logit]])
-    once, twice = F.cross_entropy(z, truth), F.cross_entropy(z.softmax(1), truth)
-    print(f"logit {logit:4}: softmax once {once:.3f}, twice {twice:.3f}")
-
-# %% [markdown]
-# Applied twice, even a perfect answer is charged $\ln(e + 3) - 1$, the last number printed, and its slope is nearly flat. No error, and the same masks; the loss just
-# stops falling. The mend: end with logits and leave softmax to the loss.
+# The report's network ends with softmax, and its own loss expects probabilities, so the two fit. The trap opens for whoever changes the
+# loss: PyTorch's cross-entropy applies softmax itself. [The loss](the_loss) runs it and shows what happens. The mend: end with logits,
+# and leave softmax to the loss.
 #
 # ## Recap
 #
@@ -596,7 +537,7 @@ for logit in (0.0, 2.0, 5.0, 20.0):
 #   before you run it.
 # - A skip connection hands the maps of its level across before they are pooled, and joins them to those from below: the bottleneck says what, the skip
 #   says where.
-# - You can tell what the paper, the report and this book do differently, and why a softmax of 0.9 isn't a 90 % chance.
+# - You can tell what the paper, the report and this book do differently.
 #
 # ## Exercises
 #
@@ -702,16 +643,15 @@ def my_shapes(channels, side):
 print("my_shapes:", check_shapes(my_shapes))
 
 # %% [markdown]
-# One skip for each level but the last, each half as large as the one before.
+# One skip for each level but the last, each with half the side of the one before.
 #
 # ```{solution-end}
 # ```
 #
 # ```{exercise} The weights of a step up
 # :label: unet-weights
-# A step up takes `c` maps from below to `f` maps: a transposed convolution from `c` to `f`, the skip with its `f` maps, a
-# block. How many weights does the step have, by a formula and without making any layer? (Think of a reader who believes that skips add, or that a kernel sees one
-# map.)
+# A step up turns `c` maps from below into `f` maps: a transposed convolution with kernels of 2x2 from `c` to `f`, then the skip's
+# `f` maps are joined, then a block as above. Give a formula for the number of weights that the step learns, without making any layer.
 # ```
 
 
@@ -778,7 +718,8 @@ print("4x4:  ", tuple(small(torch.zeros(1, 1, 4, 4)).shape))
 
 # %% [markdown]
 # The sides must halve twice without a remainder. With 97 pixels the skip and the enlarged maps differ by one pixel, and `torch.cat`
-# refuses. {func}`cmrseg.training.predict` pads like this, too. The smallest slice is 4x4: its bottleneck is a single place.
+# refuses. {func}`cmrseg.training.predict` pads like this, too. The smallest slice is 4x4: its bottleneck is a single
+# place. (In evaluation; in training, batch norm refuses a single number per channel.)
 #
 # ```{solution-end}
 # ```
