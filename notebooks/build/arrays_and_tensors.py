@@ -9,15 +9,15 @@
 # %% [markdown]
 # # Arrays and tensors
 #
-# To a computer a slice of a heart is a grid of numbers: how do you handle such grids without the mistakes that
-# raise no error?
+# To a computer, a slice of a heart is a grid of numbers. Some mistakes with such grids raise no error: how do you
+# avoid them?
 #
 # ```{admonition} On this page
 # :class: on-this-page
 # **After this page you can** read the dtype, shape and axes of an array, subtract two images without wrapping around,
 # predict what broadcasting does, choose between reshape and permute, and move slices from NumPy to PyTorch and back.
 # **You need** Python, and nothing of neural networks.
-# **Time** 35 minutes; a quarter of an hour if you know NumPy.
+# **Time** 40 minutes; a quarter of an hour if you know NumPy.
 # ```
 
 # %% tags=["remove-cell"]
@@ -35,7 +35,6 @@ if importlib.util.find_spec("cmrseg") is None:
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
-import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -49,19 +48,20 @@ train, val = data.split(data.source(), "val")
 # %% [markdown]
 # ## Eight questions first
 #
-# Answer each in your head, then open it. If all eight were right, skip this page and go on to
-# [Pixels and a first Dice](pixels_and_a_first_dice).
+# If you've never used NumPy, skip to the next section: at the end of the page you can answer all eight. Otherwise
+# answer each in your head, then open it. If all were right, go on to [Pixels and a first
+# Dice](pixels_and_a_first_dice).
 #
 # <details class="answer"><summary>1. The shape of an image is <code>(64, 96)</code>. How many columns does it
 # have?</summary><p>96. The first axis counts rows, the second counts columns.</p></details>
-# <details class="answer"><summary>2. <code>a</code> holds 50 and <code>b</code> holds 60, both of dtype
-# <code>uint8</code>. What is <code>a - b</code>?</summary><p>246. A byte has no negative numbers, so the result
+# <details class="answer"><summary>2. <code>a</code> holds 3 and <code>b</code> holds 5, both of dtype
+# <code>uint8</code>. What is <code>a - b</code>?</summary><p>254. A byte has no negative numbers, so the result
 # wraps around.</p></details>
 # <details class="answer"><summary>3. <code>images</code> has the shape <code>(100, 96, 96)</code>. What is the shape
 # of <code>images.mean((1, 2))</code>?</summary><p><code>(100,)</code>: one mean for each slice. The axes that you
 # name disappear.</p></details>
 # <details class="answer"><summary>4. Does <code>images - images.mean((1, 2))</code> run?</summary><p>No. Shapes are
-# lined up from the right, and 100 does not fit 96. With 96 slices it would run, and be wrong.</p></details>
+# lined up from the right, and 100 doesn't fit 96.</p></details>
 # <details class="answer"><summary>5. What is the shape of the sum of a <code>(100, 1, 1)</code> and a
 # <code>(96, 96)</code> array?</summary><p><code>(100, 96, 96)</code>. An axis of length 1 is stretched, and a
 # missing axis counts as 1.</p></details>
@@ -76,8 +76,10 @@ train, val = data.split(data.source(), "val")
 #
 # ## One heart as numbers
 #
-# The book's package gives us slices: pictures that cut across the heart, and for each a *mask* that says what every
-# pixel shows. Here is the first one.
+# The book's package, `cmrseg`, gives us slices: pictures that cut across the heart, and for each a *mask* that says
+# what every pixel shows. `train` holds 100 of them, as arrays of **NumPy**, Python's library for calculating with
+# grids of numbers; **matplotlib** draws them. (The imports are in the first cell, under "Show the code".) Here is the
+# first slice.
 
 # %%
 image, mask = train.images[0], train.masks[0]
@@ -85,21 +87,24 @@ print(type(image).__name__, image.dtype, image.shape)
 print("darkest and brightest pixel:", image.min(), image.max())
 
 # %% [markdown]
-# An **array** is a grid of numbers that all have the same type. Three words describe it:
+# An **array** is a grid of numbers of one type. Three words describe it:
 #
 # - The **dtype** is the type of its numbers. `uint8` means *unsigned integer of 8 bits*: a whole number
 #   from 0 to 255 that takes one byte.
 # - The **shape** is the number of entries in each direction, as a tuple.
 # - Each of these directions is an **axis**. Axis 0 of an image runs down its rows, axis 1 along its columns.
 #
-# So `image[row, column]` is one grey level, and `image[20:28, 40:48]` is a patch of eight rows and eight columns. Let's
-# look at such a patch where the bright blood of the left ventricle ends and its dark muscle begins. In the mask, blood
-# of the left ventricle has the number 3.
+# So `image[row, column]` is one grey level, and `image[20:28, 40:48]` is a patch of 8 rows and 8 columns.
+#
+# The left ventricle is the heart's main pumping chamber: a cavity full of blood, bright in our images, inside a wall
+# of muscle, which is dark. We look at a patch where the blood ends and the muscle begins. In the mask, this blood has
+# the number 3. A comparison such as `mask == 3` gives an array of True and False; used as an index, it picks the
+# entries where it is True.
 
 # %%
-blood = np.argwhere(mask == 3)  # the (row, column) of each pixel with the label 3
+blood = np.argwhere(mask == 3)  # one line (row, column) for each such pixel
 middle = int(blood[:, 0].mean())
-edge = blood[blood[:, 0] == middle, 1].max()  # the last blood pixel of that row
+edge = blood[blood[:, 0] == middle, 1].max()  # last blood pixel of this row
 top, left = middle - 4, edge - 3
 patch = image[top : top + 8, left : left + 8]
 print("from row", top, "and column", left)
@@ -108,40 +113,39 @@ print(patch)
 # %% tags=["hide-input"]
 figure, (whole, near) = plt.subplots(1, 2, figsize=(7.5, 3.9))
 plots.show(whole, image, "the slice")
-whole.add_patch(plt.Rectangle((left, top), 7, 7, fill=False, ec=plots.SAID, lw=2))
+corner = (left - 0.5, top - 0.5)
+whole.add_patch(plt.Rectangle(corner, 8, 8, fill=False, ec=plots.SAID, lw=2))
 plots.show(near, patch, "the patch, with its numbers")
 inside = np.kron(mask[top : top + 8, left : left + 8] == 3, np.ones((20, 20)))
-span = (-0.5, 7.5)
-near.contour(inside, [0.5], colors=[plots.CLASS_COLOURS["LV"]], extent=span * 2)
+near.contour(inside, [0.5], colors=plots.CLASS_COLOURS["LV"], extent=(-0.5, 7.5) * 2)
 for (row, column), grey in np.ndenumerate(patch):
     ink = "black" if grey > (int(patch.min()) + int(patch.max())) / 2 else "white"
-    near.text(column, row, grey, color=ink, ha="center", va="center", fontsize=12)
+    near.text(column, row, grey, color=ink, ha="center", va="center", size=13)
 
 # %% [markdown]
-# *One heart as numbers. The orange frame on the left is the patch on the right. Left of the magenta line are the
-# pixels that are labelled as blood of the left ventricle. The line comes from the labels; the image holds only the
-# numbers.*
+# *One heart as numbers. The orange frame on the left is the patch on the right. Left of the magenta line are the pixels
+# that the mask labels as blood.*
 #
-# A trap when you draw: arrays take `[row, column]`, but most drawing functions of matplotlib and OpenCV take `(x, y)`,
-# which is (column, row). The orange frame is drawn at `(left, top)`.
+# A trap when you draw: arrays take `[row, column]`, but most drawing functions take `(x, y)`, which is (column, row).
 #
 # A whole **stack** of slices is an array with three axes: slice, row, column. Functions such as `mean` take the axes
-# to average over, and these axes disappear:
+# to average over. These axes disappear; with `keepdims=True` they stay, with length 1:
 
 # %%
 images = train.images
-print("the stack          ", images.shape, images.dtype)
-print("mean over 1 and 2  ", images.mean((1, 2)).shape, " one number for each slice")
-print("mean over 0        ", images.mean(0).shape, "one number for each pixel")
+print("the stack:         ", images.shape, images.dtype)
+print("mean over 1 and 2: ", images.mean((1, 2)).shape, "one for each slice")
 print("the same, axes kept", images.mean((1, 2), keepdims=True).shape)
+print("mean over 0:       ", images.mean(0).shape, "one for each pixel")
 
 # %% [markdown]
 # ## A byte wraps around
 #
 # The heart beats. Our slices come in pairs: first the moment when the ventricles are full, then the same place in the
-# same patient when they have emptied. What moved? The obvious way to find out is to subtract one image from the other.
+# same patient when they have contracted. To see what moved, we subtract one image from the other. Take two pixels of
+# each, `a` and `b`.
 #
-# **Predict first**: below are two pixels of each image. What are the two differences?
+# **Predict, then run**: what are the two numbers of `a - b`?
 
 # %%
 a = np.array([[50, 200]], dtype=np.uint8)
@@ -149,48 +153,46 @@ b = np.array([[60, 190]], dtype=np.uint8)
 print(a - b)
 
 # %% [markdown]
-# The second is 10, as it should be. The first is not $-10$, because a `uint8` has no minus sign. Its 256 values form a
-# circle, like the hours on a clock: one step below 0 comes 255. This is called *wrapping around*. NumPy computes
-#
-# $$(50 - 60) \bmod 256 = 246$$
-#
-# and says nothing. Addition wraps in the same way: 200 + 100 gives 44. OpenCV's own function stops at 0 instead, which
-# is another wrong answer. And converting the *result* is too late:
+# The first is 246 and not $-10$, because a `uint8` has no minus sign. Its 256 values form a circle, like the hours on
+# a clock: one step below 0 comes 255. This is called *wrapping around*. NumPy computes $(50 - 60) \bmod 256 = 246$
+# and says nothing. Addition wraps in the same way: 200 + 100 gives 44. And converting the *result* is too late:
 
 # %%
-print("cv2.subtract:          ", cv2.subtract(a, b))
 print("subtract, then convert:", (a - b).astype(np.float32))
 print("convert, then subtract:", a.astype(np.float32) - b.astype(np.float32))
 
 # %% [markdown]
-# Now the hearts. **Predict again**: what is the smallest value of each of the two differences?
+# Now two whole images, once as bytes and once converted first.
+#
+# **Predict, then run**: which of the two results, `wrapped` and `right`, contains negative numbers?
 
 # %%
-full, empty = images[20], images[21]
-wrapped = full - empty
-right = full.astype(np.float32) - empty.astype(np.float32)
+full, contracted = images[20], images[21]
+wrapped = full - contracted
+right = full.astype(np.float32) - contracted.astype(np.float32)
 print("smallest value: wrapped", wrapped.min(), "| right", right.min())
 print(f"{(wrapped != right).mean():.0%} of the pixels are wrong")
-figure, axes = plt.subplots(1, 4, figsize=(9.5, 2.7))
+
+# %%
+figure, axes = plots.panels(2, 2, size=2.5)
 plots.show(axes[0], full, "full")
-plots.show(axes[1], empty, "emptied")
+plots.show(axes[1], contracted, "contracted")
 plots.show(axes[2], wrapped, "difference, wrapped")
 plots.show(axes[3], right, "difference, right")
 axes[3].images[0].set_clim(-180, 180)  # so that 0 is a middle grey
 
 # %% [markdown]
-# *The same subtraction twice. In the third picture every pixel that should be a little below zero is nearly white, so
-# harmless noise looks like a large change. In the fourth, middle grey means no change, bright what got darker, and dark
-# what got brighter.*
+# *The same subtraction twice. Bottom left, every pixel that should be a little below zero is nearly white, so harmless
+# noise looks like a large change. Bottom right, middle grey means no change.*
 #
-# **Subtracting two `uint8` images never gives a negative number.** The printed line shows it: the smallest value of the
-# wrapped difference is 0, while the right one goes far below. Convert first, then do arithmetic.
+# **Subtracting two `uint8` images never gives a negative number**, because the type has none. Convert first, then
+# subtract.
 #
 # ## Broadcasting
 #
-# Some slices are brighter than others. We'd like to subtract from each slice its own mean: a stack minus one number for
-# each slice, two arrays of different shapes. NumPy does this without a loop. It stretches axes of length 1 until
-# the shapes fit, and that is called **broadcasting**. By hand, with two "slices" of three pixels each:
+# We'd like to subtract from each slice its own mean: a stack minus one number for each slice, two arrays of different
+# shapes. NumPy does this without a loop. It stretches axes of length 1 until the shapes fit, which is called
+# **broadcasting**. By hand, with two "slices" of three pixels each:
 
 # %%
 tiny = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])  # shape (2, 3)
@@ -198,8 +200,8 @@ means = np.array([[2.0], [20.0]])  # shape (2, 1)
 print(tiny - means)
 
 # %% [markdown]
-# Each row lost its own number. The rule has three parts. Line the shapes up **from the right**. Two lengths fit if
-# they're equal or if one of them is 1. A missing axis counts as 1.
+# From each row its own number was subtracted. The rule has three parts. Line the shapes up **from the right**. Two
+# lengths fit if they're equal or if one of them is 1. A missing axis counts as 1.
 #
 # | stack | means | result |
 # |---|---|---|
@@ -213,7 +215,8 @@ try:
     images - means
 except ValueError as problem:
     print(problem)
-print((images - means[:, None, None]).shape, "with means of shape", (100, 1, 1))
+column = means[:, None, None]
+print((images - column).shape, "with means of shape", column.shape)
 
 # %% [markdown]
 # In an index, `None` inserts an axis of length 1. Is the result what a loop would give? We write the loop, for the
@@ -232,54 +235,58 @@ half = perf_counter()
 broadcast = few - means[:10, None, None]
 end = perf_counter()
 assert np.array_equal(looped, broadcast)
-print("largest difference:", np.abs(looped - broadcast).max())
 print(f"the loop took {(half - start) / (end - half):.0f} times as long")
 
 # %% [markdown]
-# Broadcasting has one dangerous moment. Take as many slices as a slice has columns. **Predict first**: does the line with
-# `wrong` raise an error? If not, what does it subtract from what?
+# The numbers are the same, but the loop takes a hundred times as long or more. (How much depends on the machine.)
+#
+# Broadcasting can go wrong without an error. Take as many slices as a slice has columns, and forget the `None`.
+#
+# **Predict, then run**: does the line with `wrong` raise an error? If not, what does it subtract from what?
 
 # %%
 side = images.shape[2]
 some, their_means = images[:side], means[:side]
 wrong = some - their_means
 right = some - their_means[:, None, None]
-print("mean of the first slices, wrong:", wrong[:3].mean((1, 2)).round(2))
-print("mean of the first slices, right:", right[:3].mean((1, 2)).round(2))
+print("means of three slices, wrong:", wrong[:3].mean((1, 2)).round(2))
+print("means of three slices, right:", right[:3].mean((1, 2)).round(2))
 
 # %% [markdown]
-# No error: the number of slices now equals the number of columns, so column $k$ of *every* slice lost the mean of slice
-# $k$. If the lengths differ, a mistake stops your program. If they happen to be equal, it doesn't. Two habits protect
-# you: write `keepdims=True`, and check a number that you know (here, a mean of 0).
+# No error: the number of slices now equals the number of columns, so the mean of slice $k$ was subtracted from column
+# $k$ of *every* slice. If the lengths differ, a mistake stops your program. If they happen to be equal, it doesn't. Two
+# habits protect you: write `images.mean((1, 2), keepdims=True)`, which has the right shape (100, 1, 1) from the start,
+# and check a number that you know (here, a mean of 0; `-0.` is a tiny negative number, rounded).
 #
-# Subtract the mean, then divide by the standard deviation, and each slice has mean 0 and standard deviation 1. This is
-# called **normalisation**, or taking the *z-score*.
+# The *standard deviation* says how far the pixels typically lie from their mean: it is the root of the mean squared
+# distance. If you subtract the mean and divide by the standard deviation, each slice gets mean 0 and a standard
+# deviation of 1. This is called **normalisation**, or taking the *z-score*.
 
 
 # %%
 def normalise(images):
-    """uint8 (N, H, W) -> floats of the same shape; each slice gets mean 0 and std 1."""
+    """uint8 (N, H, W) -> floats; each slice gets mean 0 and std 1."""
     mean = images.mean((1, 2), keepdims=True)
     std = images.std((1, 2), keepdims=True)
     return (images - mean) / std
 
 
 z = normalise(images)
-print("mean of the first slices:", z[:3].mean((1, 2)).round(6))
-print("std of the first slices: ", z[:3].std((1, 2)).round(6))
+print("means of three slices:", z[:3].mean((1, 2)).round(6))
+print("their deviations:     ", z[:3].std((1, 2)).round(6))
 
 # %% [markdown]
-# Why is there no wrapping here? `images - mean` subtracts a float from a byte, and NumPy first converts both to
-# float.
+# Nothing wraps here: `mean` holds floats, so NumPy converts the bytes to floats first.
 #
 # ## From NumPy to PyTorch and back
 #
-# A **tensor** is PyTorch's array. It has a dtype, a shape and axes as well. It can also live on a graphics card and
-# can compute its own derivatives, and networks need both. The step across is short:
+# **PyTorch** (`torch`) is the library with which this book builds and trains networks, and a **tensor** is its array.
+# It has a dtype, a shape and axes as well. It can also be computed on a graphics card, and PyTorch can work out
+# derivatives of what you compute with it. Networks need both. The step across is short:
 
 # %%
 x = torch.from_numpy(images)  # still bytes
-print(x.dtype, tuple(x.shape), "smallest difference:", (x[0] - x[1]).min().item())
+print(x.dtype, "smallest difference:", (x[0] - x[1]).min().item())
 x = x.float()[:, None]  # convert, and insert an axis
 y = torch.from_numpy(train.masks).long()
 print("images", x.dtype, tuple(x.shape))
@@ -290,10 +297,11 @@ assert np.array_equal(back, images)
 # %% [markdown]
 # Bytes wrap in PyTorch too. And here are the two shapes that you'll meet on every page to come:
 #
-# - **Images are `float32` of shape (N, 1, H, W)**: number of slices, channels, height, width. A *channel* is one
-#   picture of the same place. A colour photo has three, a grey slice has one, and inside a network there are many.
-# - **Labels are `int64` of shape (N, H, W)**, with a class number from 0 to 3 at each pixel. PyTorch's losses ask for
-#   this dtype (`.long()`), since they use a label as an index.
+# - **Images are `float32` of shape (N, 1, H, W)**: number of slices, channels, height, width. A *channel* is one of
+#   several pictures of the same place. A colour photo has three, a grey slice has one.
+# - **Labels are `int64` of shape (N, H, W)**, with a class number from 0 to 3 at each pixel. PyTorch's cross-entropy,
+#   the *loss* that you'll meet first, asks for this dtype (`.long()`), since it uses each label as an index into a
+#   list of four numbers. (A loss is the number that training makes small.)
 #
 # A few names differ:
 #
@@ -303,40 +311,24 @@ assert np.array_equal(back, images)
 # | `a.mean(1, keepdims=True)` | `x.mean(1, keepdim=True)` | an axis is called `dim` |
 # | `a.transpose(2, 0, 1)` | `x.permute(2, 0, 1)` | axes in another order |
 # | `a.copy()` | `x.clone()` | memory of its own |
-# | `np.concatenate` | `torch.cat` | join along an axis that exists |
 #
-# Let's normalise again, now in PyTorch, and compare with the package and with the NumPy version above.
-# **Predict first**: will all three agree?
+# Let's normalise again, now in PyTorch, and compare with the package. (The `1e-6` matters only for a slice with a
+# single grey level, whose standard deviation is 0: 0/0 is `nan`, *not a number*.)
 
 # %%
 mean, std = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
 ours = (x - mean) / (std + 1e-6)
-package = augment.normalise(images)
-assert torch.allclose(ours, package)
-print("torch against cmrseg:", (ours - package).abs().max().item())
-print("numpy against cmrseg:", np.abs(z - package[:, 0].numpy()).max())
+assert torch.allclose(ours, augment.normalise(images))  # the package's version
+print("NumPy against PyTorch:", np.abs(z - ours[:, 0].numpy()).max())
 
 # %% [markdown]
-# The PyTorch version equals {func}`cmrseg.augment.normalise`. The NumPy version is off by a tiny amount, and it isn't
-# rounding. `np.std` divides the sum of squares by the number of pixels $n$, `torch.std` by $n - 1$. With `ddof=1`
-# NumPy does the same:
-
-# %%
-mean = images.mean((1, 2), keepdims=True)
-std = images.std((1, 2), keepdims=True, ddof=1)
-z = (images - mean) / (std + 1e-6)
-assert np.allclose(z, package[:, 0].numpy(), atol=1e-5)
-print("numpy with ddof=1 against cmrseg:", np.abs(z - package[:, 0].numpy()).max())
-
-# %% [markdown]
-# What is left *is* rounding: float32 keeps about seven digits. The `1e-6` matters only for a slice of one single
-# grey level. Its standard deviation is 0, and 0/0 would fill it with `nan`.
+# The NumPy version differs by a little, and rounding isn't the reason: for the mean squared distance, `np.std`
+# divides by the number of pixels $n$, `torch.std` by $n - 1$. (So does NumPy with `ddof=1`.)
 #
 # ## Reshape is not permute
 #
-# Both change a shape, and they're easily confused. In memory an array is one long row of numbers. **Reshape** keeps the
-# order of this row and breaks it into lines of another length. **Permute** exchanges axes: what was a row becomes a
-# column.
+# In memory an array is one long row of numbers. **Reshape** keeps the order of this row and breaks it into lines of
+# another length. **Permute** exchanges axes: what was a row becomes a column.
 #
 # ```{raw} html
 # <svg viewBox="0 0 420 236" role="img" aria-labelledby="memory-title" style="display:block;width:560px;max-width:100%;height:auto;margin:1rem 0" font-family="system-ui, sans-serif" font-size="14" text-anchor="middle" fill="currentColor">
@@ -368,8 +360,8 @@ print("numpy with ddof=1 against cmrseg:", np.abs(z - package[:, 0].numpy()).max
 # </svg>
 # ```
 #
-# *Six numbers, one colour for each row of the array on the left. Reshape keeps the order in which you read them and
-# puts numbers of both rows into its second line. Permute keeps each row together, as a column.*
+# *Six numbers, one colour for each row of the array on the left. Reshape tears the rows, permute turns them into
+# columns.*
 
 # %%
 six = torch.arange(6).reshape(2, 3)
@@ -378,8 +370,11 @@ print(six.permute(1, 0))
 
 # %% [markdown]
 # On a heart this matters when labels become **one-hot**: four numbers at each pixel, a 1 for its class and 0 for the
-# other three. `F.one_hot` puts the class axis last, (H, W, 4), but a network has it first, (4, H, W). Both `permuted` and
-# `reshaped` below have the shape that we want. **Predict first**: how many ones are in each of their four channels?
+# other three. `F.one_hot` (`F` is `torch.nn.functional`) puts the class axis last, (H, W, 4), but a network has it
+# first, (4, H, W). Both `permuted` and `reshaped` below have the shape that we want.
+#
+# **Predict, then run**: in which of the two does each channel hold as many ones as its label has pixels? And in the
+# other?
 
 # %%
 one_hot = F.one_hot(torch.from_numpy(mask).long(), 4)  # (H, W, 4)
@@ -392,21 +387,23 @@ for c in range(4):
     assert np.array_equal(permuted[c].numpy(), mask == c)
 
 # %%
-figure, axes = plots.panels(4, 2, size=2.375)
-for c, name in enumerate(data.CLASSES):
-    plots.show(axes[c], permuted[c], f"permuted: {name}")
-    plots.show(axes[4 + c], reshaped[c], f"reshaped: {name}?")
+figure, axes = plots.panels(2, 2, size=2.5)
+for row, (c, name) in enumerate({1: "RV", 2: "Myo"}.items()):
+    plots.show(axes[2 * row], permuted[c], f"permuted: {name}")
+    plots.show(axes[2 * row + 1], reshaped[c, -24:, 36:60], f"reshaped: {name}?")
 
 # %% [markdown]
-# *Above, each channel is the mask of one class. Below, each "channel" is a quarter of the slice, drawn four times too
-# tall, with the four classes of a pixel side by side. The shapes are the same, so no program complains.*
+# *Two of the four channels. Left, each is the mask of one class: the right ventricle (RV) and the left ventricle's
+# muscle (Myo). Right, a piece of each "channel", enlarged. Such a "channel" is a quarter of the slice: every row is
+# broken into four lines, in which the four numbers of a pixel, one 1 and three 0s, stand side by side. That makes
+# stripes, and a stripe jumps where the label changes.*
 #
-# **Reshape and permute don't do the same, even where their shapes agree.** The printed counts prove it: after reshape
-# all four "classes" have the same number of pixels, since each holds a quarter of the slice. A network would train on
-# this without an error, and its labels would be nonsense.
+# **Reshape and permute don't do the same thing, even when their results have the same shape.** The printed counts prove
+# it: after reshape all four "classes" have the same number of pixels. A network would train on this nonsense without an
+# error.
 #
-# Reshape is right when you split or merge *neighbouring* axes and keep their order. The slices of one patient follow
-# each other, so 100 slices are 50 pairs:
+# Reshape is right when you split or merge *neighbouring* axes and keep their order. The two slices of one patient
+# follow each other, so 100 slices are 50 pairs. (A length of -1 means: as many as are needed, here 50.)
 
 # %%
 pairs = images.reshape(-1, 2, *images.shape[1:])
@@ -417,19 +414,21 @@ assert np.array_equal(pairs[:, 1], images[1::2])
 # %% [markdown]
 # ## Views and copies
 #
-# NumPy avoids copying. A **view** is an array that looks at the memory of another one; a **copy** has memory of its own.
-# **Predict first**: we paint a corner white. What does the slice that it was cut from look like afterwards?
+# NumPy avoids copying. A **view** is an array that looks at the memory of another one; a **copy** has memory of its
+# own. We paint a corner white:
 
 # %%
 scratch = images[0].copy()
 corner = scratch[:20, :20]
 corner[:] = 255
-print(scratch[:3, :3])
+print("scratch:                 ", scratch[0, :3])
 print("the training slice itself:", images[0, 0, :3])
 
 # %% [markdown]
 # `scratch` has a white corner, because `corner` is a view of it. The training slice kept its pixels, because
-# `scratch` was a copy. Which operations share memory? Ask:
+# `scratch` was a copy.
+#
+# **Predict, then run**: which of these eight results are views of `scratch`, and which are copies?
 
 # %%
 results = {
@@ -443,39 +442,29 @@ results = {
     "scratch + 0": scratch + 0,
 }
 for name, result in results.items():
-    print(f"{name:>26}", "view" if np.shares_memory(result, scratch) else "copy")
+    kind = "view" if np.shares_memory(result, scratch) else "copy"
+    print(f"{name:>26} {kind}")
 
 # %% [markdown]
-# The first five only *describe* the same memory differently; the last three had to write new numbers. Views make
-# cutting out and `permute` cheap: they move nothing. They're also how an innocent `corner[:] = 255` or `x += 1` can
+# The first five only *describe* the same memory differently (`.T` exchanges rows and columns); the last three had to
+# write new numbers. Views are cheap: they move nothing. They're also how an innocent `corner[:] = 255` or `x += 1` can
 # damage your training data. If you change an array in place and still need the old one, write `.copy()` or `.clone()`
 # first.
-#
-# One consequence shows up later. After `permute` the numbers no longer lie in memory in reading order; the tensor isn't
-# *contiguous*. Reshape then has to copy, and its strict cousin `view` refuses:
-
-# %%
-print("contiguous:", one_hot.is_contiguous(), "| permuted:", permuted.is_contiguous())
-try:
-    permuted.view(-1)
-except RuntimeError as problem:
-    print(str(problem).split("(")[0].strip())
-print(permuted.reshape(-1).shape)
 
 # %% [markdown]
 # ## Recap
 #
 # - You can describe an array by its dtype, shape and axes, and you convert bytes *before* you subtract them.
 # - You can predict broadcasting (line up from the right, 1 stretches) and say why equal lengths are dangerous.
-# - You can bring slices into the shape that networks want, (N, 1, H, W). You permute where axes change places, reshape
-#   where neighbouring axes split or merge, and copy before you change something in place.
+# - You can bring slices into the shape that networks want, (N, 1, H, W), choose between permute and reshape, and copy
+#   before you change something in place.
 #
 # ## Exercises
 #
 # ```{exercise} How far apart?
 # :label: arrays-apart
-# Write a function that returns $|a - b|$ at each pixel of two `uint8` images. The check gives it four pairs of grey
-# levels.
+# Write a function that takes two `uint8` images of the same shape and returns an array of that shape with $|a - b|$ at
+# each pixel, in any dtype that can hold it. The check gives it images of one row and four pixels.
 # ```
 
 # %% tags=["hide-input"]
@@ -492,8 +481,8 @@ APART = {  # what is wrong with an answer -> that answer
     "200 doesn't fit into int8, which ends at 127": [[10, 10, 255, 66]],
     "the sign is still there": SIGNED,
     "the sign is still there, and turned round": -SIGNED,
-    "where b is larger you say 0, as cv2.subtract does": SIGNED.clip(0),
-    "where a is larger you say 0, as cv2.subtract does": (-SIGNED).clip(0),
+    "where b is larger you say 0: the distance is b - a there": SIGNED.clip(0),
+    "where a is larger you say 0: the distance is a - b there": (-SIGNED).clip(0),
     "that is the square of the difference": SIGNED**2,
 }
 X = np.arange(24).reshape(4, 6)
@@ -564,9 +553,8 @@ def my_apart(a, b):
 print("my_apart:", check_apart(my_apart))
 
 # %% [markdown]
-# Any signed type of more than 8 bits will do. `np.where(a > b, a - b, b - a)` is right as well: it stays within bytes and
-# takes the one of the two differences that didn't wrap. `np.abs(a - b)` isn't: no byte is negative, so there is nothing
-# left for `abs` to do.
+# Any signed type of more than 8 bits will do. `np.where(a > b, a - b, b - a)` is right as well: it takes the one of
+# the two differences that didn't wrap. `np.abs(a - b)` isn't: no byte is negative, so `abs` has nothing to do.
 #
 # ```{solution-end}
 # ```
@@ -574,15 +562,15 @@ print("my_apart:", check_apart(my_apart))
 # %% [markdown]
 # ```{exercise} Four quarters
 # :label: arrays-quarters
-# Cut a slice of shape (H, W) into its four quarters and return them as one array of shape (4, H/2, W/2): top left, top
-# right, bottom left, bottom right. Networks that read an image in patches begin like this. Why isn't a reshape
-# enough? (The check uses a slice of 4 rows and 6 columns.)
+# Write a function that cuts a slice of shape (H, W), both even, into its four quarters and returns them as one array
+# of shape (4, H/2, W/2): top left, top right, bottom left, bottom right. Why isn't a reshape enough? (The check uses
+# a slice of 4 rows and 6 columns.)
 # ```
 
 
 # %%
 def my_quarters(image):
-    """(H, W) -> (4, H/2, W/2): top left, top right, bottom left, bottom right."""
+    """(H, W) -> (4, H/2, W/2): top left, top right, then bottom ones."""
     return None  # your lines here
 
 
@@ -596,9 +584,9 @@ print("my_quarters:", check_quarters(my_quarters))
 
 # %%
 def my_quarters(image):
-    """(H, W) -> (4, H/2, W/2): top left, top right, bottom left, bottom right."""
+    """(H, W) -> (4, H/2, W/2): top left, top right, then bottom ones."""
     h, w = image.shape[0] // 2, image.shape[1] // 2
-    boxes = image.reshape(2, h, 2, w)  # which half, row in it, which half, column in it
+    boxes = image.reshape(2, h, 2, w)  # half, row in it, half, column in it
     return boxes.transpose(0, 2, 1, 3).reshape(4, h, w)
 
 
@@ -612,8 +600,8 @@ for ax, quarter in zip(axes, my_quarters(images[0])):
 # %% [markdown]
 # *The four quarters of the first slice.*
 #
-# The first reshape only splits neighbouring axes, so it is safe. Then the two "which half" axes have to come
-# together at the front, and only a permutation can do that. Slicing four times and `np.stack` gives the same.
+# The first reshape only splits neighbouring axes, so it is safe. Then the two "half" axes have to come together at the
+# front, and only a permutation can do that. Slicing four times and `np.stack` gives the same.
 #
 # ```{solution-end}
 # ```
@@ -621,10 +609,12 @@ for ax, quarter in zip(axes, my_quarters(images[0])):
 # %% [markdown]
 # ```{exercise} A brighter data set
 # :label: arrays-brighter
-# The function below should return a brighter slice. Somebody calls it twice on the same slice. Predict the
-# brightest pixel of the slice before, after one call and after two, then run it. Two things are wrong with the
-# function. Mend both.
+# The function below should return a new slice that is 40 grey levels brighter, in which nothing exceeds 255, and
+# leave the given slice as it was. It is called twice on the same four pixels. Two things are wrong with it: find and
+# mend both.
 # ```
+#
+# **Predict, then run**: which four numbers does it print after the first call, and which after the second?
 
 
 # %%
@@ -656,8 +646,8 @@ print("twice:", brighter(pixels))
 assert np.array_equal(pixels, [[0, 100, 200, 230]])
 
 # %% [markdown]
-# `+=` writes into the caller's array, so each call brightened the data set itself. And bytes wrap: 230 + 40 became
-# 14, so the brightest pixel turned nearly black. A wider dtype, `np.clip` and a new array mend both.
+# `+=` writes into the caller's array, so the second call began where the first had ended. And bytes wrap: 230 + 40
+# became 14, so the brightest pixel turned nearly black. A wider dtype, `np.clip` and a new array mend both.
 #
 # ```{solution-end}
 # ```

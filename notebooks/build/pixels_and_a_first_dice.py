@@ -9,7 +9,8 @@
 # %% [markdown]
 # # Pixels and a first Dice
 #
-# Before any network learns anything: how well can a mask fit the heart if it never looks at the picture?
+# Before any network learns anything: how do you read a slice with its mask, how is a mask scored, and how good is one
+# that never looks at the picture?
 #
 # ```{admonition} On this page
 # :class: on-this-page
@@ -39,7 +40,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cmrseg import augment, data, metrics, plots
+
+from cmrseg import data, metrics, plots
 
 plots.style()
 train, val = data.split(data.source(), "val")
@@ -52,48 +54,49 @@ train, val = data.split(data.source(), "val")
 # ventricle wrapped round one side.
 
 # %%
-figure, axes = plots.panels(4, size=2.375)
+figure, axes = plots.panels(2, 2, size=2.5)
 for k, moment in enumerate(("end-diastole", "end-systole")):
-    image, mask = train.images[20 + k], train.masks[20 + k]  # both of one patient
-    plots.show(axes[2 * k], image, moment)
-    plots.contours(plots.show(axes[2 * k + 1], image), mask)
+    image, mask = train.images[20 + k], train.masks[20 + k]  # of one patient
+    plots.show(axes[k], image, moment)
+    plots.contours(plots.show(axes[2 + k], image, "with its mask"), mask)
 plots.class_legend(figure)
 
 # %% [markdown]
 # *One patient, twice. At end-diastole (ED) the ventricles are full. At end-systole (ES), a third of a second later, the
-# cavities have shrunk and the wall between the gold and the magenta line has thickened. There is little contrast where
-# the right ventricle's thin wall meets what lies outside.*
+# cavities have shrunk and the wall between the gold and the magenta line has thickened. The right ventricle's thin wall
+# hardly stands out from what lies outside it.*
 #
-# We want the class of every pixel. This is called **semantic segmentation**, and the answer is a **label map**: an array
-# as large as the image that holds a class number at each pixel.
+# We want the class of every pixel. This is called **semantic segmentation**, and the answer is a **label map**: an
+# array as large as the image that holds a class number at each pixel.
 #
 # | label | class | what it is |
 # |---|---|---|
 # | 0 | background | lungs, liver, chest wall, vessels: everything else |
 # | 1 | RV | the cavity of the right ventricle, a crescent that hugs the left |
 # | 2 | Myo | the myocardium of the left ventricle, the muscle ring |
-# | 3 | LV | the cavity of the left ventricle, papillary muscles included |
+# | 3 | LV | the cavity of the left ventricle, with the papillary muscles (dark spots in the blood) |
 #
-# For real slices experts drew these maps. Learning from pairs of an input and its right answer is **supervised
-# learning**. We learn from the *training* slices and judge on the *validation* slices, which come from other patients.
-# Doctors compare ED with ES to see how much blood a beat moves, so these two moments were labelled.
+# For real slices experts drew these maps, at ED and ES, since doctors compare the two to see how much blood a beat
+# moves. Learning from pairs of an input and its right answer is **supervised learning**. We learn from the *training*
+# slices and judge on the *validation* slices, which come from other patients.
 #
-# The 2020 report {cite}`report2020` worked on 120 labelled slices that come from ACDC {cite}`bernard2018`. They may not be
-# copied into this book. Unless you ask for them (`make data`, then `CMRSEG_DATA=acdc96`), pages run on *phantoms*:
-# synthetic hearts with exact masks.
+# This book goes back to a student project of 2020, *the report* {cite}`report2020`. It worked on 120 labelled slices
+# from ACDC {cite}`bernard2018`, whose licence is CC BY-NC-SA 4.0. They aren't part of the book's code: `make data`
+# fetches them, and with `CMRSEG_DATA=acdc96` a page is made with them. Otherwise it uses *phantoms*, synthetic hearts
+# with exact masks, and its numbers differ. This page was made with:
 
 # %%
 from pathlib import Path
 
 print("source:", Path(data.source()).name)
-print("training:  ", train.images.shape, "of", len(set(train.patients)), "patients")
-print("validation:", val.images.shape, "of", len(set(val.patients)), "patients")
+for name, part in {"training": train, "validation": val}.items():
+    print(f"{name}: {part.images.shape} of {len(set(part.patients))} patients")
 
 # %% [markdown]
 # ## From file to array and back
 #
-# In practice slices arrive as files. The report's were 8-bit grey PNG files, an image and a mask for each slice, and
-# **OpenCV** (`cv2`) read and wrote them. We write some first, so that there is something to read.
+# In practice slices arrive as files. The report's were 8-bit grey PNG files, an image and a mask for each slice, read
+# and written with **OpenCV** (`cv2`), a library for working with images. We write some first.
 
 # %%
 import tempfile
@@ -106,7 +109,8 @@ for name, image, mask in zip(train.names[:10], train.images, train.masks):
 print(sorted(path.name for path in folder.iterdir())[:4], "...")
 
 # %% [markdown]
-# **Predict first**: the file holds one grey image of 96 rows and 96 columns. What does each of these lines print?
+# **Predict, then run**: the first two lines read one grey image of 96 rows and 96 columns, the third reads the text
+# file. What does each print?
 
 # %%
 first = str(folder / f"{train.names[0]}.png")
@@ -116,9 +120,9 @@ print(cv2.imread(str(folder / "notes.png"), cv2.IMREAD_UNCHANGED))
 
 # %% [markdown]
 # Without a flag OpenCV turns every file into a colour image: three channels in the order blue, green, red, and 8 bits
-# even if the file had more. `IMREAD_UNCHANGED` means: give me what is stored. And a file that is missing or
-# isn't a picture raises no error: `imread` returns `None`, and your program stops later, somewhere else. So we read
-# through a function that checks. (`SystemExit` ends a script with a message and no traceback.)
+# even if the file had more. `IMREAD_UNCHANGED` gives what is stored. And a file that is missing or isn't a picture
+# raises no error: `imread` returns `None`, and your program stops later, somewhere else. So we read through a
+# function that checks. (`SystemExit` ends a script with its message, and this function will be part of one.)
 
 
 # %% tags=["piece"]
@@ -131,12 +135,10 @@ def read_png(path):
 
 
 # %%
-for name, image, mask in zip(train.names[:10], train.images, train.masks):
-    assert np.array_equal(read_png(folder / f"{name}.png"), image)
-    assert np.array_equal(read_png(folder / f"{name}_mask.png"), mask)
-difference = read_png(first).astype(int) - data.read_png(Path(first))
-assert not difference.any()
-print("difference from cmrseg's reader:", np.abs(difference).max())
+for name, image in zip(train.names[:10], train.images):
+    path = folder / f"{name}.png"
+    assert np.array_equal(read_png(path), image)
+    assert np.array_equal(read_png(path), data.read_png(path))  # cmrseg's
 try:
     read_png(folder / "notes.png")
 except SystemExit as problem:
@@ -145,8 +147,8 @@ except SystemExit as problem:
 # %% [markdown]
 # ## A label map is not a picture
 #
-# Open a mask in an image viewer and you see a black square: 3 of 255 is as good as black. The report multiplied labels
-# by 85 to look at them, which spreads them over 0, 85, 170 and 255.
+# Open a mask in an image viewer and you see a black square: 3 of 255 is as good as black. To look at labels, the report
+# multiplied them by 85.
 
 # %%
 mask = read_png(folder / f"{train.names[0]}_mask.png")
@@ -160,27 +162,29 @@ for ax, title in zip(axes, ("as a viewer shows it", "times 85", "in colour")):
     ax.set_title(title)
 
 # %% [markdown]
-# *One label map, three ways to show it. matplotlib hides the problem: unless you give it `vmin` and `vmax`, it stretches
-# whatever you pass to the full range.*
+# *One label map, three ways to show it. Without `vmin` and `vmax`, matplotlib stretches the range by itself.*
 #
-# Stretched masks are for eyes only. Sooner or later somebody saves one and trains on it. **Predict first**: who notices,
-# PyTorch's loss, a comparison such as `mask == 1`, or both?
+# Sooner or later somebody trains on stretched masks. Who notices? A network will give four scores, or *logits*, to
+# each pixel, one for each class. PyTorch's `F.cross_entropy`, the measure of error that it's trained with, looks up
+# the score of the true class, so it uses the label as an index: 0, 1, 2 or 3 ([The loss](the_loss) explains it).
+# Other code compares, as in `mask == 1`.
+#
+# **Predict, then run**: does `cross_entropy` notice the labels 0, 85, 170 and 255? Does a comparison?
 
 # %%
 labels = torch.from_numpy(stretched).long()[None]  # (1, H, W)
-logits = torch.zeros(1, 4, *mask.shape)  # a network's raw scores, before any training
+logits = torch.zeros(1, 4, *mask.shape)  # four equal scores a pixel
 try:
     F.cross_entropy(logits, labels)
 except (IndexError, RuntimeError) as problem:
-    print("PyTorch's loss:", str(problem).split("\n")[0])
-print("by comparison: ", [int((stretched == c).sum()) for c in range(4)], "pixels")
+    print("cross_entropy: ", str(problem).split("\n")[0])
+print("by comparison: ", [int((stretched == c).sum()) for c in range(4)])
 print("it should be:  ", [int((mask == c).sum()) for c in range(4)])
 
 # %% [markdown]
-# PyTorch's cross-entropy (the usual loss, explained on [The loss](the_loss)) uses a label as an index, finds no class
-# 85, and stops. Code that *compares*, `mask == 1` and so on, notices nothing: it finds background, and three classes
-# without a pixel. The report's loss and its Dice compare. With stretched masks they would teach a network that no pixel
-# belongs to the heart, and nothing would complain. So look at `np.unique(mask)` once, for every data set you meet.
+# `cross_entropy` finds no class 85, and stops. Code that *compares* notices nothing: it finds background, and three
+# classes without a pixel. The report computes both its loss and its Dice by such comparisons; a network would learn
+# that no pixel belongs to the heart. So look at `np.unique(mask)` once, for every data set you meet.
 #
 # ## How rare the heart is
 
@@ -189,16 +193,16 @@ share = [(train.masks == c).mean() for c in range(4)]
 for name, part in zip(data.CLASSES, share):
     print(f"{name:>10}: {part:6.1%} of all training pixels")
 nothing = np.zeros_like(val.masks)
-print(f"\naccuracy of 'background everywhere': {(nothing == val.masks).mean():.3f}")
+print(f"accuracy of 'background': {(nothing == val.masks).mean():.3f}")
 
 # %% [markdown]
-# This is **class imbalance**: more than four pixels in five are background, and each class of the heart has about one in
-# twenty. The last line shows what that does to **accuracy**, the share of pixels with the right label. A mask that finds
-# no heart at all gets more than 0.8 on the validation slices. So accuracy is no use here: it pays for background.
+# This is **class imbalance**: more than four pixels in five are background, and each class of the heart has five or
+# six in a hundred. **Accuracy**, the share of pixels with the right label, rewards that: a mask that finds no heart
+# at all gets more than 0.8 on the validation slices. So accuracy is no use here.
 #
 # ## Dice in three lines
 #
-# We need a score that ignores the pixels which both masks call background. Here is a row of ten pixels.
+# We need a score that ignores what both masks call background. Here is a row of ten pixels.
 #
 # ```{raw} html
 # <svg viewBox="0 0 420 150" role="img" aria-labelledby="dice-title" style="display:block;width:560px;max-width:100%;height:auto;margin:1rem 0" font-family="system-ui, sans-serif" font-size="14" fill="var(--pst-color-text-base, currentColor)">
@@ -218,12 +222,13 @@ print(f"\naccuracy of 'background everywhere': {(nothing == val.masks).mean():.3
 #
 # *Dice by hand. The overlap is part of both masks, so it counts twice.*
 #
-# Seven of the ten pixels have the right label: an accuracy of 0.7. For **Dice** {cite}`dice1945`, count the pixels in both
-# masks, and divide by the mean size of the two:
+# Seven of the ten pixels have the right label: an accuracy of 0.7. For **Dice** {cite}`dice1945`, count the pixels
+# that lie in both masks at once, and divide by the mean size of the two masks. With $|A|$ for the number of pixels in
+# a mask $A$, and $A \cap B$ for the pixels that $A$ and $B$ share:
 #
 # $$D = \frac{2\,|A \cap B|}{|A| + |B|}$$
 #
-# It is 1 if the masks are equal and 0 if they don't meet. Add a thousand background pixels at either end: the accuracy
+# It is 1 if the masks are equal and 0 if they don't overlap. Add a thousand background pixels at each end: the accuracy
 # rises to nearly 1, and Dice stays the same.
 
 # %%
@@ -234,28 +239,30 @@ size = pred.sum() + truth.sum()
 print(f"Dice {2 * overlap / size:.2f} | accuracy {(pred == truth).mean():.2f}")
 
 # %% [markdown]
-# ## Nothing against nothing
+# ## When a class is missing
 #
-# The report's Dice was those three lines, once for each class. Let's run them on the best prediction there can be, the
-# reference itself, for a slice without a right ventricle. **Predict first**: which three scores, and which mean?
+# The report's Dice was those three lines, once for each class. Let's run them on the best possible prediction, the
+# reference itself, for a slice without a right ventricle.
+#
+# **Predict, then run**: what are the three scores, RV, Myo and LV, and what is their mean?
 
 # %%
 rv_pixels = (train.masks == 1).sum((1, 2))
-print((rv_pixels == 0).sum(), "training slices have no RV pixel")
+print("training slices without an RV pixel:", (rv_pixels == 0).sum())
 truth = train.masks[rv_pixels.argmin()].copy()
-truth[truth == 1] = 0  # should all slices have some, we take it out
+truth[truth == 1] = 0  # in case every slice has an RV, remove it here
 pred, scores = truth.copy(), []
-with np.errstate(invalid="ignore"):  # NumPy would print a warning, and go on
+with np.errstate(invalid="ignore"):  # else NumPy warns, and goes on
     for c in (1, 2, 3):
         a, b = pred == c, truth == c
         scores.append(2 * (a & b).sum() / (a.sum() + b.sum()))
 print("RV, Myo, LV:", np.array(scores), "| mean:", np.mean(scores))
 
 # %% [markdown]
-# Some slices contain no right ventricle; one of the report's training images is such a slice. If the prediction agrees,
-# Dice is 0/0, which NumPy calls `nan`, *not a number*. It spreads: a single `nan` turns every mean it enters into `nan`.
-# So Dice needs a rule for an empty class. Ours: **if a class is in neither mask, there is nothing to score, and the slice
-# is left out of the mean of that class.** If it is in only one of the two masks, the formula gives 0, as it should.
+# One of the report's training images is such a slice. If the prediction agrees, Dice of the RV is 0/0, which NumPy
+# calls `nan`, *not a number*. It spreads: a single `nan` turns every mean it enters into `nan`. So Dice needs a rule
+# for an empty class. Ours: **if a class is in neither mask, the slice is left out of the mean of that class.** If it
+# is in only one of the two masks, the formula gives 0, as it should.
 
 
 # %% tags=["piece"]
@@ -270,36 +277,42 @@ def dice(pred, truth):
 
 
 # %%
-shifted = np.roll(train.masks, 2, axis=2)  # every true mask, two pixels too far right
+shifted = np.roll(train.masks, 2, axis=2)  # each mask 2 pixels to the right
 ours = np.array([dice(p, t) for p, t in zip(shifted, train.masks)])
-package = metrics.dice(shifted, train.masks)
+package = metrics.dice(shifted, train.masks)  # cmrseg's
 assert np.array_equal(ours, package, equal_nan=True)
-print("difference from cmrseg:", np.nanmax(np.abs(ours - package)))
 print("a slice without RV:", np.array(dice(truth, truth)))
-print("slices x classes:", ours.shape, "| without a number:", np.isnan(ours).sum())
+print("scores:", ours.shape, "| not a number:", np.isnan(ours).sum())
 print("mean of each class:", np.nanmean(ours, axis=0).round(3))
 
 # %% [markdown]
-# `np.nanmean` leaves out what isn't a number. The mean over the slices gives one score for each class; the mean of these
+# `np.nanmean` leaves out what isn't a number. The mean over the slices is the score of a class; the mean of these
 # three is *the* Dice of this book.
 #
 # ## Dice 0.9 is not 90 % of the pixels
 #
-# Many readers take a Dice of 0.9 for "90 % of the pixels are right". Below, two wrong masks of a left ventricle, made so
-# that both have a Dice of 0.9. One lacks the top of the cavity, the other has a cap of pixels too many.
-# **Predict first**: which share of the true pixels does each one find?
+# Below are two wrong masks of a left ventricle, both with a Dice of 0.9. One lacks the top of the cavity, the other
+# has an extra cap of pixels.
+#
+# If $m$ of $n$ pixels are missing, Dice is $2(n - m) / (2n - m)$, which is 0.9 for $m = 2n/11$. With $m$ pixels too
+# many it is $2n / (2n + m)$, and $m = 2n/9$. (`cumsum` numbers the pixels of a mask from the top, `cv2.dilate` makes
+# a mask larger.)
+#
+# **Predict, then run**: which share of the true pixels does each mask find?
 
 # %%
 lv = train.masks[0] == 3
 n = lv.sum()
-near = cv2.dilate(lv.astype(np.uint8), np.ones((7, 7))) == 1  # up to 3 pixels around
-ring = near & ~lv
-too_small = lv & (lv.cumsum().reshape(lv.shape) > 2 * n / 11)  # 2n/11 missing
-too_large = lv | (ring & (ring.cumsum().reshape(lv.shape) <= 2 * n / 9))  # 2n/9 added
+number = lv.cumsum().reshape(lv.shape)  # 1, 2, ... row by row
+too_small = lv & (number > 2 * n / 11)
+near = cv2.dilate(lv.astype(np.uint8), np.ones((7, 7))) == 1
+ring = near & ~lv  # at most 3 pixels outside the LV
+number = ring.cumsum().reshape(lv.shape)
+too_large = lv | (ring & (number <= 2 * n / 9))
 wrong = {"too small": too_small, "too large": too_large}
 print("           Dice   of all pixels right   of the true ones found")
 for name, m in wrong.items():
-    score = dice(3 * m, 3 * lv)[2]
+    score = dice(3 * m, 3 * lv)[2]  # our dice expects the LV to be label 3
     right, found = (m == lv).mean(), (m & lv).sum() / n
     print(f"{name}   {score:.2f} {right:15.1%} {found:22.1%}")
 
@@ -310,18 +323,18 @@ for ax, (name, m) in zip(axes, {"reference": lv, **wrong}.items()):
     ax.contour(lv, levels=[0.5], colors="white", linewidths=1.2)
 
 # %% [markdown]
-# *The same Dice twice, the true outline in white. The mask in the middle misses the top of the cavity. The mask on the
-# right finds all of it, and a cap of pixels that don't belong to it.*
+# *The same Dice twice, the true outline in white. The mask in the middle misses the top of the cavity, the mask on the
+# right finds too much.*
 #
-# **A Dice of 0.9 doesn't say that 90 % of the pixels are right, neither of the slice nor of the heart.** Of the
-# whole slice, nearly all pixels are right. Of the ventricle, one mask finds about four fifths and the other finds
-# every pixel. (The share of true pixels that are found is called *recall*, the share of found pixels that are true
-# *precision*. Dice is their harmonic mean, also known as the F1 score.)
+# **A Dice of 0.9 doesn't mean that 90 % of the pixels are right, either in the slice or in the heart.** Of the whole
+# slice, nearly all pixels are right. Of the ventricle, one mask finds about four fifths and the other finds every
+# pixel. (This share is called *recall*; Dice is also known as the F1 score.)
 #
 # ## Baseline 1: one grey level
 #
-# A **baseline** is a simple answer to a task that any serious method has to beat. Blood is bright, so let's call every
-# pixel above some grey level LV. Which level? We choose one by eye, on the *training* slices.
+# A **baseline** is a simple answer to a task that any serious method has to beat. Blood is bright, so let's call
+# every pixel above some grey level LV. Which level? We choose one by eye, on the *training* slices: nearly all muscle
+# and most of the background lie below 140.
 
 # %%
 figure, ax = plt.subplots(figsize=(7.5, 2.8))
@@ -335,8 +348,9 @@ ax.set(xlabel="grey level", ylabel="share of the class", yticks=[])
 ax.legend();
 
 # %% [markdown]
-# *Grey levels of the four classes, each with the same area. Muscle (gold) is dark, blood (blue, magenta) mostly bright.
-# The background holds everything. The dashed line at 140 is our choice.*
+# *Grey levels of the four classes, each with the same area. Muscle (gold) is dark. Blood (blue, magenta) spreads over
+# nearly all levels and is brighter in the LV; what was too bright to store ended up at 255. The dashed line at 140 is
+# our choice.*
 
 # %%
 threshold = 140  # chosen by eye; change me
@@ -348,58 +362,46 @@ def score(masks, truths):
     return np.nanmean([dice(m, t) for m, t in zip(masks, truths)], axis=0)
 
 
-print("RV, Myo, LV:", score(bright, val.masks).round(3))
+print("RV, Myo, LV:", score(bright, val.masks).round(2))
+found = (bright == 3)[val.masks == 3].mean()
+print(f"of the true LV pixels it finds {found:.0%}")
 
 # %% [markdown]
-# Poor, even for the LV, and the figure shows why. Blood is about as bright in both ventricles, and so are many pixels
-# outside the heart: a grey level doesn't say where a pixel is. There is a second reason. A scanner's grey levels have no
-# unit, so the same blood may be twice as bright in one patient as in the next.
-
-# %%
-z = augment.normalise(train.images)[:, 0].numpy()
-figure, axes = plt.subplots(1, 2, figsize=(7.5, 2.4), sharey=True)
-for ax, stack, title in zip(axes, (train.images, z), ("as stored", "normalised")):
-    blood = [image[m == 3].mean() for image, m in zip(stack[::2], train.masks[::2])]
-    muscle = [image[m == 2].mean() for image, m in zip(stack[::2], train.masks[::2])]
-    ax.hist(blood, bins=20, color=plots.CLASS_COLOURS["LV"])
-    ax.set(title=f"blood in the LV, {title}", xlabel="mean grey level")
-    spread = np.std(blood) / (np.mean(blood) - np.mean(muscle))
-    print(f"{title}: standard deviation is {spread:.2f} of the gap to muscle")
-axes[0].set(ylabel="patients", yticks=[0, 5, 10]);
-
-# %% [markdown]
-# *The mean grey level of the blood in each patient's ED slice. Left, as the scanner wrote it. Right, after each slice was
-# brought to mean 0 and standard deviation 1.*
+# RV and Myo get 0, because this baseline never answers them. For the LV the Dice is poor, although most of its pixels
+# are found: the grey levels of the two ventricles overlap widely, and the background has more than ten times as many
+# pixels as the LV, so even its small part to the right of the line is larger than the LV. A grey level doesn't say
+# where a pixel is.
 #
-# That is what the normalisation of the last page (the *z-score*) is for: it takes the scanner's unit away. The printed
-# shares say what it changes, and that much variation remains. The report fed grey levels from 0 to 255 as they were;
-# normalising is today's usual practice. What it is worth to a network, [Repairs](../conclusions/repairs) measures.
+# Besides, grey levels have no unit: the same blood may be twice as bright in one patient as in the next.
+# Normalisation (the *z-score* of the last page) removes each slice's own scale of brightness. The report fed grey
+# levels as they were; normalising is today's usual practice. [Repairs](../conclusions/repairs) measures what it is
+# worth to a network.
 #
 # ## Baseline 2: a mask that never looks
 #
 # All hearts lie near the middle of their slice. So take, at each pixel, the label that is most frequent there in the
-# training masks, and answer with this one mask for every slice. It uses no image at all.
+# training masks, and answer with this one mask for every slice. It uses no image at all. (`argmax(0)` says, at each
+# pixel, where along axis 0 the largest number stands: that is the label.)
 
 # %%
 frequency = np.stack([(train.masks == c).mean(0) for c in range(4)])
 static = frequency.argmax(0).astype(np.uint8)
 static_masks = np.stack([static] * len(val))
-assert np.allclose(frequency.sum(0), 1)
 print("frequency", frequency.shape, "| masks", static_masks.shape)
-figure, axes = plots.panels(4, size=2.375)
+figure, axes = plots.panels(2, 2, size=2.5)
 for c in (1, 2, 3):
     axes[c - 1].imshow(frequency[c], vmin=0, vmax=1, cmap=plots.HEAT)
     axes[c - 1].set_title(f"{data.CLASSES[c]}: up to {frequency[c].max():.0%}")
 plots.overlay(axes[3], train.images.mean(0), static, "the most frequent label");
 
 # %% [markdown]
-# *How often each pixel belongs to each class in the training slices: the darker, the more often. Right, the most frequent
-# label, laid over the mean image. Muscle is a thin ring in a different place in every heart, so it seldom wins.*
+# *How often each pixel belongs to each class: the darker, the more often. Bottom right, the most frequent label, laid
+# over the mean image. Muscle is a thin ring in a different place in every heart, so it seldom wins.*
 #
 # ## The number to beat
 #
-# **Predict first**: here are three answers to the validation slices. Rank them by accuracy, then by mean Dice. Are
-# the two rankings the same?
+# **Predict, then run**: rank three answers to the validation slices by accuracy, then by mean Dice: background
+# everywhere, brighter than 140, and the mask that never looks. Are the two rankings the same?
 
 # %%
 answers = {
@@ -416,41 +418,44 @@ to_beat = score(static_masks, val.masks).mean()
 assert np.isclose(to_beat, metrics.mean(metrics.dice(static_masks, val.masks)))
 
 # %%
-figure, axes = plt.subplots(1, 4, figsize=(9.5, 2.7), width_ratios=(1, 1, 1, 1.2))
-shown = {"reference": val.masks, "brighter": bright, "never looks": static_masks}
-for ax, (name, stack) in zip(axes, shown.items()):
-    plots.contours(plots.overlay(ax, val.images[0], stack[0], name), val.masks[0])
+figure, axes = plt.subplots(2, 2, figsize=(5, 5.2))
+shown = {"true": val.masks, "brighter": bright, "never looks": static_masks}
+for ax, (name, stack) in zip(axes.flat, shown.items()):
+    plots.overlay(ax, val.images[0], stack[0], name, alpha=0.6)
+    ax.images[0].set_clim(0, 500)  # darker, so that the outlines stand out
+    for c in (1, 2, 3):
+        ax.contour(val.masks[0] == c, [0.5], colors="white", linewidths=1)
+bars = axes[1, 1]
 for x, stack in enumerate((bright, static_masks)):
-    places, look = x + np.array([-0.25, 0, 0.25]), list(plots.CLASS_COLOURS.values())
-    axes[3].bar(places, score(stack, val.masks), 0.22, color=look)
-axes[3].axhline(to_beat, color=plots.SAID)
-axes[3].set_title(f"to beat: {to_beat:.2f}", color=plots.SAID)
-axes[3].set(ylabel="Dice", ylim=(0, 1))
-axes[3].set_xticks([0, 1], ["brighter", "never looks"]);
+    places, look = x + np.array([-0.25, 0, 0.25]), plots.CLASS_COLOURS.values()
+    bars.bar(places, score(stack, val.masks), 0.22, color=list(look))
+bars.axhline(to_beat, color=plots.SAID)
+bars.set_title(f"Dice, to beat: {to_beat:.2f}", color=plots.SAID)
+bars.set(ylim=(0, 1), xticks=[0, 1], xticklabels=["brighter", "never looks"]);
 
 # %% [markdown]
-# *The number to beat. One validation slice with its true outlines, and the two baselines. Right, their Dice for each class
-# in its colour (the threshold has none for RV and Myo); the line is the mean Dice of the mask that never looks.*
+# *The number to beat. One validation slice with its true outlines in white, and the two baselines. Bottom right,
+# their Dice for each class in its colour; the line is the mean Dice of the mask that never looks.*
 #
-# Two things to keep. First, accuracy ranks "background everywhere" above the threshold, although the threshold finds
-# much of the LV and the other finds nothing. Second, the best of the three is the one that ignores the picture. Its mean
-# Dice is **the number to beat**: a network that scores less is no better than a mask that never looks, whatever
-# its loss says.
+# No: accuracy ranks "background everywhere" above the threshold, although the threshold finds most of the LV and the
+# other finds nothing. And by Dice a mask that never looks at the picture beats the one answer that does. Its mean
+# Dice, in the last row of the table, is **the number to beat**: a network that doesn't score more has learned nothing
+# that one fixed mask doesn't know, however well its training seemed to go.
 #
 # ## Recap
 #
 # - You can read slices safely (`IMREAD_UNCHANGED`, and a check), and you don't train on masks made for viewing.
-# - You can compute Dice by hand and in code, with a rule for an empty class. You can explain why a Dice of 0.9 isn't 90 %
-#   of the pixels, and why a high accuracy means little where classes are imbalanced.
+# - You can compute Dice by hand and in code, with a rule for an empty class, and explain why a Dice of 0.9 isn't 90 %
+#   of the pixels and why a high accuracy means little where classes are imbalanced.
 # - You have two baselines, and with them a number that a network has to beat.
 #
 # ## Exercises
 #
 # ```{exercise} A mask in colour
 # :label: pixels-colour
-# A mask times 85 is grey. Write a function that turns a label map (H, W) into a colour picture that `cv2.imwrite` can
-# save: background black, RV red, Myo green, LV blue, each at full strength (255). Which shape, which order of channels,
-# which dtype?
+# A mask times 85 is grey. Write a function that takes a label map, uint8 (H, W) with labels 0 to 3, and returns a
+# colour picture that `cv2.imwrite` can save, uint8 (H, W, 3): background black, RV red, Myo green, LV blue, each at
+# full strength (255). Mind the order in which OpenCV stores the three channels.
 # ```
 
 # %% tags=["hide-input"]
@@ -555,12 +560,25 @@ print("my_colours:", check_colours(my_colours))
 # %% [markdown]
 # ```{exercise} Place and brightness together
 # :label: pixels-vote
-# One baseline knows only the place, the other only the brightness. Combine them. You get `frequency` (4, H, W), how often
-# each class is at each pixel; `likelihood` (4, 256), how often each grey level occurs within each class; and an image,
-# uint8 (H, W). At each pixel multiply, for every class, the two numbers that belong to it, and answer with the class
-# whose product is largest. (This is *naive Bayes*.) Before you run it on the validation slices, predict: does it reach
-# the number to beat?
+# One baseline knows only the place, the other only the brightness. Combine them: your function gets `frequency` (4,
+# H, W): how often each class is at each pixel; `likelihood` (4, 256): `likelihood[c, g]` says how often a pixel of
+# class `c` has the grey level `g`; and an image, uint8 (H, W). At each pixel, and for every class, multiply its
+# frequency at this place by its likelihood at this grey level. Return the label map (H, W) of the classes with the
+# largest product. (This is *naive Bayes*. Indexing with an array looks up each of its numbers: `likelihood[c, image]`
+# has the shape (H, W).)
+#
+# The cell below makes `likelihood` from the training slices; the 16 levels of a bin share one value. When the check
+# says "right", predict whether the vote reaches the number to beat, then score it: `score([my_vote(frequency,
+# likelihood, image) for image in val.images], val.masks)`.
 # ```
+
+# %%
+likelihood = np.zeros((4, 256))
+for c in range(4):
+    grey = train.images[train.masks == c]
+    counts = np.bincount(grey // 16, minlength=16)  # 16 bins of 16 levels
+    likelihood[c] = np.repeat(counts / counts.sum(), 16)
+print(likelihood.shape)
 
 
 # %%
@@ -586,18 +604,13 @@ def my_vote(frequency, likelihood, image):
 print("my_vote:", check_vote(my_vote))
 
 # %%
-likelihood = np.zeros((4, 256))
-for c in range(4):
-    grey = train.images[train.masks == c]
-    counts = np.bincount(grey // 16, minlength=16)  # 16 bins of 16 levels
-    likelihood[c] = np.repeat(counts / counts.sum(), 16)
 voted = [my_vote(frequency, likelihood, image) for image in val.images]
 classes = score(voted, val.masks)
 print("RV, Myo, LV:", classes.round(2))
 print(f"mean {classes.mean():.3f}, to beat {to_beat:.3f}")
 
 # %%
-figure, axes = plots.panels(4, size=2.375)
+figure, axes = plots.panels(2, 2, size=2.5)
 for k, ax in enumerate(axes):
     plots.overlay(ax, val.images[k], voted[k])
     plots.contours(ax, val.masks[k], width=1.2)
@@ -605,9 +618,9 @@ for k, ax in enumerate(axes):
 # %% [markdown]
 # *Place times brightness on the first four validation slices, with the true outlines.*
 #
-# The printed mean is well above the number to beat, and there is still no network. Look at the masks, though: they're
-# ragged, because each pixel was judged by itself. This method knows nothing about shape. To see shape you have to look
-# at a pixel's neighbours, and that begins on the next page.
+# `likelihood[:, image]` does the look-up for all classes at once and has the shape (4, H, W). The printed mean is
+# well above the number to beat, and there is still no network. But the masks are ragged, because each pixel was
+# judged by itself. To see shape you have to look at a pixel's neighbours, and that begins on the next page.
 #
 # ```{solution-end}
 # ```
@@ -615,8 +628,8 @@ for k, ax in enumerate(axes):
 # %% [markdown]
 # ```{exercise} Not as JPEG
 # :label: pixels-jpeg
-# Save the label map of a slice as JPEG instead of PNG and read it again. Which labels do you expect? How many
-# pixels changed, and where are they? Then do the same with the stretched mask.
+# Save the label map `mask` as JPEG instead of PNG, with `cv2.imwrite`, and read it again with `IMREAD_UNCHANGED`.
+# Which labels do you expect? How many pixels changed? Then do the same with the stretched mask.
 # ```
 #
 # ```{solution-start} pixels-jpeg
@@ -627,18 +640,17 @@ for k, ax in enumerate(axes):
 for name, picture in {"labels": mask, "times 85": mask * 85}.items():
     cv2.imwrite(str(folder / "mask.jpg"), picture)
     again = cv2.imread(str(folder / "mask.jpg"), cv2.IMREAD_UNCHANGED)
-    changed = again != picture
     values = np.unique(again)
-    print(f"{name}: {changed.sum()} pixels changed; {len(values)} values: {values[:8]}")
+    print(f"{name}: {(again != picture).sum()} pixels changed")
+    print(f"    {len(values)} values: {values[:8]} ...")
 
 # %% [markdown]
-# JPEG is made for photographs: it stores smooth waves and lets small differences go, mostly along edges, which is
-# where a mask's information is. Labels are names, not brightnesses, so a label between two others means nothing. PNG
-# gives back every byte.
+# JPEG is made for photographs. It stores a picture as a sum of waves and drops the weak ones, which blurs edges; and
+# the edges are all that a mask has. It even invents labels that no mask has. PNG gives back every byte.
 #
 # ```{solution-end}
 # ```
 
 # %% [markdown]
-# **Next**: [Convolution](../build/convolution) looks at a pixel's neighbours. **Read**: Reinke et al. {cite}`reinke2024`, for
-# a collection of pictures in which one score misjudges a mask.
+# **Next**: [Convolution](../build/convolution) looks at a pixel's neighbours. **Read**: Reinke et al.
+# {cite}`reinke2024`, for a collection of pictures in which one score misjudges a mask.
