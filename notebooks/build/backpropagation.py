@@ -58,7 +58,7 @@ STEPS = 20 if os.environ.get("CMRSEG_BUDGET") == "smoke" else 500
 #
 # A **linear layer** multiplies its input by weights and adds a **bias**: here $w x + b$. Drawn over $x$, that's a
 # straight line, and a line doesn't go up and down again. So we add a second layer. Its input is the result of the
-# first. **Predict, then run:** can two linear layers do it?
+# first. **Predict, then run**: can two linear layers do it?
 
 # %%
 grey = torch.tensor([0, 0.5, 1])  # lung, muscle, blood
@@ -67,13 +67,13 @@ print("two layers:", v * (w * grey + b) + c)
 print("one layer: ", 6 * grey - 2.5)
 
 # %% [markdown]
-# They can't, with any weights. Multiply out: $v\,(w x + b) + c = (v w)\,x + (v b + c)$. That's a line again, with
-# another slope and another bias. Many people expect two linear layers to be stronger than one. They aren't: **two
-# linear layers are one linear layer**, written in a longer way, and so are a hundred.
+# They can't, whatever the weights. Multiply out: $v\,(w x + b) + c = (v w)\,x + (v b + c)$. That's a line again, with
+# another slope and another bias. One might expect two linear layers to be stronger than one. They aren't: **two
+# linear layers are one linear layer**, written out at greater length, and so are a hundred.
 #
 # What's missing is a function between the layers that isn't a straight line, a **nonlinearity** or **activation
 # function**. Today's usual choice is the **ReLU** (rectified linear unit): negative numbers become 0, positive ones
-# pass unchanged. With it, two units in the first layer are enough:
+# pass unchanged. With it, a first layer with two results, called **units**, is enough:
 
 
 # %%
@@ -292,8 +292,8 @@ print("loss after the step:", (((v * relu(w * x + b)).sum() + c - y) ** 2).item(
 #
 # Look at the last line of the backward pass again: $x$ was used by three units, so three slopes came back, and we
 # added them. Adding is right because all three ways exist at the same time: if $x$ grows, the loss changes along each
-# of them. **Predict, then run:** in $y = x + x^2$ the value $x$ is used by the sum and by the square. What is its slope
-# at 3? If the second use overwrote the first, it would be 6, or 1.
+# of them. **Predict, then run**: in $y = x + x^2$ the value $x$ is used by the sum and by the square. What is its slope
+# at 3: 1, 6 or 7?
 
 # %%
 x = torch.tensor(3.0, requires_grad=True)
@@ -304,8 +304,8 @@ print(x.grad.item())
 # That's also why `backward()` *adds* to `.grad`: for autograd, a second call is one more use of the weight.
 #
 # A layer of the form $x + f(x)$ has a **skip connection** {cite}`he2016`: $x$ goes through $f$ and also round it. Its
-# slope is $1 + f'(x)$. Whatever $f$ does, the 1 lets the slope pass. The skips of [the U-Net](the_unet) put the two
-# side by side and don't add them, but the rule is the same: a feature map that's used in two places gets the sum of two
+# slope is $1 + f'(x)$. Even where $f'$ is nearly 0, the 1 lets the slope pass. The skips of [the U-Net](the_unet) put
+# $x$ and $f(x)$ side by side instead of adding them, but the rule is the same: a feature map that's used in two places gets the sum of two
 # slopes.
 #
 # ## A layer for many pixels
@@ -328,7 +328,7 @@ def linear_back(g, x, w):
 # %% [markdown]
 # The backward pass is the table from above once more. Every weight multiplies one input of *each* pixel.
 # So it's used $N$ times, and its $N$ slopes $g \cdot x$ are added: that's what `x.T @ g` computes. The bias is added to
-# each pixel, so it gets the sum of all $g$. And if you forget which side gets the transpose, the shapes tell you: only
+# each pixel, so it gets the sum of all $g$. And if you forget which side gets the transpose, the shapes tell you: unless two sizes happen to be equal, only
 # one way fits.
 
 # %%
@@ -336,17 +336,17 @@ torch.manual_seed(0)
 x, w, b = torch.randn(5, 4), torch.randn(4, 3), torch.randn(3)
 g = torch.randn(5, 3)  # as if it came from the layers after this one
 leaves = [t.clone().requires_grad_() for t in (x, w, b)]
-linear(*leaves).backward(g)
+linear(*leaves).backward(g)  # starts from the slopes g instead of from 1
 for leaf, mine in zip(leaves, linear_back(g, x, w)):
-    print(tuple(mine.shape), "difference", (leaf.grad - mine).abs().max().item())
     assert torch.allclose(leaf.grad, mine, atol=1e-6)
+    print("the same slopes", tuple(mine.shape))
 
 # %% [markdown]
 # PyTorch has this layer as `torch.nn.Linear`; it stores `w` the other way round, as (out, in).
 #
 # ## Muscle or not
 #
-# Time to learn something. Each pixel is described by nine numbers, the grey levels of the $3 \times 3$ patch around
+# Now a network learns something with these gradients. Each pixel is described by nine numbers, the grey levels of the $3 \times 3$ patch around
 # it, and the question is: *is the pixel in the middle muscle?* We take muscle pixels of one slice, and as many others
 # from its neighbourhood.
 
@@ -360,6 +360,10 @@ def patches(image):
 
 
 print("patches", tuple(patches(train.images[0]).shape))
+
+# %% [markdown]
+# `F.unfold` cuts out all 3x3 patches. In the next cell a max pooling with a window of 17 is 1 wherever a muscle pixel lies
+# within eight pixels, so `near` is the neighbourhood. `randperm` shuffles the places, so that we can take the first 300.
 
 # %%
 muscle = torch.from_numpy(train.masks[0]) == 2  # (96, 96)
@@ -375,8 +379,8 @@ print("pixels", tuple(pixels.shape), "  answers", tuple(answers.shape))
 
 # %% [markdown]
 # The network has two layers, with 16 hidden units and ReLU between them. Its result is a logit, and the loss is the
-# cross-entropy of [One weight](one_weight). There we found its slope in the logit: prediction minus truth, and one
-# $N$-th of it for each pixel, because the loss is a mean. The other lines are the ones you know:
+# cross-entropy of [One weight](one_weight). There we found its slope with respect to the logit: prediction minus truth. As the
+# loss is a mean, each pixel contributes one $N$-th of that. The other lines are the ones you know:
 
 
 # %%
@@ -428,12 +432,12 @@ for step in range(STEPS):
     with torch.no_grad():
         for weight in theirs:
             weight -= 0.2 * weight.grad
-            weight.grad = None
+            weight.grad = None  # as zero_grad does
 
 # %%
 for name, a, b in zip(("w1", "b1", "w2", "b2"), mine, theirs):
-    print(name, tuple(a.shape), "difference", (a - b).abs().max().item())
     assert torch.allclose(a, b, atol=1e-3)
+    print("the same", name, tuple(a.shape))
 with torch.no_grad():
     print("recorded inside no_grad: ", network(pixels, *theirs).requires_grad)
 print("recorded outside no_grad:", network(pixels, *theirs).requires_grad)
@@ -441,7 +445,7 @@ print("recorded outside no_grad:", network(pixels, *theirs).requires_grad)
 # %% [markdown]
 # After all these steps the weights are the same, up to rounding. You have trained a network without autograd.
 #
-# **Predict, then run:** we train two more, a single layer, and two layers *without* the ReLU. How will they compare?
+# **Predict, then run**: we train two more, a single layer, and two layers *without* the ReLU. How will they compare?
 
 
 # %%
@@ -471,7 +475,7 @@ for name, (net, weights) in networks.items():
         weight.requires_grad_()
     loss = learn(net, weights)
     right = ((net(pixels, *weights) > 0) == (answers > 0)).float().mean()
-    print(f"{name:20} loss {loss:.3f}, {right:.0%} of the pixels right")
+    print(f"{name:20} loss {loss:.3f}, {right:.0%} of these pixels right")
 
 # %%
 figure, axes = plots.panels(4, size=2.37)
@@ -484,20 +488,20 @@ for ax, (name, (net, weights)) in zip(axes[1:], networks.items()):
     ax.set_title(name)
 
 # %% [markdown]
-# *The muscle, and its probability at every pixel, from black (0) to pale yellow (1). One layer and two layers without a
+# *The muscle, and its probability at every pixel of the slice that the networks were trained on, from black (0) to pale yellow (1). One layer and two layers without a
 # ReLU show nearly the same picture, and the ring hardly stands out from what lies beside it. With the ReLU the ring
 # appears: the bright blood is not called muscle, and neither is the dark outside. Other tissue of the same grey level
 # is, because a patch of nine pixels doesn't show what it belongs to.*
 #
 # The two networks without a ReLU don't have exactly the same loss: each went its own way, and neither has quite
-# arrived. But whatever the one with two layers draws, a single layer can draw too. In the second exercise you'll
-# compute it.
+# arrived. But whatever the one with two layers draws, a single layer can draw too. In the second exercise you'll compute that single layer.
 #
 # ## When gradients vanish
 #
-# Each layer multiplies the slope by its own. What happens after many layers? For a long time the usual nonlinearity was
-# the sigmoid, whose slope $p\,(1 - p)$ is never more than a quarter. **Predict:** what's left of a slope of 1 behind
-# ten sigmoids? Behind ten ReLUs?
+# On the way back, each layer multiplies the slope that
+# arrives by its own slope. What happens after many layers? For a long time the usual nonlinearity was
+# the sigmoid, whose slope $p\,(1 - p)$ is never more than a quarter. **Predict, then run**: what's left of a slope of
+# 1 after passing back through ten sigmoids? Through ten ReLUs, all of them open?
 
 # %%
 for depth in (1, 2, 5, 10, 20):
@@ -537,13 +541,14 @@ for layer, row in enumerate(zip(*columns), start=1):
 # Read the columns from the bottom up, as the slopes travel. With sigmoids they shrink in every layer. With skips or
 # with ReLU, a useful part of them arrives. ReLU has a weakness of its own, which you saw in the drawing: where it's
 # closed, nothing passes. A unit that's closed for *every* input gets no slope at all and can't open by itself (a **dead
-# ReLU**). What the choice of the nonlinearity does to a U-Net, [Activation](../experiments/activation) measures.
+# ReLU**). [Activation](../experiments/activation) measures what the
+# choice of the nonlinearity does to a U-Net.
 #
 # ## Initialisation
 #
 # Gradient descent has to start somewhere, and the first weights decide whether anything arrives at all. We send random
-# numbers through ten layers of 256 ReLU units, and look at the spread (standard deviation) after each. **Predict:**
-# which of these keeps the spread about the same?
+# numbers through ten layers of 256 ReLU units, and look at the spread (standard deviation) of the values after each
+# layer, the **activations**. Five ways to draw the weights:
 
 # %%
 n = 256
@@ -554,6 +559,9 @@ starts = {
     "PyTorch's default": lambda: (2 * torch.rand(n, n) - 1) / n**0.5,
     "He": lambda: torch.randn(n, n) * (2 / n) ** 0.5,
 }
+
+# %% [markdown]
+# **Predict, then run**: which of these keeps the spread about the same?
 
 # %%
 spreads = {}
@@ -578,18 +586,20 @@ ax.legend(ncols=2);
 
 # %% [markdown]
 # *The spread of the activations through ten layers, on a logarithmic axis. Weights that are too small or too large
-# change it by the same factor in every layer, and ten factors make a catastrophe. He initialisation nearly holds it.
+# multiply it by about the same factor in every layer, and
+# ten such factors make it vanish or explode. He initialisation nearly holds it.
 # All zeros isn't drawn: there everything is zero from the first layer on.*
 #
-# Where does He's factor come from? A unit adds up $n$ products. Sums of independent numbers add their variances, so
-# the variance is multiplied by $n \cdot \operatorname{Var}(w)$. ReLU then throws away the negative half. So
-# $n \cdot \operatorname{Var}(w) / 2$ has to be 1, and the weights need a standard deviation of $\sqrt{2/n}$
-# {cite}`he2015`. Here $n$ is the number of inputs of a unit, for a $3 \times 3$ convolution nine times the number of
+# Where does He's factor come from? A unit adds up $n$ products. The variances of independent numbers add up, so the
+# sum has $n \cdot \operatorname{Var}(w)$ times the mean square of the inputs. ReLU then sets the negative half to zero,
+# and with it half of the mean square. To keep the mean square, $n \cdot \operatorname{Var}(w) / 2$ has to be 1, so the
+# weights need a standard deviation of $\sqrt{2/n}$
+# {cite}`he2015`. (The standard deviation falls a little all the same, since after a ReLU the mean is no longer 0.) Here $n$ is the number of inputs of a unit, for a $3 \times 3$ convolution nine times the number of
 # input channels.
 #
 # PyTorch's default draws evenly from $-1/\sqrt{n}$ to $1/\sqrt{n}$, for linear layers and convolutions. That's smaller
 # than He's, and the figure shows what it does. In a U-Net, batch normalisation brings the spread back after every
-# convolution; that's part of the [next page](optimisers_and_batch_norm). Both rules are PyTorch's own:
+# convolution; that's part of the [next page](optimisers_and_batch_norm). PyTorch has both rules:
 
 # %%
 torch.manual_seed(0)
