@@ -9,7 +9,8 @@
 # %% [markdown]
 # # Optimisers and batch norm
 #
-# How far should each weight step, and what keeps the numbers inside a network at a size where a step works?
+# How far should each weight move in a step, and what keeps the numbers inside a network from growing or shrinking out of
+# reach?
 #
 # ```{admonition} On this page
 # :class: on-this-page
@@ -61,8 +62,8 @@ train, val = data.split(data.source(), "val")
 # | (9.1, −0.8) | (9.1, −16) | (0.819, −1.44) | (8.281, 0.64) |
 #
 # Every step multiplies $a$ by 0.91 and $b$ by −0.8. So $b$ jumps across the valley and back while $a$ creeps along
-# it: the path zigzags. A much larger rate is no way out. From 0.1 on, $b$ is multiplied by −1 or worse and never
-# settles. The steep direction limits the rate, and the flat one has to live with that rate.
+# it: the path zigzags. A larger rate is no way out: from 0.1 on, $b$ is multiplied by −1 or
+# less and never settles. The steep direction limits the rate, and the flat one has to live with that rate.
 
 # %%
 STEEP, START, STEPS = torch.tensor([1.0, 20.0]), torch.tensor([10.0, 1.0]), 40
@@ -116,7 +117,7 @@ def momentum(slope, w, rate, steps=STEPS, keep=0.9):
 print(momentum(slope, START, 0.02)[:4].round(decimals=3))
 
 # %% [markdown]
-# At the same rate, the first step would be that of plain descent: there is nothing to remember yet. Is this what
+# The first step is the same as in plain descent with this rate: there's nothing to remember yet. Is this what
 # PyTorch does? We let one of its optimisers walk down the same valley and compare all 40 steps.
 
 
@@ -145,12 +146,9 @@ path = with_torch(lambda w: torch.optim.SGD(w, lr=0.02, momentum=0.9))
 same("momentum is SGD(momentum=0.9)", momentum(slope, START, 0.02), path)
 
 # %% [markdown]
-# The name **SGD**, *stochastic gradient descent*, comes from training on small random batches (*mini-batches*): each
-# gives a gradient that is a noisy version of the one over all slices.
+# ## Adam: divide each entry of the gradient by its own size
 #
-# ## Adam: divide each gradient by its own size
-#
-# The valley's trouble is that the two gradients differ in size. **Adam** {cite}`kingma2015` divides each weight's
+# The trouble with the valley is that the gradient's two entries differ in size. **Adam** {cite}`kingma2015` divides each weight's
 # gradient by its own usual size. It keeps two running means for every weight: $m$ of the gradient, and $s$ of its
 # square. The square root of $s$ is the usual size.
 #
@@ -211,16 +209,16 @@ for ax, (name, path), colour in zip(axes, paths.items(), ("C0", "C1", "C2")):
 axes[-1].set(xlabel="a", ylabel="b");
 
 # %% [markdown]
-# *Forty steps down one valley, from the right to the cross; grey lines join points of equal loss. Gradient descent
-# jumps from wall to wall and then creeps. Momentum rolls along the floor like a ball, and overshoots. Adam's first
-# step is just as long in one weight as in the other, although the gradients differ.*
+# *Forty steps down one valley, from the right towards the cross; grey lines join points of equal loss. Gradient descent
+# jumps from wall to wall and then creeps. Momentum and Adam swing across in a few long waves and overshoot the cross.
+# Adam's first step is just as long in one weight as in the other, although the gradient's entries differ.*
 #
 # Don't read the picture as a race: other rates would give other winners. It shows what each rule does on the same
 # slope.
 #
 # ## How long is a first step?
 #
-# **Predict, then run.** All three get the report's learning rate, 0.001. How far does each weight move in the first
+# **Predict, then run**: all three get the report's learning rate, 0.001. How far does each weight move in the first
 # step? And how far if the loss, and with it each gradient, is a thousand times smaller?
 
 # %%
@@ -238,9 +236,9 @@ for scale in (1, 0.001):
 
 # %% [markdown]
 # SGD's step follows the gradient, so a loss a thousand times smaller makes a step a thousand times shorter. Adam's
-# step is the rate, whatever the gradient (as long as it isn't as tiny as $\epsilon$). This is the key to the page on
-# the report's [optimisers](../experiments/optimiser): "SGD at 0.001" and "Adam at 0.001" are two lengths of step
-# before they are two optimisers. The report chose Adam at 0.001. In `cmrseg` its settings are the preset `report`:
+# *first* step is the rate, whatever the gradient (as long as it isn't as tiny as $\epsilon$), and later steps are seldom
+# much longer. With the same learning rate of 0.001, SGD and Adam take steps of very different length: whoever compares
+# them compares that first of all, as the report's [optimisers](../experiments/optimiser) do. The report chose Adam at 0.001. In `cmrseg` its settings are the preset `report`:
 
 # %%
 from cmrseg.training import PRESETS, make_optimiser
@@ -257,8 +255,9 @@ same("our adam and the report's optimiser", adam(slope, START, report.lr), path)
 #
 # ## What it costs: memory
 #
-# Momentum remembers one number for every weight, Adam two. Let's count them, and compute what the report's network
-# needs with four bytes a number: its weights, their gradients, and what the optimiser remembers.
+# Momentum remembers one number for every weight, Adam two. Let's count them, and compute how many
+# megabytes the weights of the report's network, their gradients and the optimiser's memory take, with four bytes a
+# number. (The feature maps that the backward pass needs come on top.)
 
 # %%
 from cmrseg.models import build
@@ -273,13 +272,13 @@ for name, make in MAKERS.items():
     values = [v for state in optimiser.state.values() for v in state.values()]
     kept = sum(v.numel() for v in values if torch.is_tensor(v) and v.numel() > 1)
     total = (2 + kept / count) * report_weights * 4 / 1e6
-    print(f"{name:>8}: {kept / count:.0f} numbers a weight, {total:.0f} MB in all")
+    print(f"{name:>8}: numbers per weight {kept / count:.0f}, {total:.0f} MB")
 
 # %% [markdown]
 # ## Weight decay, and the W in AdamW
 #
-# **Weight decay** lets every weight shrink a little at each step, unless the loss pulls it back. It's a
-# *regularisation*: a brake on large weights that the training data alone wouldn't need. The old way adds
+# **Weight decay** lets every weight shrink a little at each step, unless the loss pulls it back. It's a form of *regularisation*: it keeps the weights small,
+# even where larger ones would fit the training data better. The old way adds
 # $\lambda w$ to the gradient, with a small $\lambda$. In plain SGD this shrinks each weight by the factor
 # $1 - \text{rate} \cdot \lambda$. In Adam it doesn't, because the sum is then divided by its own size. **AdamW**
 # {cite}`loshchilov2019` keeps the decay out of that division. It shrinks the weight directly, in one extra line:
@@ -303,7 +302,7 @@ path = with_torch(lambda w: torch.optim.AdamW(w, lr=0.5, weight_decay=0.1))
 same("adamw is torch.optim.AdamW", adamw(slope, START, 0.5, 0.1), path)
 
 # %% [markdown]
-# **Predict, then run.** Where are $a$ and $b$ after one step from (10, 1) with rate 0.5: Adam without decay, Adam with
+# **Predict, then run**: where are $a$ and $b$ after one step from (10, 1) with rate 0.5: Adam without decay, Adam with
 # a decay of 0.1 in its gradient, AdamW with a decay of 0.1?
 
 # %%
@@ -321,7 +320,7 @@ for name, make in {
 #
 # ## Batch normalisation: why
 #
-# A step changes a layer's weights as if the layer's input stayed as it is. It doesn't: the layers before it learn too,
+# Gradient descent changes a layer's weights as if its input would stay the same. It doesn't: the layers before it learn too,
 # and the size of their feature maps changes all the time. [Backpropagation](../build/backpropagation) showed how signals grow
 # or shrink from layer to layer. **Batch normalisation**, or **batch norm** {cite}`ioffe2015`, brings each channel back
 # to mean 0 and standard deviation 1 in every batch. It stands between a convolution and its ReLU, in the report's
@@ -356,7 +355,7 @@ print(normalise(x, (0, 2, 3)).squeeze(2))  # A: two channels, B: two channels
 # %% [markdown]
 # Both channels now have the same scale. The mean runs over axes 0, 2 and 3: all images, rows and columns. Axis 1, the
 # channels, is left out, so each channel has a mean and a variance of its own. The small `eps`, $\epsilon$ in the
-# formula, keeps a channel without any variance from dividing by zero.
+# formula, prevents a division by zero where a channel has no variance.
 #
 # Two weights for each channel follow, a scale $\gamma$ and a shift $\beta$. They start at 1 and 0 and are learned like
 # any other weight, so the network can choose another mean and spread where that suits it better:
@@ -365,7 +364,7 @@ print(normalise(x, (0, 2, 3)).squeeze(2))  # A: two channels, B: two channels
 #
 # ## It doesn't normalise each image
 #
-# **Predict, then run.** Batch norm gives a batch of feature maps mean 0 and standard deviation 1. What is the mean of
+# **Predict, then run**: batch norm gives a batch of feature maps mean 0 and standard deviation 1. What is the mean of
 # each *single* image afterwards? We take raw slices, as the report did, and the eight feature maps of one untrained
 # convolution.
 
@@ -436,7 +435,7 @@ batch_norm(x, torch.ones(2), torch.zeros(2), running, training=True)
 print(running)
 
 # %% [markdown]
-# Now against `nn.BatchNorm2d`, with a $\gamma$ and a $\beta$ that matter: ten batches of four hearts in training
+# Now against `nn.BatchNorm2d`, with a $\gamma$ and a $\beta$ that matter: ten batches of four slices in training
 # mode, then another batch in evaluation mode.
 
 # %%
@@ -462,9 +461,8 @@ same("evaluation output", ours, norm(batch))
 #
 # ## `no_grad` is not `eval`
 #
-# `torch.no_grad()` is a different switch: it stops PyTorch from recording what backpropagation needs. Many scripts use
-# only one of the two. **Predict, then run.** A fresh batch norm layer works inside `no_grad`, in training mode. Image 0
-# stands beside image 1, then beside image 2. Is its output the same? Do the running statistics move? And in evaluation
+# `torch.no_grad()` is a different switch: it stops PyTorch from recording what backpropagation needs. Many scripts use only one of `eval` and `no_grad`. **Predict, then run.** A fresh batch norm layer works inside `no_grad`, in training mode. Image 0 goes in together with image 1, then together with image 2. Is image
+# 0's output the same both times? Do the running statistics move? And in evaluation
 # mode?
 
 # %%
@@ -488,8 +486,8 @@ with torch.no_grad():
 # ## Batches of two
 #
 # The report trained on two slices at a time. In the first layer, two slices give each mean 2 · 96 · 96 = 18,432
-# numbers. **Predict, then run.** If these were independent, how much would such a mean differ from batch to batch, in
-# standard deviations of the channel? And how much does it?
+# numbers. **Predict, then run**: if these were independent, how much would such a mean differ from batch to batch, in
+# standard deviations of the channel? And how much does it really differ?
 
 
 # %%
@@ -522,7 +520,7 @@ ax.set_xlabel("mean of channel 0 over one batch, in standard deviations");
 # dots would lie in the grey band.*
 #
 # The pixels of a slice are far from independent: one slice is brighter than another, and all its pixels share that.
-# What counts is the number of *slices*, and two is few. So the same slice is shifted differently in every epoch, which
+# What counts is the number of *slices*, and two is few. So the same slice is shifted differently each time it comes up in training, which
 # is noise that training has to live with. If each slice gets mean 0 and standard deviation 1 first, as in this book,
 # the noise nearly vanishes in the first layer:
 
@@ -555,7 +553,7 @@ except ValueError as error:
 #
 # ## Other axes: instance and group norm
 #
-# What if no image should depend on another? Take the mean over other axes:
+# What if no image may depend on another? Then take the mean within each image:
 #
 # ```{raw} html
 # <svg viewBox="0 0 408 152" role="img" fill="none" stroke="currentColor"
@@ -573,11 +571,11 @@ except ValueError as error:
 # <text x="80" y="40">channels</text><text x="216" y="40">channels</text><text x="352" y="40">channels</text>
 # <text x="20" y="88" transform="rotate(-90 20 84)">images</text>
 # <text x="80" y="142">axes 0, 2, 3</text><text x="216" y="142">axes 2, 3</text>
-# <text x="352" y="142">2, 3, 4 of groups</text>
+# <text x="352" y="142">within groups</text>
 # </g></svg>
 # ```
 #
-# *A batch of three images with four channels, seen from above: each square is one feature map with all its pixels. The
+# *A batch of three images with four channels: each square is one feature map with all its pixels. The
 # filled squares share one mean and one variance.*
 #
 # **Instance norm** {cite}`ulyanov2016` normalises every feature map by itself. **Group norm** {cite}`wu2018` puts the channels of one image into groups and normalises each group. On the tiny example, where A was darker
@@ -591,8 +589,8 @@ print("group norm, one group", group.squeeze(2), sep="\n")
 
 # %% [markdown]
 # Instance norm makes A and B the same: the fact that A was darker is gone. Group norm keeps how the channels of a group
-# compare: in A, channel 1 was far above channel 0 and still is. (With a single group it's also called *layer norm*.)
-# Neither needs running statistics, so training and evaluation are one computation. On hearts, against PyTorch:
+# compare: in A, channel 1 was far above channel 0 and still is. (With a single group it's nearly the same as *layer norm*.)
+# Neither needs running statistics, so training and evaluation are one computation. On slices, against PyTorch:
 
 # %%
 theirs = F.batch_norm(batch, None, None, training=True)
@@ -607,7 +605,7 @@ same("group norm   ", group, F.group_norm(batch, num_groups=4))
 # few images at a time, as in 3D segmentation {cite}`isensee2021`. One more layer computes differently in training and
 # in evaluation: [dropout](../experiments/dropout).
 #
-# Last, the package's own network. The first batch norm of `cmrseg`'s U-Net, on two hearts:
+# Last, the package's own network. The first batch norm of `cmrseg`'s U-Net, on two slices:
 
 # %%
 net = build(PRESETS["modern"])
@@ -623,7 +621,7 @@ with torch.no_grad():
 # ## Recap
 #
 # - Momentum steps along a running sum of gradients. Adam divides a running mean by the gradient's usual size, so its
-#   first step is the learning rate, whatever the gradient. AdamW shrinks the weights in a line of its own.
+#   first step is the learning rate, whatever the gradient. AdamW shrinks the weights separately from the gradient step.
 # - Batch norm gives each *channel* of a *batch* mean 0 and standard deviation 1, not each image. In evaluation it uses
 #   running statistics instead; `no_grad` doesn't switch to them, `eval` does.
 # - Means of two raw slices are noisy, however many pixels a slice has. Instance and group norm take the mean over
@@ -762,8 +760,9 @@ print("my_fold:", check_fold(my_fold))
 # ```{exercise} Turn the valley
 # :label: optimiser-turn
 # "Adam copes with any narrow valley." Turn the valley and the start by 45 degrees, so that each weight has a part in
-# both directions. Before you run: which of the three walks the same path, only turned, and which another one? And how
-# long is Adam's first step across the valley now, and how long along it?
+# both directions. (To turn a point, multiply it by `[[1, -1], [1, 1]]` divided by the square root of 2.) Before you run:
+# which of the three walk the same path, only turned, and which doesn't? And how long is Adam's first step across the
+# valley now, and how long along it?
 # ```
 #
 # ```{solution-start} optimiser-turn
@@ -785,8 +784,8 @@ for name, (walk, rate) in WALKS.items():
 # Descent and momentum only add up gradients, so when the valley turns, their whole path turns with it. Adam divides
 # weight by weight. It can even out a valley that lies along an axis, but not one that lies along a diagonal: its first
 # step moves both weights by the rate, and here that leads straight across the valley and not along it at all. The
-# losses of networks have no reason to lie along the axes. That says nothing against Adam, only against this
-# explanation of why it works.
+# valleys of a network's loss have no reason to lie along the axes. So the picture above doesn't explain why Adam works so
+# well on networks.
 #
 # ```{solution-end}
 # ```
