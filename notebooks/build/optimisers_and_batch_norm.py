@@ -461,9 +461,12 @@ same("evaluation output", ours, norm(batch))
 #
 # ## `no_grad` is not `eval`
 #
-# `torch.no_grad()` is a different switch: it stops PyTorch from recording what backpropagation needs. Many scripts use only one of `eval` and `no_grad`. **Predict, then run.** A fresh batch norm layer works inside `no_grad`, in training mode. Image 0 goes in together with image 1, then together with image 2. Is image
-# 0's output the same both times? Do the running statistics move? And in evaluation
-# mode?
+# `torch.no_grad()` is a different switch: it stops PyTorch from recording what backpropagation needs. Many scripts
+# use only one of `eval` and `no_grad`.
+#
+# **Predict, then run**: a fresh batch norm layer works inside `no_grad`, in training mode. Image 0 goes in together with
+# image 1, then together with image 2. Is image 0's output the same both times? Do the running statistics move? And in
+# evaluation mode?
 
 # %%
 norm = nn.BatchNorm2d(8)
