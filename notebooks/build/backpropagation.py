@@ -303,7 +303,8 @@ print(x.grad.item())
 # %% [markdown]
 # That's also why `backward()` *adds* to `.grad`: for autograd, a second call is one more use of the weight.
 #
-# A layer of the form $x + f(x)$ has a **skip connection** {cite}`he2016`: $x$ goes through $f$ and also round it. Its
+# A **skip connection** is a path that goes round one or more layers; how it joins again is a choice. In a layer of the
+# form $x + f(x)$ {cite}`he2016`, $x$ goes through $f$ and also round it, and the two are added. Its
 # slope is $1 + f'(x)$. Even where $f'$ is nearly 0, the 1 lets the slope pass. The skips of [the U-Net](the_unet) put
 # $x$ and $f(x)$ side by side instead of adding them, but the rule is the same: a feature map that's used in two places gets the sum of two
 # slopes.

@@ -225,7 +225,8 @@ for step in range(6):
     t = t - 0.02 * slope_at(t)  # learning rate 0.02
 
 # %% [markdown]
-# This is **gradient descent**, and every network in this book learns like this: a loss, its slope, a step, again.
+# The slopes of a loss for all weights together are called its **gradient**; here it has a single entry. So this is
+# **gradient descent**, and every network in this book learns like this: a loss, its gradient, a step, again.
 # Look at how $t$ moves. The learning rate stays the same, yet the steps shrink by themselves, because the slope
 # shrinks as the ground gets flatter. So what has it learned?
 
@@ -284,8 +285,8 @@ print("loss at t = -2:", loss(-2.0).item())
 # %% [markdown]
 # `nan` means *not a number*. At $t = -2$ every $p$ is so close to 1 that the computer rounds it to exactly 1. Then
 # $\ln(1 - p)$ is minus infinity. For blood it's multiplied by $1 - y = 0$, and zero times infinity has no value. The cure is never to compute $p$: put $s$, the
-# number *before* the sigmoid, into a version of the loss that was rearranged on paper. Such a number is called a
-# **logit**. This is why networks return
+# number *before* the sigmoid, into a version of the loss that was rearranged on paper. A number that goes into a sigmoid
+# (or, with several classes, into its relative, *softmax*) is called a **logit**. This is why networks return
 # logits, and why the losses that we use from here on take logits.
 
 
@@ -331,8 +332,8 @@ print(f"c = {c:.1f}, so the learning rate must stay below {2 / c:.3f}")
 # ## PyTorch finds the slope
 #
 # We did the calculus on paper. PyTorch does it for us: a tensor with `requires_grad=True` is a weight, everything
-# that's computed from it is recorded, and `backward()` works out the slope of the result. This is called **autograd**.
-# With several weights there is one slope for each, and all of them together are the **gradient**.
+# that's computed from it is recorded, and `backward()` works out the slope of the result. This machinery is called
+# **autograd**.
 #
 # **Predict, then run**: what are `t` and `t.grad` after one call of `backward()`? And after a second one?
 

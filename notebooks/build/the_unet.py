@@ -188,7 +188,8 @@ draw("down")
 # %% [markdown]
 # *The way down. Each box says channels x side²; a level down has twice the channels and half the side.*
 #
-# At the end stands the **bottleneck**: 36 places, each for a square of 16x16 pixels. [Down and up](down_and_up) counted that one of
+# The coarsest maps, after the last block, are the **bottleneck**: the narrow passage that everything must go through which
+# isn't handed across. Here it has 36 places, each for a square of 16x16 pixels. [Down and up](down_and_up) counted that one of
 # them sees more than a whole slice. So the bottleneck can know *what* is there: a bright disc in a dark ring, a
 # crescent beside it. It holds only half as many numbers as the slice has pixels, and *where* is known on a grid of 6x6.
 #
@@ -294,7 +295,8 @@ print("the same", tuple(by_adding.shape))
 #
 # The head is a convolution with kernels of 1x1: at each pixel it turns the 8 channels into 4 numbers, four weighted sums,
 # without looking at the neighbours ([Convolution](../build/convolution) has shown that such a kernel is a matrix).
-# These numbers are **logits**: any number may come out, and the largest wins the pixel (`argmax`). Logits aren't
+# These numbers are **logits**, as on [One weight](one_weight), but one for each class: any number may come out, and the
+# largest wins the pixel (`argmax`). Logits aren't
 # probabilities; [The loss](the_loss) makes probabilities of them.
 #
 # ## The whole class
