@@ -9,12 +9,12 @@
 # %% [markdown]
 # # Convolution
 #
-# How can a table of nine numbers find the border of a heart, wherever in the picture the heart lies?
+# How can one small table of numbers find borders, wherever in the picture the heart lies?
 #
 # ```{admonition} On this page
 # :class: on-this-page
-# **After this page you can** compute a convolution by hand, count the weights of any `Conv2d` and predict the shape
-# of its output, and say what padding adds and what it doesn't.
+# **After this page you can** compute a convolution by hand, count the weights of a `Conv2d` layer and predict the
+# shape of its output, and say what padding adds and what it doesn't.
 # **You need** [Arrays and tensors](arrays_and_tensors) and [Pixels and a first Dice](pixels_and_a_first_dice).
 # **Time** 35 minutes to read and run.
 # ```
@@ -49,17 +49,17 @@ train, val = data.split(data.source(), "val")
 # ## One detector for every place
 #
 # A threshold looks at one pixel at a time. To a threshold, the blood in a ventricle and a piece of bright fat are the
-# same. What tells us that we are at the border of something are the *neighbours* of a pixel: dark on one side, bright
-# on the other. So a detector should look at a small **window** of the picture, say 3x3 pixels.
+# same. It's the *neighbours* of a pixel that show a border: dark on one side, bright on the other. So a detector should
+# look at a small **window** of the picture, say 3x3 pixels.
 #
-# It should also be the *same* detector everywhere. Hearts lie in different places, and a border looks like a border
-# in every corner of a slice. So we take one small table of numbers, the **kernel**, and slide it over the picture. At
-# each place we multiply the nine pixels in the window by the nine numbers of the kernel, add up, and write down the
-# sum. That is a **convolution**.
+# It should be the *same* detector everywhere, since hearts lie in different places. So we take one small table of
+# numbers, the **kernel**, and slide it over the picture. At each place we multiply the nine pixels in the window by the
+# nine numbers of the kernel, add up, and write down the sum. That is a **convolution**. The numbers of a kernel are
+# called its **weights**.
 #
 # ## By hand
 #
-# On the left a made-up patch of 5x5 grey levels, dark on one side and bright on the other, like muscle beside blood.
+# On the left is a made-up patch of 5x5 grey levels, dark on one side and bright on the other, like muscle beside blood.
 # The kernel subtracts what is left of the middle from what is right of it.
 #
 # ```{raw} html
@@ -91,8 +91,9 @@ train, val = data.split(data.source(), "val")
 #
 # *The first place of the window. Row by row it gives (2 − 1) + (8 − 1) + (9 − 1) = 16.*
 #
-# The same in PyTorch, and the next place on the right. **Predict, then run**: what is the second sum? You need six of
-# the nine pixels.
+# Below is the same in PyTorch, at this place and at the next one on its right.
+#
+# **Predict, then run**: what is the sum at the second place? You need six of its nine pixels.
 
 # %%
 patch = torch.tensor(
@@ -109,13 +110,13 @@ print("first place: ", (patch[0:3, 0:3] * kernel).sum().item())
 print("second place:", (patch[0:3, 1:4] * kernel).sum().item())
 
 # %% [markdown]
-# A 3x3 window has three places beside each other in a row of five pixels, and three below each other. So the output
-# is a table of 3x3 numbers. Two loops visit all places:
+# A 3x3 window has three places side by side in five columns, and three below each other in five rows. So the output is
+# a table of 3x3 numbers. Two loops visit all places:
 
 
 # %%
 def slide(image, kernel):
-    """Slide a kernel (k, k) over an image (H, W), one weighted sum at each place."""
+    """Slide a kernel (k, k) over an image (H, W): a sum at each place."""
     k = len(kernel)
     h, w = image.shape[0] - k + 1, image.shape[1] - k + 1
     out = torch.zeros(h, w)
@@ -128,35 +129,40 @@ def slide(image, kernel):
 print(slide(patch, kernel))
 
 # %% [markdown]
-# The numbers are large where dark meets bright, and small on the right, where everything is bright. PyTorch's
-# function for this is `F.conv2d`. It expects four axes, (batch, channels, height, width), so we add two with `None`:
+# The numbers are large where dark meets bright, and smaller on the right, where nearly everything is bright. PyTorch's
+# function for this is `F.conv2d`. It expects a picture with four axes (number of slices, channels, height, width),
+# and a kernel with four axes, whose meaning comes below. Here the first two have length 1 in both, and we add them
+# with `None`:
 
 # %%
-theirs = F.conv2d(patch[None, None], kernel[None, None])[0, 0]
-assert torch.allclose(slide(patch, kernel), theirs)
-print("largest difference:", (slide(patch, kernel) - theirs).abs().max().item())
+theirs = F.conv2d(patch[None, None], kernel[None, None])
+assert torch.allclose(slide(patch, kernel), theirs[0, 0])
+print("PyTorch's answer has the shape", tuple(theirs.shape))
 
 # %% [markdown]
-# (In mathematics a convolution flips the kernel before it slides. Without the flip the operation is called
-# *cross-correlation*. Networks learn their kernels, so a flip would change nothing, and all libraries for deep
-# learning leave it out and keep the name.)
+# (In mathematics a convolution flips the kernel first; without the flip the operation is called *cross-correlation*. A
+# network can learn the flipped kernel just as well, so the usual libraries leave the flip out and keep the name.)
 #
 # ## Four detectors on a heart
 #
-# Other numbers make other detectors. Two find edges, one blurs, and one is made for this book: a bright disc in a
-# dark ring, as large as the cavity of the left ventricle in the median training slice.
+# Other numbers make other detectors. Here are four: two find edges, one blurs, and one is made for this book. It
+# looks for a bright disc, as large as the median cavity of the left ventricle, in a dark ring.
 
 
 # %%
 def disc_in_ring(radius):
-    """A kernel whose disc weighs +1 in all, and the ring around it -1."""
+    """A kernel whose disc sums to +1 and whose ring around it sums to -1."""
     reach = int(1.5 * radius)
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    distance = np.hypot(y, x)  # from the middle
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]  # 0 in the middle
+    distance = np.hypot(y, x)  # of each cell from the middle
     disc = distance <= radius
     ring = ~disc & (distance < reach + 0.5)
     return torch.from_numpy(disc / disc.sum() - ring / ring.sum()).float()
 
+
+# %% [markdown]
+# The weights of the disc add up to 1, those of the ring to -1. So the sum is the mean grey of the disc minus the mean
+# grey of the ring, and on an even grey it is 0.
 
 # %%
 area = np.median((train.masks == 3).sum((1, 2)))  # pixels of the cavity
@@ -170,72 +176,81 @@ detectors = {
 heart = torch.from_numpy(train.images[8]).float() / 255
 results = {name: slide(heart, weights) for name, weights in detectors.items()}
 for name, result in results.items():
-    print(f"{name:>17}: kernel {len(detectors[name]):2}, output {tuple(result.shape)}")
+    k, side = len(detectors[name]), len(result)
+    print(f"{name:>17}: kernel {k}x{k}, output {side}x{side}")
 
 # %%
-figure, axes = plt.subplots(2, 5, figsize=(9.5, 4.3))
-plots.show(axes[1, 0], heart, "a slice")
-axes[0, 0].axis("off")
-for name, above, below in zip(detectors, *axes[:, 1:]):
-    margin = len(detectors[name]) // 2  # the window's middle comes no nearer
-    for ax, values in ((above, detectors[name]), (below, results[name])):
-        limit = values.abs().quantile(0.99)
-        look = {"cmap": "PuOr", "vmin": -limit, "vmax": limit}
-        edges = [margin, 96 - margin, 96 - margin, margin]
-        ax.imshow(values, extent=edges if ax is below else None, **look)
-        ax.set_title(name if ax is above else f"{len(values)}x{len(values)}")
-        ax.axis("off")
-    below.set(xlim=(0, 96), ylim=(96, 0))
+figure, axes = plots.panels(2, 3, size=2.5)
+plots.show(axes[0], heart, "a slice")
+for ax, (name, result) in zip(axes[1:], results.items()):
+    weights, side, first = detectors[name], len(result), 47.5 - len(result) / 2
+    ax.add_patch(plt.Rectangle((first, first), side, side, fill=0, ec="gray"))
+    corner = ax.inset_axes([0.7, 0, 0.3, 0.3], xticks=[], yticks=[])
+    extent = [first, first + side, first + side, first]
+    for panel, values, where in ((ax, result, extent), (corner, weights, None)):
+        values = values / values.abs().quantile(0.99)
+        panel.imshow(values, "PuOr", vmin=-1, vmax=1, extent=where)
+    ax.set(xlim=(-0.5, 95.5), ylim=(95.5, -0.5), title=name)
+plots.overlay(axes[5], heart, train.masks[8], "the true mask")
+row, column = np.add(divmod(int(result.argmax()), side), first + 0.5)
+for ax in axes[[0, 4, 5]]:
+    ax.plot(column, row, "x", color="#FE6100", ms=11, mew=3)
+
 # %% [markdown]
-# *Above four kernels, all drawn in the same size; below what each makes of the slice on the left. Purple is positive,
-# orange negative, white zero. The two edge kernels light up at borders that run their way, and change sign from one
-# side of the heart to the other. The mean blurs. The disc in a ring is largest where something bright and round, as
-# large as a cavity, lies in dark surroundings. The larger the kernel, the fewer places there are for it, and the
-# smaller its picture.*
+# *A slice, what four kernels make of it (purple positive, orange negative), and the true mask. In the corner of each
+# answer is its kernel. "Right minus left" lights up at upright borders, "below minus above" at level ones; both change
+# sign from one side of the heart to the other. The mean blurs. The disc in a ring answers most, at the cross, where
+# something bright and as large as a cavity lies in dark surroundings. A larger kernel has fewer places, so its answer is
+# smaller.*
 #
 # Is the last one of any use? We let it slide over every training slice and ask which class lies at the place of its
 # largest value. A kernel that knew nothing would hit each class as often as its share of the places, printed on the
-# right. **Predict first**: in how many of a hundred slices does this one kernel, made without any learning, hit the
-# LV?
+# right.
+#
+# **Predict, then run**: nothing in this kernel is learned; only its radius was measured, on the training masks. In how
+# many of a hundred slices does it hit the LV?
 
 # %%
 images = torch.from_numpy(train.images)[:, None].float() / 255  # (N, 1, 96, 96)
 blob = disc_in_ring(radius)
-answers = F.conv2d(images, blob[None, None])
-places = answers.flatten(1).argmax(1)  # of each slice's largest value
-reach = len(blob) // 2  # from a window's corner to its middle
-middles = torch.from_numpy(train.masks)[:, reach:-reach, reach:-reach].flatten(1)
-labels = middles[torch.arange(len(train)), places]
+answers = F.conv2d(images, blob[None, None])  # (N, 1, h, w)
+rows = answers.flatten(1)  # (N, h * w): each answer as one long row
+places = rows.argmax(1)  # (N,): where in its row the largest value stands
+reach = len(blob) // 2  # no window has its middle nearer to the rim
+inner = torch.from_numpy(train.masks)[:, reach:-reach, reach:-reach]
+middles = inner.flatten(1)  # (N, h * w): the labels, laid out like rows
+labels = middles[torch.arange(len(train)), places]  # (N,)
 print("            hit in  share of the places")
 for c, name in enumerate(data.CLASSES):
     hits, share = (labels == c).float().mean(), (middles == c).float().mean()
     print(f"{name:>10} {hits:7.0%} {share:10.0%}")
 
 # %% [markdown]
-# A place isn't yet a mask, but it's far from chance. A network slides many kernels in many layers, and nobody makes
-# them by hand: it learns them. [One weight](one_weight) and [Backpropagation](../build/backpropagation) show how.
+# A place isn't a mask yet. But the LV is hit several times as often as its share of the places. A network slides many
+# kernels in many layers, and it learns them: see [One weight](one_weight) and
+# [Backpropagation](../build/backpropagation).
 #
 # ## Many input channels
 #
-# The outputs of several kernels, cut to one size, can be stacked: an array of shape (4, H, W). Each of the four is a
-# **channel**, also called a **feature map**, because it says where a feature was found. A network does one such step
-# after another; each is a **layer**, and takes the stack that the one before it made. What does a 3x3 kernel do with
-# four channels?
+# The outputs of four kernels, cut to one size, can be stacked: an array of shape (4, H, W). Each of the four is a
+# **channel**, also called a **feature map**, because it says where a feature was found. A network does one such step, a
+# **layer**, after another; each takes the stack that the one before it made. What does a 3x3 kernel do with four
+# channels?
 #
-# It's tempting to think that a kernel is a 3x3 table that looks at one picture. It isn't: *a kernel has one 3x3 slice
+# It's tempting to think that a kernel is a 3x3 table that looks at one picture. It isn't: *a kernel has one 3x3 table
 # for every input channel, and its output is the sum over all of them.* A tiny example, with two channels and 2x2
 # windows:
 #
-# - first channel: window (1, 2; 3, 4), slice (1, 0; 0, 1): 1·1 + 4·1 = 5;
-# - second channel: window (0, 1; 1, 0), slice (2, 2; 2, 2): 1·2 + 1·2 = 4;
-# - together 5 + 4 = 9, plus one number, the **bias**, that belongs to the kernel.
+# - first channel: the window has the rows (1, 2) and (3, 4), the table (1, 0) and (0, 1): 1·1 + 2·0 + 3·0 + 4·1 = 5;
+# - second channel: the window has the rows (0, 1) and (1, 0), the table (2, 2) and (2, 2): 0·2 + 1·2 + 1·2 + 0·2 = 4;
+# - together 5 + 4 = 9, plus one number that belongs to the kernel, the **bias**. It shifts all its sums alike.
 #
 # One kernel makes one output channel. For two output channels we need two kernels:
 #
 # ```{raw} html
 # <svg viewBox="0 0 522 312" role="img" style="width:522px;max-width:100%;height:auto"
 #      fill="none" stroke="currentColor" font-family="sans-serif" font-size="15">
-# <title>Two kernels, each with one slice for every one of three input channels, make two output channels</title>
+# <title>Two kernels, each with one table for every one of three input channels, make two output channels</title>
 # <defs>
 # <g id="conv-k1"><rect width="42" height="42" fill-opacity="0.2"/><path d="M14 0v42M28 0v42M0 14h42M0 28h42"/><rect width="14" height="42"/></g>
 # <g id="conv-k2"><rect width="42" height="42" fill-opacity="0.2"/><path d="M14 0v42M28 0v42M0 14h42M0 28h42"/><rect width="42" height="14"/></g>
@@ -257,42 +272,45 @@ for c, name in enumerate(data.CLASSES):
 # <rect x="432" y="201" width="80" height="80" fill="currentColor" fill-opacity="0.12"/><rect x="441" y="210" width="8" height="8" fill="currentColor" stroke="none"/>
 # <g fill="currentColor" stroke="none">
 # <text x="6" y="60">3 input</text><text x="6" y="78">channels</text>
-# <text x="172" y="40">kernel 1: a slice per channel</text><text x="219" y="96">+</text><text x="281" y="96">+</text><text x="345" y="96">+ b₁</text><text x="472" y="150" text-anchor="middle">channel 1</text>
-# <text x="172" y="190">kernel 2: a slice per channel</text><text x="219" y="246">+</text><text x="281" y="246">+</text><text x="345" y="246">+ b₂</text><text x="472" y="300" text-anchor="middle">channel 2</text>
+# <text x="172" y="40">kernel 1: a table per channel</text><text x="219" y="96">+</text><text x="281" y="96">+</text><text x="345" y="96">+ b₁</text><text x="472" y="150" text-anchor="middle">channel 1</text>
+# <text x="172" y="190">kernel 2: a table per channel</text><text x="219" y="246">+</text><text x="281" y="246">+</text><text x="345" y="246">+ b₂</text><text x="472" y="300" text-anchor="middle">channel 2</text>
 # <text x="430" y="22">2 output</text><text x="430" y="40">channels</text>
 # </g>
 # </svg>
 # ```
 #
-# *Colours stand for input channels: each slice of a kernel meets its own channel. The products of all slices are
+# *Colours stand for input channels: each table of a kernel meets its own channel. The products of all tables are
 # added up, with the bias b, to one number of one output channel.*
 #
-# So the weights of a layer are an array (output channels, input channels, height, width). **Predict, then run**: a
-# layer takes 8 channels and makes 16, with 3x3 kernels. How many weights has it? And if we change one input channel,
-# say number 5, how many of its 16 output channels change?
+# So the weights of a layer are an array (output channels, input channels, height, width). In PyTorch,
+# `nn.Conv2d(8, 16, 3)` makes a layer with 8 input channels, 16 output channels and 3x3 kernels, filled with random
+# numbers. You call it like a function. Its weights and biases together are its *parameters*.
+#
+# **Predict, then run**: how many weights and how many biases does this layer have? And if we change one input channel,
+# say number 5, how many of the layer's 16 output channels change?
 
 # %%
 torch.manual_seed(0)
 layer = nn.Conv2d(8, 16, 3)
-print("weights", tuple(layer.weight.shape), "and biases", tuple(layer.bias.shape))
-print("together", sum(p.numel() for p in layer.parameters()), "numbers")
+for name, numbers in layer.named_parameters():
+    print(f"{name}: shape {tuple(numbers.shape)}, {numbers.numel()} numbers")
 
 x = torch.rand(1, 8, 96, 96)
 changed = x.clone()
 changed[:, 5] += 1  # one input channel, and no other
-differs = (layer(x) - layer(changed)).abs().amax((0, 2, 3)) > 1e-3
+change = (layer(x) - layer(changed)).abs()
+differs = change.amax((0, 2, 3)) > 1e-3  # for each output channel
 print("output channels that change:", int(differs.sum()), "of", len(differs))
 
 # %% [markdown]
-# All of them: each of the 16 kernels sees each of the 8 input channels. What belongs to one output channel alone is
-# its kernel, with 8 slices and a bias.
+# All of them: each of the 16 kernels sees each of the 8 input channels.
 #
 # ## The loops, complete
 #
-# One number of the output, as plainly as it can be written, with a loop over the channels and two over the kernel:
+# One number of the output takes a loop over the input channels and two over the kernel:
 
 # %%
-weight, bias = layer.weight.detach(), layer.bias.detach()  # detach: the bare numbers
+weight, bias = layer.weight.detach(), layer.bias.detach()  # the bare numbers
 o, row, column = 3, 40, 50  # one output channel, one place
 total = bias[o]
 for c in range(8):
@@ -304,10 +322,12 @@ assert torch.allclose(total, theirs, atol=1e-5)
 print(total.item(), "and PyTorch says", theirs.item())
 
 # %% [markdown]
+# (The last digits differ because computers round, and PyTorch adds up in another order.)
+#
 # All numbers of the output need six loops: two over the places and one each over output channels, input channels, and
-# the rows and columns of the kernel. The order of a sum is ours to choose. We let Python loop over the weights, and
-# for each weight treat all places at once: shift the input, multiply it by the weight, add it to the output. That is
-# one step for each weight, instead of one for each weight at each place.
+# the rows and columns of the kernel. We may add the products in any order. So we let Python loop over the weights, and
+# for each weight treat all places at once: shift the input, multiply it by the weight, add it to the output. (The
+# padding is explained below.)
 
 
 # %% tags=["piece"]
@@ -323,175 +343,145 @@ def convolve(x, weight, bias, padding=0):
 
 
 # %%
-for padding in (0, 1, 2):
-    ours = convolve(x, weight, bias, padding)
-    theirs = F.conv2d(x, weight, bias, padding=padding)
-    assert torch.allclose(ours, theirs, atol=1e-5)
-    print(tuple(ours.shape), "largest difference", (ours - theirs).abs().max().item())
-assert torch.allclose(convolve(x, weight, bias), layer(x), atol=1e-5)
+ours = convolve(x, weight, bias)
+assert torch.allclose(ours, layer(x), atol=1e-5)
+print(tuple(x.shape), "->", tuple(ours.shape))
 
 # %% [markdown]
-# (The last digits differ because computers round, and we add up in another order.) As a formula, for output channel
-# $o$ and place $(i, j)$, with $C$ input channels, a kernel of $k$ by $k$ and the padded input $x$:
+# As a formula, for output channel $o$ and place $(i, j)$, with $C$ input channels, a kernel of $k$ by $k$ and the
+# padded input $x$, everything counted from 0:
 #
-# $$y_{o,i,j} = b_o + \sum_{c=1}^{C} \sum_{u=0}^{k-1} \sum_{v=0}^{k-1} w_{o,c,u,v} \; x_{c,\,i+u,\,j+v}$$
+# $$y_{o,i,j} = b_o + \sum_{c=0}^{C-1} \sum_{u=0}^{k-1} \sum_{v=0}^{k-1} w_{o,c,u,v} \; x_{c,\,i+u,\,j+v}$$
 #
-# A layer with $O$ output channels has $O \cdot C \cdot k^2$ weights and $O$ biases. The size of the picture isn't in
-# this count.
+# A layer with $O$ output channels has $O \cdot C \cdot k^2$ weights and $O$ biases.
 #
-# **The report did it like this** {cite}`report2020`: a stack of `Conv2d` layers with 32 to 512 channels, 3x3 by its
-# text; in its code, the kernels of the first block are 7x7. Count what its first layer and one of its deepest hold:
-
-# %%
-for name, layer in {
-    "first: 1 to 32 channels, 7x7": nn.Conv2d(1, 32, 7),
-    "deep: 512 to 512 channels, 3x3": nn.Conv2d(512, 512, 3),
-}.items():
-    print(f"{name:>30}: {sum(p.numel() for p in layer.parameters()):,} numbers")
-
-# %% [markdown]
-# Nearly all weights of such a network sit where the channels are many.
+# **The report did it like this** {cite}`report2020`: it stacks such layers. Its first, from 1 to 32 channels with kernels
+# of 7x7, has 1,568 weights; one of its deepest, from 512 to 512 channels with kernels of 3x3, has 2,359,296. The number
+# grows with the channels and not with the pixels.
 #
 # ## Padding
 #
-# A 3x3 convolution cuts a pixel off on each side. The first U-Net {cite}`ronneberger2015` accepted that: its masks
-# were smaller than its pictures. Today's usual practice is **padding**: put a frame of zeros around the input, so
-# that the output keeps its size. A kernel of $k$ (odd) needs a frame of $(k - 1) / 2$ pixels.
+# A 3x3 convolution cuts a pixel off on each side. The first **U-Net**, the kind of network that this book builds,
+# accepted that {cite}`ronneberger2015`. Today's usual practice is **padding**: put a frame of zeros around the input,
+# so that the output keeps its size. With side $n$, kernel $k$ and a frame of $p$ pixels the output has $n + 2p - k + 1$
+# pixels a side. To keep its size, a kernel of odd side $k$ needs $p = (k - 1) / 2$.
 #
-# Try it on the plainest input: a picture of 4x5 ones, a kernel of nine ones. **Predict, then run**: without padding
-# every sum is 9. What stands in the corners and along the edges with a frame of one pixel?
+# Try it on the plainest input: a picture of 4x5 ones and a kernel of nine ones. Without padding every sum is 9.
+#
+# **Predict, then run**: with a frame of one pixel, what stands in the corners of the output and what along its edges?
 
 # %%
-ones, nine, zero = torch.ones(1, 1, 4, 5), torch.ones(1, 1, 3, 3), torch.zeros(1)
+ones, nine = torch.ones(1, 1, 4, 5), torch.ones(1, 1, 3, 3)
+zero = torch.zeros(1)  # the bias
+framed = convolve(ones, nine, zero, padding=1)
+assert torch.equal(framed, F.conv2d(ones, nine, padding=1))
 print(convolve(ones, nine, zero)[0, 0])
-print(convolve(ones, nine, zero, padding=1)[0, 0])
+print(framed[0, 0])
 
 # %% [markdown]
-# The output is larger than without padding. Does it know more about the picture? *Padding adds no information about
-# the picture: the frame is the same, all zeros, for every patient.* For the doubter: pad all training slices.
-# **Predict, then run**: by how much does the frame differ from slice to slice? And is anything else in the padded
-# pictures that wasn't there before?
-
-# %%
-padded = F.pad(images, [1, 1, 1, 1])
-frame = torch.ones(98, 98, dtype=torch.bool)
-frame[1:-1, 1:-1] = False
-print("pixels in the frame:", int(frame.sum()))
-print("their spread over all slices:", padded[:, 0, frame].std(0).max().item())
-print("the rest is the old picture:", torch.equal(padded[:, :, 1:-1, 1:-1], images))
-
-# %% [markdown]
-# What the frame does bring is an edge that isn't in the anatomy. The sums of 4 and 6 above are such an edge, in a
-# picture that has none. A network can learn from it how far the frame is, and so where in the picture it is {cite}`islam2020`.
-# That is knowledge of the frame, and not of the heart.
+# The output is larger now. Does it know more about the picture? *Padding adds no information about the picture: the
+# frame is the same, all zeros, for every patient.* The sums of 9 are the old ones, and those of 4 and 6 are made of
+# fewer pixels. What the frame does bring is an edge, in a picture that has none. From this edge a network can learn how
+# far away the frame is, and so where in the picture a pixel lies {cite}`islam2020`.
 #
 # ## Weight sharing, and a heart that moves
 #
-# The same nine weights serve all places. This is called **weight sharing**, and it has a consequence: move the heart,
-# and the output moves with it, otherwise unchanged. The term is **translation equivariance**. (*In*variance would
-# mean that the output stays where it is.)
+# The same nine weights serve all places: this is called **weight sharing**. So if the heart moves, the output moves with
+# it, otherwise unchanged. The term is **translation equivariance**. (*In*variance would mean that the output stays
+# where it is.)
 #
 # We push a slice down by 12 pixels and right by 20; what leaves on one side comes in on the other. Then we compare
-# "move, then convolve" with "convolve, then move". **Predict first**: at how many of the 9216 pixels do the two
-# differ, and where?
+# "move, then convolve" with "convolve, then move":
 
 # %%
 x = heart[None, None]
 w, b = kernel[None, None], torch.zeros(1)
 moved = torch.roll(x, (12, 20), dims=(2, 3))
-one = convolve(moved, w, b, padding=1)
-other = torch.roll(convolve(x, w, b, padding=1), (12, 20), dims=(2, 3))
-differs = (one - other).abs()[0, 0] > 1e-5
-print("pixels that differ:", int(differs.sum()), "of", differs.numel())
+moved_first = convolve(moved, w, b, padding=1)
+moved_last = torch.roll(convolve(x, w, b, padding=1), (12, 20), dims=(2, 3))
+print(tuple(moved_first.shape), tuple(moved_last.shape))
+
+# %% [markdown]
+# **Predict, then run**: at which pixels do the two results differ?
+
+# %%
+differs = (moved_first - moved_last).abs()[0, 0] > 1e-5
 print("rows:   ", torch.where(differs.float().mean(1) > 0.5)[0].tolist())
 print("columns:", torch.where(differs.float().mean(0) > 0.5)[0].tolist())
-
-# %%
-figure, axes = plt.subplots(1, 4, figsize=(9.5, 2.6))
+figure, axes = plots.panels(2, 2, size=2.5)
 plots.show(axes[0], x[0, 0], "a slice")
 plots.show(axes[1], moved[0, 0], "moved")
-axes[2].imshow(one[0, 0], cmap="PuOr", vmin=-1.5, vmax=1.5)
-axes[2].set_title("its edges")
-axes[2].axis("off")
-plots.show(axes[3], differs, "where the orders differ");
+axes[2].imshow(moved_first[0, 0], cmap="PuOr", vmin=-1.5, vmax=1.5)
+axes[2].set_title("edges of the moved one")
+axes[3].imshow(differs, cmap="inferno", vmax=1.3)  # orange where they differ
+axes[3].set_title("where the two differ");
 
 # %% [markdown]
-# *A heart, the same heart moved, the edges of the moved one, and in white the pixels at which "move, then convolve"
-# and "convolve, then move" differ. They lie along the frame and along the seam where the old frame came to lie: where
-# zeros were padded. Everywhere else the detector found the heart's edges just as before.*
+# *They differ along the frame, and along the seam where the old frame came to lie (orange in the last picture): where
+# zeros were padded. (In the gaps both sums happen to be the same.) Everywhere else the detector finds the same edges, at
+# their new places.*
 #
-# A network made of convolutions needn't learn each heart again for each place. But it isn't indifferent to
-# everything. Turn the heart by 90 degrees, and a detector of left and right borders finds others:
-
-# %%
-one = convolve(torch.rot90(x, 1, (2, 3)), w, b, padding=1)
-other = torch.rot90(convolve(x, w, b, padding=1), 1, (2, 3))
-print(f"pixels that differ: {((one - other).abs() > 1e-5).float().mean():.0%}")
-
-# %% [markdown]
-# That is one reason why [The whole thing](whole) rotates its training slices at random.
+# A network made of convolutions needn't learn each heart again for each place. But this holds for shifts only: turn the
+# heart by 90 degrees, and a detector of upright borders finds others. That is one reason why [The whole thing](whole)
+# turns its training slices by random angles.
 #
 # ## The 1x1 convolution
 #
-# A kernel may be a single pixel wide. On one channel that would be no more than a factor. On 8 channels it's a
-# weighted sum of the 8 numbers at a pixel, the same at every pixel: it mixes channels and doesn't look sideways at
-# all. A U-Net ends with one, which turns 8 feature maps into 4 maps, one for each class.
+# A kernel may be a single pixel wide. On 8 channels it's a weighted sum of the 8 numbers at a pixel: it mixes channels
+# and doesn't look at the neighbours. The U-Net of this book ends with such a layer, which turns 8 feature maps into 4,
+# one for each class. Its weights are a table of 4 rows and 8 columns (a *matrix*), one row for each sum:
 
 # %%
 maps = torch.rand(2, 8, 96, 96)
 head = nn.Conv2d(8, 4, 1)
 table = head.weight[:, :, 0, 0]  # (4, 8)
-by_hand = torch.einsum("oc,nchw->nohw", table, maps) + head.bias[:, None, None]
-assert torch.allclose(by_hand, head(maps), atol=1e-5)
-print(tuple(maps.shape), "->", tuple(head(maps).shape), "by", tuple(table.shape))
+pixel = maps[0, :, 40, 50]  # the 8 numbers at one place
+by_hand = (table * pixel).sum(1) + head.bias  # 4 weighted sums
+assert torch.allclose(by_hand, head(maps)[0, :, 40, 50], atol=1e-5)
+print(tuple(maps.shape), "->", tuple(head(maps).shape))
 
 # %% [markdown]
-# ## What it would cost without sharing
+# ## What it would cost to connect everything
 #
-# In a **fully connected layer** every output number has a weight of its own for every input number. **Predict, then
-# run**: one slice in, 8 feature maps out. How many weights does each kind need? (On the device `"meta"` PyTorch keeps
-# shapes and no numbers, so that we may count what wouldn't fit into memory.)
+# In a **fully connected layer** every output number has a weight of its own for every input number.
+#
+# **Predict, then run**: one slice of 96x96 pixels goes in, 8 feature maps of the same size come out. How many weights
+# does a 3x3 convolution need, and how many a fully connected layer?
 
 # %%
 pixels = 96 * 96
-layers = {
-    "convolution, 3x3": nn.Conv2d(1, 8, 3, padding=1, device="meta"),
-    "fully connected": nn.Linear(pixels, 8 * pixels, device="meta"),
-}
-for name, layer in layers.items():
-    n = sum(p.numel() for p in layer.parameters())
-    print(f"{name:>16}: {n:>11,} numbers, {4 * n / 1e3:>11,.1f} kB")
+print(f"3x3 convolution: {nn.Conv2d(1, 8, 3).weight.numel():>11,} weights")
+print(f"fully connected: {pixels * 8 * pixels:>11,} weights")
 
 # %% [markdown]
-# And the fully connected layer would have to learn a heart in the left half and a heart in the right half separately.
-# The price of sharing: a 3x3 kernel sees three pixels, and a heart is many times wider. How a network of small
-# kernels comes to see all of it is the question of the next page.
+# Two savings come together: a window of 9 pixels instead of all 9216, and one kernel for all 9216 places. The fully
+# connected layer would also have to learn a heart on the left and a heart on the right separately.
+#
+# The price of a small window: a 3x3 kernel sees a square three pixels wide, and a heart is many times wider.
 #
 # ## Recap
 #
 # - A convolution multiplies a window by a kernel and adds up, with the same weights at every place; so its output
 #   moves with the heart.
-# - A kernel has a slice for every input channel and makes one output channel: $O \cdot C \cdot k^2$ weights and $O$
-#   biases, whatever the size of the picture.
+# - A kernel has a table for every input channel and makes one output channel. The number of weights doesn't depend on
+#   the size of the picture.
 # - Padding keeps the size and adds nothing about the picture, only an edge along the frame.
 #
 # ## Exercises
 #
 # ```{exercise} Two moments of one heart
 # :label: convolution-two-moments
-# Stack a patient's two slices as two input channels: channel 0 at end-diastole, channel 1 at end-systole. Write a
-# function that returns the weight of a convolution with **one** output channel: the mean of the 3x3 window at
-# end-systole minus the mean of the 3x3 window at end-diastole. Give it the shape that `F.conv2d` expects. The check
-# says what is wrong.
+# Stack a patient's two slices as two input channels: channel 0 at end-diastole, channel 1 at end-systole. A convolution
+# with 3x3 kernels, no bias and **one** output channel shall compute the mean of the window at end-systole minus the
+# mean of the same window at end-diastole. Write `my_weight()`, which takes nothing and returns the weight of this
+# convolution: a float tensor of the shape that `F.conv2d` expects.
 # ```
 
 # %% tags=["hide-input"]
-import torch
-
 MEANS = np.stack([-np.ones((3, 3)), np.ones((3, 3))])[None] / 9
 SHAPES = {
-    (3, 3): "a kernel has a slice for every input channel, and here are two",
-    (1, 1, 3, 3): "a kernel has a slice for every input channel, and here are two",
+    (3, 3): "a kernel has a table for every input channel: here two",
+    (1, 1, 3, 3): "a kernel has a table for every input channel: here two",
     (2, 1, 3, 3): "these are two kernels of one channel each: outputs come first",
     (2, 3, 3): "the axis of the output channels is missing, in front",
     (1, 3, 3, 2): "channels come before rows and columns",
@@ -524,7 +514,7 @@ def check_weight(mine):
         other = f"its shape is {weight.shape}, F.conv2d expects (1, 2, 3, 3)"
         return SHAPES.get(weight.shape, other)
     slips = [why for why, slip in SLIPS.items() if np.allclose(weight, slip, atol=1e-3)]
-    other = "a slice should have nine equal weights that add up to 1 or -1"
+    other = "a table should have nine equal weights that add up to 1 or -1"
     return "right" if np.allclose(weight, MEANS, atol=1e-3) else (*slips, other)[0]
 
 
@@ -561,7 +551,7 @@ def check_matrix(mine, h=4, w=6):
     matrix, slips = attempt(mine, k, h, w), matrix_slips(k, h, w)
     if isinstance(matrix, str):
         return matrix
-    other = f"of {h}x{w} pixels it makes {matrix.shape}, not {slips['right'].shape}"
+    other = f"a {h}x{w} picture needs {slips['right'].shape}, not {matrix.shape}"
     if matrix.shape == slips["right"].shape:
         other = "right shape, but a row isn't the kernel laid into an empty picture"
     said = [why for why, slip in slips.items() if np.array_equal(slip, matrix)]
@@ -592,8 +582,7 @@ def my_weight():
 print("my_weight:", check_weight(my_weight))
 
 # %% [markdown]
-# Where blood gives way to muscle between the two moments, the output is negative: the ring thickens inwards. The
-# report's network sees one slice at a time, so it can't have such a kernel.
+# Where blood gives way to muscle between the two moments, the output is negative.
 #
 # ```{solution-end}
 # ```
@@ -601,9 +590,10 @@ print("my_weight:", check_weight(my_weight))
 # ```{exercise} The same thing as a matrix
 # :label: convolution-matrix
 # A convolution is a fully connected layer most of whose weights are zero and the others shared. Show it: write
-# `my_matrix(kernel, h, w)`, which returns the matrix with a row for every place of the window and a column for every
-# pixel of an (h, w) picture, both counted row by row, so that `matrix @ image.ravel()` equals `slide(image,
-# kernel).ravel()`.
+# `my_matrix(kernel, h, w)` for a float tensor `kernel` (k, k) and a picture of h rows and w columns, without padding. It
+# returns a float tensor with a row for every place of the window and a column for every pixel, both counted row by row,
+# so that `matrix @ image.ravel()` equals `slide(image, kernel).ravel()`. (`ravel` writes a picture as one long row.
+# `matrix @ v` multiplies each row of the matrix by `v`, entry by entry, and adds up.)
 # ```
 
 
@@ -639,17 +629,17 @@ zeros = (matrix == 0).float().mean()
 print(f"{matrix.numel():,} entries, {zeros:.1%} of them zero")
 
 # %% [markdown]
-# Each row holds the same kernel, laid into an empty picture at its place. The rest is zero: no output looks beyond
-# its window.
+# Each row holds the same kernel, laid into an empty picture at its place. The rest is zero.
 #
 # ```{solution-end}
 # ```
 #
 # ```{exercise} Disc after disc
 # :label: convolution-discs
-# For which radius does the disc in a ring hit the left ventricle most often? At end-systole (slices 1, 3, 5, ...) the
-# cavity is smaller than at end-diastole (0, 2, 4, ...): predict what that does to the best radius and to the number
-# of hits, then count. Choose on the training slices, and let the validation slices say how good the choice is.
+# A kernel *hits* the left ventricle if the LV lies at the place of its largest value. For which radius, from 6 to 18
+# pixels in steps of 2, does `disc_in_ring(radius)` hit it most often? At end-systole (slices 1, 3, 5, ...) the cavity is
+# smaller than at end-diastole (0, 2, 4, ...): predict what that does to the best radius and to the number of hits.
+# Count on the training slices, then count the hits of the best radius on the validation slices.
 # ```
 #
 # ```{solution-start} convolution-discs
@@ -677,10 +667,9 @@ best = max(found, key=lambda r: found[r].mean())
 print(f"radius {best}, on the validation slices: {hits(val, best).mean():.0%}")
 
 # %% [markdown]
-# Compare the two columns. On our slices the end-systolic one is lower at nearly every radius, but it peaks at about
-# the same radius, although the cavity is smaller. The anatomy alone doesn't foretell what works. (Our guess: small
-# discs fit into many other bright things, too. The table doesn't test it.) One kernel has one size. A network has
-# many, and looks at the picture at several resolutions: that is the next page.
+# At end-systole there are fewer hits at every radius, but the best radius is the same, although the cavity is smaller.
+# So a smaller cavity doesn't mean that a smaller disc is best. (A guess: small discs fit many other bright things, too.
+# The table doesn't test it.)
 #
 # ```{solution-end}
 # ```
