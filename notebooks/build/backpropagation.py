@@ -777,7 +777,8 @@ print("my_kernel_gradient:", check_kernel(my_kernel_gradient))
 # ```{exercise} Two layers into one
 # :label: backpropagation-collapse
 # Write a function that takes the weights and biases of two linear layers and returns `w` and `b` of the single layer
-# that does the same. Then try it on the network without ReLU that was trained above.
+# that does the same. All are tensors, and a layer is `x @ w + b` as above: `w` is (in, out), `b` is (out,). Then try it on
+# the network without ReLU that was trained above.
 # ```
 
 

@@ -498,7 +498,7 @@ print("million weights: ours {:.2f}, the report's {:.2f}".format(*count))
 
 # %% [markdown]
 # The report's finest skip has 48x48 places: no feature map of full resolution reaches the way up, and the last step has to work out
-# three pixels of four. [Down and up](down_and_up) measured what the best mask on such a grid can score. To mend it, swap two lines: keep
+# three pixels of four. [Down and up](down_and_up) measured what a mask on such a grid can score. To mend it, swap two lines: keep
 # the maps first, then pool. Whether that helps in training is a question for [Repairs](../conclusions/repairs).
 #
 # ### Slip 2: `__call__` in place of `forward`
@@ -653,7 +653,8 @@ print("my_shapes:", check_shapes(my_shapes))
 # ```{exercise} The weights of a step up
 # :label: unet-weights
 # A step up turns `c` maps from below into `f` maps: a transposed convolution with kernels of 2x2 from `c` to `f`, then the skip's
-# `f` maps are joined, then a block as above. Give a formula for the number of weights that the step learns, without making any layer.
+# `f` maps are joined, then a block from all of these to `f`: twice a 3x3 convolution, batch norm, ReLU. Every convolution has a bias,
+# and batch norm learns a scale and a shift for each map. Give a formula for how many numbers the step learns, without making any layer.
 # ```
 
 
