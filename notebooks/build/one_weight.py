@@ -48,9 +48,11 @@ MUSCLE, BLOOD = plots.CLASS_COLOURS["Myo"], plots.CLASS_COLOURS["LV"]
 # %% [markdown]
 # ## One threshold to learn
 #
-# The left ventricle is a ring of dark muscle around bright blood. Suppose we already know which pixels lie inside
+# Around the bright blood of the left ventricle lies a ring of dark muscle. Suppose we already know which pixels lie inside
 # the outer edge of the ring. Then one grey level should be enough to tell the two tissues apart: brighter is blood,
-# darker is muscle. We call this grey level the *threshold* $t$. We could choose it by eye; here it will be learned.
+# darker is muscle. We call this grey level the *threshold* $t$. It is
+# the only number that our model has to learn. In a network such numbers are called **weights**; the nine numbers of a
+# kernel are weights, too. We could choose it by eye; here it will be learned.
 
 # %%
 image, mask = train.images[0], train.masks[0]
@@ -96,7 +98,7 @@ print(wrong_side(0.1), wrong_side(0.1002))
 # It doesn't change at all. No pixel has a grey level between the two, so none changes sides, and the count can't
 # tell which way is better. That's the trouble with every count: it stays flat, then jumps.
 #
-# So we don't ask the model for a side. We ask for a **probability** of being blood, which changes a little whenever
+# So we don't ask for a side. We ask for a **probability** of being blood, which changes a little whenever
 # $t$ does. The **sigmoid** function $\sigma(s) = 1 / (1 + e^{-s})$ turns any
 # number into one between 0 and 1, which we take as the probability. In the next cell, $s = (x - t) / 0.05$: the
 # further a pixel lies above the threshold, the surer the answer. The 0.05 sets how quickly it changes from muscle to
@@ -115,7 +117,8 @@ print(probability(three, 0.2).numpy().round(2))
 # %% [markdown]
 # Let's follow these three pixels by hand. The threshold is 0.2, so the darkest pixel is probably muscle, the
 # brightest probably blood, and the one in the middle could be either. Let the truth be muscle, muscle, blood. What
-# should each answer cost? The usual choice is *minus the logarithm of the probability that the true class got*. A
+# should each answer cost? The usual choice is *minus the logarithm of the probability that the true class got*. (The third exercise shows what
+# goes wrong with the more obvious squared error.) A
 # probability of 1 costs nothing, 0.5 costs $\ln 2$, and a probability near 0 costs a lot. Averaged over the pixels
 # this is the **cross-entropy**:
 #
@@ -133,7 +136,8 @@ def cross_entropy(p, y):
 truth = torch.tensor([0, 0, 1]).double()  # muscle, muscle, blood
 p = probability(three, 0.2)
 ours, theirs = cross_entropy(p, truth), F.binary_cross_entropy(p, truth)
-print("probability of the true class:", p.where(truth == 1, 1 - p).numpy().round(2))
+true_class = p.where(truth == 1, 1 - p)  # p where the truth is 1, else 1 - p
+print("probability of the true class:", true_class.numpy().round(2))
 print(f"loss {ours:.4f}, PyTorch's {theirs:.4f}")
 assert torch.allclose(ours, theirs)
 
@@ -192,13 +196,15 @@ print(f"slope at 0.1: {slope:.4f}")
 # | from $s$ to $p = \sigma(s)$ | $\dfrac{dp}{ds} = p\,(1 - p)$ |
 # | from $p$ to $L = -\ln p$ or $-\ln(1 - p)$ | $\dfrac{dL}{dp} = \dfrac{p - y}{p\,(1 - p)}$ |
 #
-# Multiply the last two: $p\,(1 - p)$ cancels, and the slope in $s$ is simply $p - y$, prediction minus truth. With the
+# Check the last line: for blood ($y = 1$) it is $-1/p$, the derivative of $-\ln p$; for muscle ($y = 0$) it is
+# $1/(1 - p)$. The middle line is the derivative of $1/(1 + e^{-s})$, written with $p$. Multiply the last two: $p\,(1 - p)$ cancels, and the slope in $s$ is simply $p - y$, prediction minus truth. With the
 # first link, averaged over all pixels:
 #
 # $$\frac{dL}{dt} = \frac{1}{0.05} \cdot \frac{1}{N} \sum_{i=1}^{N} (y_i - p_i)$$
 #
 # In words: *truth minus prediction, averaged*, times 20. In our example of three pixels that's 0 minus 0.12, 0 minus 0.5 and
-# 1 minus 0.88. The middle pixel, muscle that might be blood, pulls hardest, and it pulls the threshold up. Pixels
+# 1 minus 0.88. They add up to $-0.5$, so the slope is $-0.5/3 \cdot 20 = -3.3$: the loss falls when $t$ grows. The middle pixel,
+# muscle that might be blood, accounts for nearly all of it. Pixels
 # that are right and sure hardly pull at all.
 
 
@@ -284,8 +290,8 @@ print("loss at t = -2:", loss(-2.0).item())
 
 # %% [markdown]
 # `nan` means *not a number*. At $t = -2$ every $p$ is so close to 1 that the computer rounds it to exactly 1. Then
-# $\ln(1 - p)$ is minus infinity. For blood it's multiplied by $1 - y = 0$, and zero times infinity has no value. The cure is never to compute $p$: put $s$, the
-# number *before* the sigmoid, into a version of the loss that was rearranged on paper. A number that goes into a sigmoid
+# $\ln(1 - p)$ is minus infinity. For blood it's multiplied by $1 - y = 0$, and zero times infinity has no value. The cure is never to compute $p$: put $s$, the number *before* the sigmoid, into a version of the loss that was rearranged on paper. For muscle,
+# $-\ln(1 - \sigma(s)) = \ln(1 + e^s)$, which for a large $s$ is simply $s$: no 1 to round to, no logarithm of zero. A number that goes into a sigmoid
 # (or, with several classes, into its relative, *softmax*) is called a **logit**. This is why networks return
 # logits, and why the losses that we use from here on take logits.
 
@@ -313,12 +319,14 @@ for ax, (rate, path) in zip(axes, walks.items()):
 # %% [markdown]
 # *Thirteen positions of the ball in each panel, from pale (the start) to dark. Left: it creeps, and after twelve steps
 # it is still on the slope. Middle: a few steps, and it rests at the bottom. Right, on a wider stretch of the same
-# curve: it leaps over the valley and is thrown from one side to the other.*
+# curve: it leaps over the valley, is thrown from one side to the other, and every third step is back near where it started.*
 #
 # Nothing is wrong with the loss, the slope or the code on the right; only the step is too long. How long is too long?
 # Near the bottom the valley looks like a parabola, and its slope grows in proportion to the distance from the bottom:
-# slope $\approx c\,\cdot$ distance, with some steepness $c$. One step then multiplies the distance by $1 - \eta c$.
-# The ball comes closer if this factor lies between $-1$ and $1$, that is, if $\eta < 2/c$.
+# slope $\approx c\,\cdot$ distance, with some steepness $c$. A step takes $\eta c \cdot$ distance away, so it multiplies the
+# distance by $1 - \eta c$.
+# The ball comes closer if this factor lies between $-1$ and $1$, that is, if $\eta < 2/c$. And $c$ is the slope of the slope, which we measure by
+# nudging, as before.
 
 # %%
 c = (slope_at(learned + 0.001) - slope_at(learned - 0.001)) / 0.002
@@ -331,7 +339,7 @@ print(f"c = {c:.1f}, so the learning rate must stay below {2 / c:.3f}")
 #
 # ## PyTorch finds the slope
 #
-# We did the calculus on paper. PyTorch does it for us: a tensor with `requires_grad=True` is a weight, everything
+# We did the calculus on paper. PyTorch does it for us: `requires_grad=True` says that we'll want the slope with respect to this tensor, here our weight; everything
 # that's computed from it is recorded, and `backward()` works out the slope of the result. This machinery is called
 # **autograd**.
 #
