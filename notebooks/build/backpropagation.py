@@ -329,7 +329,8 @@ def linear_back(g, x, w):
 # %% [markdown]
 # The backward pass is the table from above once more. Every weight multiplies one input of *each* pixel.
 # So it's used $N$ times, and its $N$ slopes $g \cdot x$ are added: that's what `x.T @ g` computes. The bias is added to
-# each pixel, so it gets the sum of all $g$. And if you forget which side gets the transpose, the shapes tell you: unless two sizes happen to be equal, only
+# each pixel, so it gets the sum of all $g$. And each input of a pixel goes to all units, as $x$ went to three places
+# above, so its slopes $g \cdot w$ from all units are added: that's `g @ w.T`. And if you forget which side gets the transpose, the shapes tell you: unless two sizes happen to be equal, only
 # one way fits.
 
 # %%
@@ -357,7 +358,7 @@ def patches(image):
     """The 3x3 patch around each pixel, (H, W) -> (H * W, 9); mean 0 and spread 1."""
     image = torch.from_numpy(image).float()
     image = (image - image.mean()) / image.std()
-    return F.unfold(image[None, None], 3, padding=1)[0].T
+    return F.unfold(image[None, None], 3, padding=1)[0].T  # was (9, H * W)
 
 
 print("patches", tuple(patches(train.images[0]).shape))
@@ -517,8 +518,9 @@ for depth in (1, 2, 5, 10, 20):
     print("{:2} in a row: sigmoid {:.1e}, ReLU {}".format(depth, *slopes))
 
 # %% [markdown]
-# This is the **vanishing gradient**: the first layers get next to no slope and stay as they were at the start. Now the
-# same in a network with ten layers of 100 units, and once more with a skip connection around each sigmoid layer.
+# (With ReLUs that's for a positive input; a negative one would give 0 at once.) This is the **vanishing gradient**: the first layers get next to no slope and stay as they were at the start. Now the
+# same in a network with ten layers of 100 units, and once more with a skip connection around each sigmoid layer. (The
+# input is random, and the loss is any number computed from the output: we only look at how large the slopes are.)
 
 
 # %%
@@ -588,7 +590,7 @@ ax.legend(ncols=2);
 # %% [markdown]
 # *The spread of the activations through ten layers, on a logarithmic axis. Weights that are too small or too large
 # multiply it by about the same factor in every layer, and
-# ten such factors make it vanish or explode. He initialisation nearly holds it.
+# ten such factors make it vanish or explode. The initialisation named after Kaiming He, who proposed it, nearly holds it.
 # All zeros isn't drawn: there everything is zero from the first layer on.*
 #
 # Where does He's factor come from? A unit adds up $n$ products. The variances of independent numbers add up, so the

@@ -150,7 +150,8 @@ same("momentum is SGD(momentum=0.9)", momentum(slope, START, 0.02), path)
 #
 # The trouble with the valley is that the gradient's two entries differ in size. **Adam** {cite}`kingma2015` divides each weight's
 # gradient by its own usual size. It keeps two running means for every weight: $m$ of the gradient, and $s$ of its
-# square. The square root of $s$ is the usual size.
+# square. The square root of $s$ is the usual size. At each step $m$ keeps nine tenths of its old value and takes one tenth
+# of the new gradient; $s$ keeps 0.999 of its own and takes a thousandth of the new square.
 #
 # Both means start at zero, so at first they are too small. Here is the first step by hand, at (10, 1), where the
 # gradient is (10, 20):
@@ -489,7 +490,7 @@ with torch.no_grad():
 # ## Batches of two
 #
 # The report trained on two slices at a time. In the first layer, two slices give each mean 2 · 96 · 96 = 18,432
-# numbers. **Predict, then run**: if these were independent, how much would such a mean differ from batch to batch, in
+# numbers. **Predict, then run**: if these were independent (the mean of $n$ independent numbers varies by $1/\sqrt{n}$ of what one of them varies), how much would such a mean differ from batch to batch, in
 # standard deviations of the channel? And how much does it really differ?
 
 
