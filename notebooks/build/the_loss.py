@@ -10,7 +10,7 @@
 # # The loss
 #
 # Dice counts pixels, and a count tells no weight which way to move: what should a
-# network minimise instead, and what does each choice charge for the same mistake?
+# network minimise instead, and how do the choices differ?
 #
 # ```{admonition} On this page
 # :class: on-this-page
@@ -84,9 +84,10 @@ print("does a gradient flow through argmax?", scores.argmax().requires_grad)
 #
 # ## The truth as four maps: one-hot
 #
-# A label map holds the class numbers 0 to 3. They are names, not quantities: halfway
-# between 1 (RV) and 3 (LV) doesn't lie muscle (2). So each class gets a map of its own,
-# with a 1 where the class is and a 0 elsewhere. That is **one-hot encoding**. Four
+# A label map holds the class numbers 0 to 3. They are names, not quantities: muscle (2)
+# is not the mean of RV (1) and LV (3). So each class gets a map of its own, with a 1
+# where the class is and a 0 elsewhere. That is **one-hot encoding**. On [Arrays and
+# tensors](arrays_and_tensors) a library function did it; by hand it is one line. Four
 # pixels will do to see it: two of background, one of muscle, one of the left ventricle.
 
 # %%
@@ -100,21 +101,12 @@ def one_hot(labels, classes=4):
 
 
 print(one_hot(four_pixels)[0])
-
-# %% [markdown]
-# PyTorch's own function puts the classes *last*, where a network has them second.
-# `permute` moves the axis; a `reshape` would give the same shape and scrambled maps.
-
-# %%
-y = torch.from_numpy(val.masks).long()
-library = F.one_hot(y, 4)
-print("F.one_hot", tuple(library.shape), "  ours", tuple(one_hot(y).shape))
-library = library.permute(0, 3, 1, 2).float()
-print("largest difference:", (one_hot(y) - library).abs().max().item())
-assert torch.equal(one_hot(y), library)
+y = torch.from_numpy(val.masks).long()  # of all validation slices
+library = F.one_hot(y, 4).permute(0, 3, 1, 2)  # F.one_hot puts classes last
+assert torch.equal(one_hot(y), library.float())
 
 # %%
-heart = int((val.masks == 1).sum((1, 2)).argmax())  # the slice with the largest RV
+heart = int((val.masks == 1).sum((1, 2)).argmax())  # the largest RV
 figure, axes = plots.panels(5, size=1.9)
 plots.overlay(axes[0], val.images[heart], val.masks[heart], "labels")
 for c in range(4):
@@ -127,15 +119,16 @@ for c in range(4):
 #
 # ## The answer as four probabilities: softmax
 #
-# The last convolution puts out any numbers it likes, say -3 or 20. They are called
-# **logits**. **Softmax** makes probabilities of them: take the exponential, so that all
-# are positive, then divide by the sum. By hand, for the logits 1.946, 0, 0 and 0: the
-# exponentials are 7, 1, 1 and 1, their sum is 10, so the answer is 0.7, 0.1, 0.1, 0.1.
+# The last convolution puts out any numbers, say -3 or 20: nothing makes its four
+# outputs positive or lets them add up to one. They are called **logits**. **Softmax**
+# makes probabilities of them: take the exponential of each, so that all are positive,
+# then divide by their sum. By hand, for the logits 1.946, 0, 0 and 0: the exponentials
+# are 7, 1, 1 and 1, their sum is 10, so the answer is 0.7, 0.1, 0.1, 0.1.
 
 
 # %%
 def softmax(logits):
-    """Logits (N, C, H, W) -> probabilities, which add up to one over the classes."""
+    """Logits (N, C, H, W) -> probabilities, which add up to 1 over C."""
     powers = (logits - logits.amax(1, keepdim=True)).exp()  # no exp(1000) = inf
     return powers / powers.sum(1, keepdim=True)
 
@@ -143,8 +136,8 @@ def softmax(logits):
 z = torch.tensor([1.946, 0.0, 0.0, 0.0]).view(1, 4, 1, 1)
 print("softmax      ", softmax(z).flatten())
 print("of z + 1000  ", softmax(z + 1000).flatten())
-random = 5 * torch.randn(2, 4, 96, 96)
-print("largest difference:", (softmax(random) - random.softmax(1)).abs().max().item())
+torch.manual_seed(0)
+random = 3 * torch.randn(len(y), 4, *y.shape[1:])  # logits to try things with
 assert torch.allclose(softmax(random), random.softmax(1))
 
 # %% [markdown]
@@ -152,108 +145,141 @@ assert torch.allclose(softmax(random), random.softmax(1))
 #
 # Only differences between logits count, so the largest may be subtracted first.
 #
-# Why does a U-Net hand over logits, and not probabilities? A convolution needn't obey
-# any rule about its sum, and the logarithm that comes next is safe only if it is taken
-# together with the softmax. **Predict**: what is the logarithm of the smaller
-# probability when the logits are 200 and 0? And what does `F.cross_entropy`, which
-# expects logits, say to a *perfect* answer if you hand it probabilities?
+# Why does a U-Net end with logits, and leave softmax to the loss? The loss takes a
+# logarithm next, and the two are safe only if they are taken together.
+#
+# **Predict, then run**: two logits are 200 and 0, so the smaller probability is about
+# $e^{-200}$. What is its logarithm on paper, and what does the computer say, once in
+# two steps and once with `log_softmax`?
 
 # %%
 z = torch.tensor([200.0, 0.0])
-print("softmax, then log:", z.softmax(0).log(), "  in one go:", z.log_softmax(0))
-perfect = one_hot(y)  # probability 1 for the true class, everywhere
-print("cross-entropy of a perfect answer, given as probabilities:", end=" ")
-print(F.cross_entropy(perfect, y).item(), " as logits:", end=" ")
-print(F.cross_entropy(1000 * perfect, y).item())
+print("softmax, then log:", z.softmax(0).log())
+print("log_softmax:      ", z.log_softmax(0))
 
 # %% [markdown]
-# The first is minus infinity, and one such pixel ruins the mean of a batch. The second
-# can't fall below $\ln(e + 3) - 1$, because softmax is applied a second time. The
-# report's network ends in a softmax {cite}`report2020`: give it `F.cross_entropy` as a
-# loss, and this happens.
+# On paper it is -200. In two steps it is minus infinity, because $e^{-200}$ is too
+# small for a number of 32 bits and becomes 0; one such pixel ruins the mean of a batch.
+# `log_softmax` never writes the small number down. It uses
+# $\ln (e^{z_k} / \sum_j e^{z_j}) = z_k - \ln \sum_j e^{z_j}$; PyTorch calls the last
+# term `logsumexp`.
 #
-# ## Does 0.9 mean 90 % sure?
+# The way back is short: *the logarithms of probabilities are logits of these
+# probabilities*. Softmax takes the exponential of each, $e^{\ln p} = p$, and divides by
+# the sum, which is 1 already. Whenever we want to choose the probabilities ourselves,
+# we hand over their logarithms.
 #
-# It's tempting to read a probability of 0.9 as "right in nine cases of ten".
-# **Predict**: this book's small network looks at slices it wasn't trained on. Of the
-# pixels where its largest probability is near 0.9, how many are right?
+# ## Is 0.9 ninety per cent?
+#
+# It's tempting to read a probability of 0.9 as "right in nine cases of ten". Let's
+# count. A trained network that is part of this book looks at slices it wasn't trained
+# on. We take the pixels where its largest probability is near 0.9, and then do the same
+# after all logits were halved or doubled.
+#
+# **Predict, then run**: how many of these pixels are right, in each of the three cases?
+# And do the masks change when all logits are multiplied by the same number?
 
 # %%
-small = ensemble.find("small")  # trained, and delivered with this book
-p = ensemble.probabilities(small, val.images)  # (N, 4, H, W), after the softmax
-largest, right = p.max(1), p.argmax(1) == val.masks
-for low, high in ((0.48, 0.52), (0.68, 0.72), (0.88, 0.92), (0.99, 1.0)):
-    here = (largest >= low) & (largest <= high)
-    print(f"says {low:.2f} to {high:.2f}: {here.sum():6} pixels,", end=" ")
-    print(f"{(here & right).sum():6} of them right, {right[here].mean():.1%}")
+small = ensemble.find("small")  # trained on other patients
+p = torch.from_numpy(ensemble.probabilities(small, val.images))  # (N, 4, H, W)
+for factor in (0.5, 1, 2):
+    largest, label = softmax(factor * p.log()).max(1)
+    near = (largest > 0.88) & (largest < 0.92)
+    right = (label == y)[near].float().mean()
+    same = torch.equal(label, p.argmax(1))
+    print(f"logits x {factor:3}: {near.sum():5} pixels near 0.9,", end=" ")
+    print(f"{right:.0%} of them right; same masks: {same}")
 
 # %% [markdown]
-# Softmax makes four positive numbers that add up to one. Nothing in it makes 0.9 come
-# true nine times in ten on new slices, and the third line shows that it doesn't.
-# Whether a network's probabilities can be taken at their word is called **calibration**
-# {cite}`guo2017` and has to be measured; [a later page](../conclusions/trust) does.
+# **A softmax of 0.9 doesn't mean "90 % sure". Softmax is a formula that makes any four
+# numbers positive and lets them add up to one.** Multiply the logits, and no pixel
+# changes its class, so the network is exactly as good as before. But other pixels get
+# the 0.9, and another share of them is right. A network is **calibrated** if its
+# probabilities can be taken at their word {cite}`guo2017`. That has to be measured on
+# patients the network hasn't seen, as [Calibration and
+# robustness](../conclusions/trust) does.
 #
 # ## Cross-entropy
 #
 # The first loss asks one question of each pixel: what probability did the *true* class
-# get? It charges minus the logarithm of that, so certainty is free and a small
-# probability is dear. By hand: let a network hedge, with 0.7, 0.1, 0.1, 0.1 at each of
-# our four pixels. The two background pixels cost $-\ln 0.7 = 0.357$ each, the two heart
-# pixels $-\ln 0.1 = 2.303$ each, and the mean is 1.330.
+# get? It takes minus the logarithm of that. A true class with probability 1 costs
+# nothing; the smaller its probability, the more it costs. By hand: let a network hedge,
+# with 0.7, 0.1, 0.1, 0.1 at each of our four pixels. The two background pixels cost
+# $-\ln 0.7 = 0.357$ each, the two heart pixels $-\ln 0.1 = 2.303$ each, and the mean is
+# 1.330.
 
 # %%
-hedge = torch.tensor([0.7, 0.1, 0.1, 0.1]).log().view(1, 4, 1, 1).expand(1, 4, 2, 2)
+hedge = torch.tensor([0.7, 0.1, 0.1, 0.1]).log()  # logits of these
+hedge = hedge.view(1, 4, 1, 1).expand(1, 4, 2, 2)  # the same at all four pixels
 
 
 def cross_entropy(logits, labels):
-    """Mean over pixels of minus the logarithm of the true class's probability."""
-    log_p = logits - logits.logsumexp(1, keepdim=True)  # log(softmax), in one go
-    return -(one_hot(labels) * log_p).sum(1).mean()  # one-hot picks the true class
+    """Mean of minus the logarithm of the true class's probability."""
+    log_p = logits - logits.logsumexp(1, keepdim=True)  # log_softmax
+    return -(one_hot(labels) * log_p).sum(1).mean()  # one_hot picks the truth
 
 
-torch.manual_seed(0)
-random = 3 * torch.randn(len(y), 4, *y.shape[1:])
-print("four pixels:", cross_entropy(hedge, four_pixels).item())
-print("difference:", (cross_entropy(random, y) - F.cross_entropy(random, y)).item())
+print(f"four pixels: {cross_entropy(hedge, four_pixels):.3f}")
 assert torch.allclose(cross_entropy(random, y), F.cross_entropy(random, y))
 
 # %% [markdown]
 # $$L_\text{CE} = -\frac{1}{N} \sum_\text{pixels} \ln p_\text{true}$$
 #
+# `F.cross_entropy` takes logits and applies softmax itself. The report's network ends
+# in a softmax {cite}`report2020`. That fits the report's own loss, which comes next,
+# but not this one.
+#
+# **Predict, then run**: the true class of a pixel gets a larger and larger logit, the
+# other three stay at 0. Where does the cross-entropy go if softmax is applied once, and
+# where if the network has applied it already?
+
+# %%
+truth = torch.tensor([3])
+for logit in (0.0, 2.0, 5.0, 20.0):
+    z = torch.tensor([[0.0, 0.0, 0.0, logit]])
+    once = F.cross_entropy(z, truth)
+    twice = F.cross_entropy(z.softmax(1), truth)
+    print(f"logit {logit:4}: softmax once {once:.3f}, twice {twice:.3f}")
+
+# %% [markdown]
+# Once, it goes to 0. Twice, even a perfect answer costs $\ln(e + 3) - 1$, the last
+# number printed: the second softmax takes the probabilities 0, 0, 0 and 1 for logits.
+# There is no error, and the masks are the same; the loss just stops falling. So end the
+# network with logits.
+#
 # ## The report's loss
 #
-# The report did it like this: it took the four maps for four separate yes-or-no
-# questions. Where a map should say *yes* it pays $-\ln p$, where it should say *no* it
-# pays $-\ln (1 - p)$. That is **binary cross-entropy**, averaged over pixels *and*
-# classes. A constant of 0.001 inside the logarithms keeps $\ln 0$ away. By hand,
-# without the constant: a background pixel pays $-\ln 0.7 - 3 \ln 0.9 = 0.673$, a heart
-# pixel $-\ln 0.1 - \ln 0.3 - 2 \ln 0.9 = 3.717$; four pixels and four classes make a
-# mean of 0.549.
+# **The report did it like this**: it treats the four maps as four separate yes-or-no
+# questions. Where a map should say *yes*, the loss is $-\ln p$; where it should say
+# *no*, it is $-\ln (1 - p)$. That is **binary cross-entropy**, averaged over pixels
+# *and* classes. A constant $c = 0.001$ inside the logarithms keeps $\ln 0$ away. By
+# hand, without the constant: a background pixel costs $-\ln 0.7 - 3 \ln 0.9 = 0.673$. A
+# heart pixel costs $-\ln 0.1$ for its own map, $-\ln (1 - 0.7)$ for background and
+# $-\ln (1 - 0.1)$ for each of the two others, together 3.717. The mean over four pixels
+# and four classes is 0.549, and the constant makes 0.546 of it.
 
 
 # %%
 def report_loss(logits, labels, inside=0.001):
-    """Binary cross-entropy of each class's map, mean over pixels and classes."""
+    """Binary cross-entropy, mean over pixels and classes."""
     p, truth = softmax(logits), one_hot(labels)
     yes = truth * (p + inside).log()
     no = (1 - truth) * (1 - p + inside).log()
     return -(yes + no).mean()
 
 
-print("four pixels:", report_loss(hedge, four_pixels).item())
-print("difference:", (report_loss(random, y) - losses.report(random, y)).item())
+print(f"four pixels: {report_loss(hedge, four_pixels):.3f}")
 assert torch.allclose(report_loss(random, y), losses.report(random, y))
 
 # %% [markdown]
-# $$L_\text{report} = -\frac{1}{4N} \sum_\text{pixels} \sum_{k} \big[ y_k \ln(p_k + c) + (1 - y_k) \ln(1 - p_k + c) \big],
-# \quad c = 0.001$$
+# $$L_\text{report} = -\frac{1}{4N} \sum_\text{pixels} \sum_{k} \big[ y_k \ln(p_k + c) + (1 - y_k) \ln(1 - p_k + c) \big]$$
 #
 # The constant looks harmless. Take one pixel of muscle that the network thinks is
 # background, and let the probability of the truth sink. What does the pixel cost? And
 # how hard does it *pull*: how steep is the slope at the logit of its true class?
 
 # %%
-muscle = torch.tensor([[[2]]])
+muscle, c = torch.tensor([[[2]]]), 0.001
 print("p of truth    CE: cost  pull   report's: cost  pull")
 for p_true in (0.9, 0.5, 0.1, 0.01, 0.001, 0.0001):
     q = torch.tensor([1 - p_true, 1e-9, p_true, 1e-9]).view(1, 4, 1, 1)
@@ -263,25 +289,55 @@ for p_true in (0.9, 0.5, 0.1, 0.01, 0.001, 0.0001):
         loss(logits, muscle).backward()
         row += [loss(logits, muscle).item(), -logits.grad[0, 2].item()]
     print("{:10}    {:8.2f} {:5.2f}   {:14.2f} {:5.2f}".format(p_true, *row))
-by_hand = (1 - p_true, 0.5 * p_true * (1 - p_true) / (p_true + 0.001))
-assert np.allclose(by_hand, row[1::2], atol=1e-3)  # CE: 1 - p; report's: see below
+    by_hand = 1 - p_true, 0.5 * p_true * (1 - p_true) / (p_true + c)
+    assert np.allclose(row[1::2], by_hand, atol=1e-3)
 
 # %% [markdown]
 # Cross-entropy pulls with $1 - p$, *truth minus prediction* as on [One
 # weight](one_weight): the worse the pixel, the harder. The report's loss pulls with
-# $\tfrac12 \, p (1 - p) / (p + c)$. At first that is half as hard, which Adam hardly
-# notices, as it divides a constant factor away. But once $p$ is well below $c$, it lets
-# go of the pixels that are most wrong.
+# $\tfrac12 \, p (1 - p) / (p + c)$, for this reason: two of the four maps matter here.
+# Muscle should say yes and costs $-\ln (p + c)$. Background should say no and has
+# $1 - p$, so it costs $-\ln (1 - (1 - p) + c)$, which is the same. A quarter of the sum
+# is $-\tfrac12 \ln (p + c)$; its slope in $p$ is $-\tfrac12 / (p + c)$, and the slope
+# of $p$ in its logit is $p (1 - p)$.
+#
+# At first that is half of cross-entropy's pull, which hardly matters, as Adam divides a
+# constant factor away. But once $p$ is well below $c$, the report's loss *lets go of
+# the pixels that are most wrong*.
+#
+# There is a trap in its code as well. The report makes its one-hot maps by comparing
+# the labels with a prepared stack of class numbers, laid out for two slices. In our own
+# code:
+
+
+# %%
+def maps_for_two(labels):
+    """One-hot maps of exactly two slices."""
+    stack = torch.arange(4).repeat(2).view(8, 1, 1)  # 0 1 2 3, 0 1 2 3
+    copies = labels.repeat_interleave(4, 0)  # each slice four times
+    return (copies == stack).float().view(-1, 4, *labels.shape[1:])
+
+
+assert torch.equal(maps_for_two(y[:2]), one_hot(y[:2]))
+try:
+    maps_for_two(y[:4])
+except RuntimeError as error:
+    print("batch of 4:", error)
+
+# %% [markdown]
+# At batch size 2 nobody notices. At 4 the code stops, so the report's own runs with
+# larger batches must have used a version that wasn't published. The cure is to take
+# every size from the tensor, as `one_hot` does.
 #
 # ## Soft Dice
 #
 # Dice is twice the overlap, divided by the sum of both sizes. Why not make it smooth?
 # Count probabilities instead of pixels: a pixel with 0.6 is 0.6 of a pixel. One minus
 # that is the **soft Dice loss** {cite}`milletari2016`. It leaves background out, and
-# adds 1 above and below the fraction, so that a class that isn't there doesn't divide
-# zero by zero. By hand, with the hedging network: each class claims $4 \cdot 0.1$
-# pixels. RV: $(0 + 1) / (0.4 + 0 + 1) = 0.714$. Myo and LV: $(2 \cdot 0.1 + 1) / (0.4 +
-# 1 + 1) = 0.5$. The mean is 0.571, the loss 0.429.
+# adds 1 to the numerator and to the denominator, so that a class that isn't there
+# doesn't divide zero by zero. By hand, with the hedging network: each class claims
+# $4 \cdot 0.1$ pixels. RV: $(0 + 1) / (0.4 + 0 + 1) = 0.714$. Myo and LV:
+# $(2 \cdot 0.1 + 1) / (0.4 + 1 + 1) = 0.5$. The mean is 0.571, the loss 0.429.
 
 
 # %% tags=["piece"]
@@ -300,37 +356,26 @@ def ce_dice(logits, labels):
 
 
 # %%
-print("four pixels:", soft_dice(hedge, four_pixels).item())
+print(f"four pixels: {soft_dice(hedge, four_pixels):.3f}")
 for ours, library in ((soft_dice, losses.soft_dice), (ce_dice, losses.ce_dice)):
-    difference = (ours(random, y) - library(random, y)).item()
-    print(f"{ours.__name__}: difference {difference}")
     assert torch.allclose(ours(random, y), library(random, y))
 
 # %% [markdown]
 # $$L_\text{Dice} = 1 - \frac{1}{3} \sum_{k=1}^{3} \frac{2 \sum p_k y_k + 1}{\sum p_k + \sum y_k + 1}$$
 #
-# ## What each loss charges for the same mistake
+# ## The same mistakes, three losses
 #
 # Now hearts, not four pixels. We answer with the reference masks and with five damaged
-# copies of them. **Predict** which two rows Dice can't tell apart.
+# copies of them. `sure` turns a label map into probabilities: 0.97 for its class, 0.01
+# for each of the others.
 
 # %%
-LOSSES = {"report's": report_loss, "CE": cross_entropy, "soft Dice": soft_dice}
-
-
 def sure(labels):
     """Probability 0.97 for one class, 0.01 for each of the others."""
     return 0.96 * one_hot(labels) + 0.01
 
 
-def mean_dice(masks):
-    """Dice of label maps of the held-out slices, mean of RV, Myo and LV."""
-    table = [dice(mask, truth) for mask, truth in zip(np.asarray(masks), val.masks)]
-    return np.nanmean(np.nanmean(table, 0))
-
-
-# %%
-parts = torch.tensor([0.34, 0.22, 0.22, 0.22]).view(1, 4, 1, 1)  # which part? unsure
+parts = torch.tensor([0.34, 0.22, 0.22, 0.22]).view(1, 4, 1, 1)  # unsure
 answers = {
     "right": sure(y),
     "one pixel to the side": sure(y.roll(1, 2)),
@@ -339,32 +384,54 @@ answers = {
     "heart found, parts not": torch.where(y[:, None] > 0, parts, sure(y)),
     "all background": sure(0 * y),
 }
+
+# %% [markdown]
+# **Predict, then run**: which two of these answers have the same Dice? And to which of
+# the two does each loss give the smaller number?
+
+# %%
+LOSSES = {"report's": report_loss, "CE": cross_entropy, "soft Dice": soft_dice}
+
+
+def mean_dice(masks):
+    """Dice of label maps of the validation slices, mean of RV, Myo and LV."""
+    pairs = zip(np.asarray(masks), val.masks)
+    table = [dice(mask, truth) for mask, truth in pairs]
+    return np.nanmean(np.nanmean(table, 0))
+
+
 print(f"{'':24}{'Dice':>9}" + "".join(f"{name:>11}" for name in LOSSES))
 for name, answer in answers.items():
-    prices = [loss(answer.log(), y).item() for loss in LOSSES.values()]
-    print(f"{name:24}{mean_dice(answer.argmax(1)):9.3f}", end="")
-    print("".join(f"{price:11.3f}" for price in prices))
+    costs = [loss(answer.log(), y).item() for loss in LOSSES.values()]
+    row = "".join(f"{cost:11.3f}" for cost in costs)
+    print(f"{name:24}{mean_dice(answer.argmax(1)):9.3f}{row}")
 
 # %% [markdown]
 # Look at the last two rows. To Dice they are the same, since no pixel of the heart is
-# won. Every loss charges less for the first of the two. This difference explains what
-# comes below.
+# won. But every loss is smaller for the first of the two: it can fall while Dice stays
+# at zero. You will see a network do that below. (The right answer isn't free: we said
+# 0.97, not 1. In soft Dice the hundredths at thousands of background pixels add up.)
 #
 # ## Where each loss pulls
 #
 # A loss acts through its gradient, which enters the network as a pull at every pixel.
-# We invent an answer with two faults: it misses the right ventricle and is *sure* of
-# it, and the rest lies two pixels to the right, with soft borders. **Predict**: which
-# loss pulls hardest at the missed ventricle, and which hardly at all?
+# We invent an answer with two faults. It misses the right ventricle, *sure* that there
+# is background; and the rest of the heart lies two pixels to the right, with soft
+# borders. In the code, `gather(1, truth[:, None])` picks, at each pixel, the number
+# that belongs to its true class. The pull is multiplied by the number of pixels, since
+# the losses are means.
+#
+# **Predict, then run**: which loss has the largest share of its pull at the missed
+# ventricle, and which hardly any?
 
 # %%
 truth = y[heart : heart + 1]
-answer = (truth * (truth != 1)).roll(2, 2)  # no RV, the rest two pixels to the right
+answer = (truth * (truth != 1)).roll(2, 2)  # no RV, the rest moved
 damaged = 9 * F.avg_pool2d(one_hot(answer), 7, 1, 3)  # logits with soft borders
 
 
 def pull(loss):
-    """Minus the gradient at each pixel's true logit, times the number of pixels."""
+    """Minus the gradient at the true logits, times the number of pixels."""
     z = damaged.clone().requires_grad_()
     loss(z, truth).backward()
     return -z.grad.gather(1, truth[:, None])[0, 0] * truth.numel()
@@ -375,56 +442,61 @@ for name, loss in (LOSSES | {"CE + soft Dice": ce_dice}).items():
     print(f"{name:>14}: {share:4.0%} of the pull is at the missed RV")
 
 # %%
-places = np.argwhere(val.masks[heart])  # row and column of each pixel of the heart
+places = np.argwhere(val.masks[heart])  # rows and columns of the heart
 low, high = places.min(0), places.max(0)
 (row, column), reach = (low + high) / 2, (high - low).max() / 2 + 7
-window = {"xlim": (column - reach, column + reach), "ylim": (row + reach, row - reach)}
+across, down = (column - reach, column + reach), (row + reach, row - reach)
 figure, axes = plots.panels(4, size=2.375)
-plots.overlay(axes[0], val.images[heart], answer[0].numpy(), "the answer, the truth")
+plots.overlay(axes[0], val.images[heart], answer[0].numpy(), "answer and truth")
 plots.contours(axes[0], val.masks[heart])
-axes[0].set(**window)
+axes[0].set(xlim=across, ylim=down)
 for ax, (name, loss) in zip(axes[1:], LOSSES.items()):
     ax.imshow(pull(loss), cmap="magma", vmin=0)
     plots.contours(ax, val.masks[heart] * (val.masks[heart] == 1))
-    ax.set(title=f"{name}: up to {pull(loss).max():.2f}", **window)
+    ax.set_title(f"{name}: up to {pull(loss).max():.2f}")
+    ax.set(xlim=across, ylim=down)
 
 # %% [markdown]
-# *Bright pixels pull; the line is the missed ventricle. Cross-entropy lights up
-# wherever the truth got little probability. The report's loss is dim in the ventricle,
-# because of its constant. Soft Dice is dark there: its gradient carries as a factor the probability
-# of the true class, which has vanished. It pulls where the answer is unsure.*
+# *Left, the answer in colour and the true outlines as lines. Right of it, the pulls:
+# bright pixels pull. Each picture has its own scale, with its largest value in the
+# title; the line is the missed ventricle. Cross-entropy lights up wherever the truth
+# got little probability. The report's loss is dim in the ventricle, because of its
+# constant. Soft Dice is dark there.*
 #
-# So soft Dice can give a structure up. What is it good for? Take muscle structures of
-# different sizes, each seen with a probability of one half. How hard does *one* of
-# their pixels pull?
+# Why is soft Dice dark there? Its gradient has the probability of the true class as a
+# factor, and that has vanished. It pulls where the answer is unsure. So soft Dice can
+# give a structure up. What is it good for? Take muscle structures of different sizes,
+# each seen with a probability of one half. How hard does *one* of their pixels pull?
 
 # %%
 for pixels in (30, 300, 3000):
-    disc = 2 * (torch.arange(96 * 96) < pixels).long().view(1, 96, 96)
+    inside = torch.arange(96 * 96).view(1, 96, 96) < pixels  # of any shape
+    structure = 2 * inside.long()
     half = torch.tensor([0.5, 1e-9, 0.5, 1e-9]).view(1, 4, 1, 1)
-    half = torch.where(disc[:, None] > 0, half, sure(disc)).log()
-    print(f"structure of {pixels:4} pixels:", end=" ")
+    half = torch.where(inside[:, None], half, sure(structure)).log()
+    row = ""
     for name, loss in LOSSES.items():
         z = half.clone().requires_grad_()
-        loss(z, disc).backward()
-        print(
-            f"{name} {-z.grad[0, 2][disc[0] > 0].mean() * disc.numel():5.2f}", end="  "
-        )
-    print()
+        loss(z, structure).backward()
+        one_pixel = -z.grad[0, 2][inside[0]].mean() * inside.numel()
+        row += f"   {name} {one_pixel:5.2f}"
+    print(f"structure of {pixels:4} pixels:{row}")
 
 # %% [markdown]
-# To the logarithmic losses every pixel is worth the same. To soft Dice a pixel of a
-# small structure is worth more. That's a reason to add the two: cross-entropy never
-# gives a pixel up, and soft Dice makes small structures count. The sum is today's usual
-# practice, in nnU-Net {cite}`isensee2021` and in this book.
+# To cross-entropy and to the report's loss a pixel counts the same, whatever the size
+# of its structure. To soft Dice a pixel of a small structure counts more. That's a
+# reason to add the two: cross-entropy never gives a pixel up, and soft Dice makes small
+# structures count. The sum is today's usual practice, in nnU-Net, a widely used
+# segmentation program {cite}`isensee2021`, and in this book.
 #
 # ## Loss down, Dice zero
 #
 # Here are ten runs of the report's recipe with a narrower network, from this book's
-# records on the real slices. Only the random seed differs.
+# records on the real slices. Only the random seed differs. An **epoch**, on the axis
+# below, is one pass over all training slices.
 
 # %%
-curves = [results.curve(run) for run in comparisons.runs("noise-floor")["record"]]
+curves = [*map(results.curve, comparisons.runs("noise-floor")["record"])]
 zero = [curve[curve["mean"] < 0.1]["epoch"].max() for curve in curves]  # or NaN
 figure, (above, below) = plt.subplots(2, figsize=(7.5, 5), sharex=True)
 for curve in curves:
@@ -433,7 +505,8 @@ for curve in curves:
 for ax in (above, below):
     ax.axvspan(0, np.nanmedian(zero), color=plots.GREY, alpha=0.15, linewidth=0)
 above.set(yscale="log", ylabel="training loss (log)")
-above.set_yticks([0.02, 0.05, 0.1, 0.2, 0.4], ["0.02", "0.05", "0.1", "0.2", "0.4"])
+ticks = (0.02, 0.05, 0.1, 0.2, 0.4)
+above.set_yticks(ticks, map(str, ticks))
 above.minorticks_off()
 above.annotate("loss plateau", (45, 0.13), ha="center")
 below.set(xlabel="epoch", ylabel="validation Dice", ylim=(-0.03, 1))
@@ -441,27 +514,33 @@ below.annotate("zero-Dice phase", (12, 0.6), ha="center");
 
 # %% [markdown]
 # *Shaded: the time in which most runs have a Dice of zero. The loss falls steeply in
-# it, and is nearly flat later, while Dice begins to rise.*
+# the first ten epochs or so. Then it is nearly flat until about epoch 55, while Dice
+# stays at zero, jumps, and creeps up.*
 
 # %%
-print("        end of zero Dice   loss           then RV   Myo    LV")
+print("            end of zero Dice        loss        then RV   Myo    LV")
 for seed, (end, curve) in enumerate(zip(zero, curves)):
-    after = curve[curve["epoch"] > np.nan_to_num(end)].iloc[0]
-    when = "  never below 0.1" if np.isnan(end) else f"   after epoch {end:2.0f}"
-    print(f"seed {seed}{when}   {curve['loss'].iloc[0]:.2f} to", end=" ")
-    print("{:.2f}   {:9.2f}{:6.2f}{:6.2f}".format(*after[["loss", "RV", "Myo", "LV"]]))
+    if np.isnan(end):
+        print(f"seed {seed}    never below 0.1")
+        continue
+    after = curve[curve["epoch"] > end].iloc[0]
+    first, *then = curve["loss"].iloc[0], *after[["loss", "RV", "Myo", "LV"]]
+    print(f"seed {seed}     after epoch {end:2.0f}   {first:.2f} to", end=" ")
+    print("{:.2f}     {:7.2f}{:6.2f}{:6.2f}".format(*then))
 
 # %% [markdown]
 # These are two events, and they need two names. The **zero-Dice phase** is the time in
-# which held-out Dice stays below 0.1; here the loss falls in it. A **loss plateau** is
-# a time in which the loss hardly moves; here it comes mostly later, while Dice creeps
-# up. And look at the printed scores: when the phase ends, *one* class has appeared, and
-# the others are still near zero.
+# which validation Dice stays below 0.1; here the loss falls steeply in its first half.
+# A **loss plateau** is a time in which the loss hardly moves; here it begins within the
+# zero-Dice phase and outlasts it by some thirty epochs. And look at the printed scores:
+# when the phase ends, *one* class has appeared, and the others are still near zero.
+# Seed 7 is the line apart from the rest in both panels: it had the left ventricle from
+# the first score on, and its loss never stops falling.
 #
-# What does such a network know while its Dice is zero? We train one, briefly: the same
-# network, the report's loss, raw grey levels, batches of two, Adam. The learning rate
-# is three times the report's, to save you waiting. (The loop is explained on [the next
-# page](batches_and_the_loop).)
+# What does a network know while its Dice is zero? We train one, briefly: the network of
+# these ten runs, with the report's loss, raw grey levels, batches of two, and Adam. The
+# learning rate is three times the report's, to save you waiting. (The loop is explained
+# on [the next page](batches_and_the_loop).)
 
 # %%
 STEPS = 4 if SMOKE else 100
@@ -469,27 +548,23 @@ train_x = torch.from_numpy(train.images).float()[:, None]  # grey levels, 0 to 2
 train_y = torch.from_numpy(train.masks).long()
 val_x = torch.from_numpy(val.images).float()[:, None]
 
-
-def learn(images, loss):
-    """The report's network, narrowed, after a few steps of training."""
-    torch.manual_seed(0)
-    net = UNet((8, 16, 32, 64, 128), skips="after")
-    optimiser = torch.optim.Adam(net.parameters(), 0.003)
-    for step in range(STEPS):
-        pair = torch.randint(len(images), (2,))
-        optimiser.zero_grad()
-        loss(net(images[pair]), train_y[pair]).backward()
-        optimiser.step()
-    return net.eval()
-
+torch.manual_seed(0)
+net = UNet((8, 16, 32, 64, 128), skips="after")  # as in the report
+optimiser = torch.optim.Adam(net.parameters(), 0.003)
+for step in range(STEPS):
+    pair = torch.randint(len(train_x), (2,))
+    optimiser.zero_grad()
+    report_loss(net(train_x[pair]), train_y[pair]).backward()
+    optimiser.step()
 
 # %%
-net = learn(train_x, report_loss)
+net.eval()
 with torch.no_grad():
-    logits = net(val_x)  # of the held-out slices
+    logits = net(val_x)  # of the validation slices
 p = softmax(logits).numpy()
-print(f"loss {report_loss(0 * logits, y):.3f} without an opinion,", end=" ")
-print(f"{report_loss(logits, y):.3f} now; Dice {mean_dice(p.argmax(1)):.3f}")
+print(f"loss with four equal probabilities {report_loss(0 * logits, y):.3f}")
+print(f"loss of this network {report_loss(logits, y):.3f}", end=", ")
+print(f"its Dice {mean_dice(p.argmax(1)):.3f}")
 print("mean probability of   " + "".join(f"{name:>11}" for name in CLASSES))
 for c, name in enumerate(CLASSES):
     here = [p[:, k][val.masks == c].mean() for k in range(4)]
@@ -501,71 +576,87 @@ plots.overlay(axes[0], val.images[heart], val.masks[heart], "truth")
 axes[1].imshow(1 - p[heart, 0], cmap="magma", vmin=0, vmax=1)
 axes[1].set_title("probability of heart")
 plots.overlay(axes[2], val.images[heart], p[heart].argmax(0), "most probable class")
-winner = np.where(p[heart, 0] < 0.5, 1 + p[heart, 1:].argmax(0), 0)
-plots.overlay(axes[3], val.images[heart], winner, "without background");
+part = np.where(p[heart, 0] < 0.5, 1 + p[heart, 1:].argmax(0), 0)
+plots.overlay(axes[3], val.images[heart], part, "most probable part");
 
 # %% [markdown]
-# *It is not blind at all: the second picture shows that it has found the heart. But it
-# can't tell the parts apart, and gives them similar probabilities. Each is smaller than
-# what background keeps, so background wins (third picture). Without background, nearly
-# the same part wins everywhere. The fine grid is the checkerboard of [Down and
-# up](down_and_up).*
+# *The second picture, from 0 (black) to 1 (pale yellow), shows that the network has
+# found the heart. But it can't tell the parts apart, and gives them similar
+# probabilities. Each is smaller than what background keeps, so background wins (third
+# picture). In the fourth picture, where the heart as a whole has more than half, the
+# most probable part is shown: it is the same part nearly everywhere.*
 #
 # You have seen this case in the table above: *heart found, parts not*. The heart is in
 # the probabilities, and the loss rewards it; Dice sees only the winner. In the records
-# the phase ends when one part overtakes background: one class appears, and Dice jumps
-# while the loss hardly moves.
+# the phase probably ends when one part overtakes background: one class appears, and
+# Dice jumps while the loss hardly moves.
 #
-# ## Who is to blame?
+# ## Is class imbalance to blame?
 #
 # The first suspect is **class imbalance**: most pixels are background, so they dominate
 # the mean. Take a network that really is blind, with one answer for all pixels. How
 # much can it save by saying "background" more often?
 
 # %%
-chances = np.linspace(0.25, 0.99, 38)
+chances = np.linspace(0.01, 0.99, 50)
+colours = plots.SAID, plots.ACCENT, "#00A078"
 figure, ax = plt.subplots(figsize=(7.5, 3))
-for (name, loss), colour in zip(LOSSES.items(), (plots.SAID, plots.ACCENT, "#00A078")):
-    prices = []
+for (name, loss), colour in zip(LOSSES.items(), colours):
+    costs = []
     for chance in chances:
         blind = torch.tensor([chance, *[(1 - chance) / 3] * 3]).float().log()
-        prices.append(loss(blind.view(1, 4, 1, 1).expand(random.shape), y).item())
-    ax.plot(chances, np.divide(prices, prices[0]), label=name, color=colour)
-    print(f"{name:>9} is least at {chances[np.argmin(prices)]:.2f}")
+        blind = blind.view(1, 4, 1, 1).expand(random.shape)
+        costs.append(loss(blind, y).item())
+    relative = costs / np.interp(0.25, chances, costs)
+    ax.plot(chances, relative, label=name, color=colour)
+    print(f"{name:>9} is least at {chances[np.argmin(costs)]:.2f}")
 ax.axvline((val.masks == 0).mean(), color=plots.GREY, linestyle=":")
 ax.set(xlabel="probability of background, everywhere", ylabel="loss / loss at 0.25")
 ax.legend();
 
 # %% [markdown]
-# *Dotted: the share of background. There both logarithmic losses are lowest: they
-# reward a blind network for saying "background". To soft Dice that is the worst answer
-# of all.*
+# *Dotted: the share of background. There cross-entropy and the report's loss are
+# lowest: they reward a blind network for saying "background". Soft Dice only rises: the
+# more often a blind network says "background", the more it costs.*
 #
-# So imbalance can lead a network into zero Dice. Does it keep it there? **Predict**:
-# what part of its loss does our live network still pay for background pixels?
+# So imbalance can lead a network into zero Dice. Does it also keep it there?
+#
+# **Predict, then run**: what fraction of its loss does our live network still owe to
+# background pixels?
 
 
 # %%
 def background_share(logits):
-    """The part of the report's loss that is paid for pixels of background."""
-    pixels = logits.permute(0, 2, 3, 1)[y == 0][:, :, None, None]  # (M, 4, 1, 1)
-    paid = report_loss(pixels, torch.zeros(len(pixels), 1, 1).long())
-    return (paid * (y == 0).float().mean() / report_loss(logits, y)).item()
+    """The fraction of the report's loss that comes from pixels of background."""
+    p, truth = softmax(logits), one_hot(y)
+    cost = -(truth * (p + 0.001).log()).sum(1)  # (N, H, W)
+    cost = cost - ((1 - truth) * (1 - p + 0.001).log()).sum(1)
+    return (cost[y == 0].sum() / cost.sum()).item()
 
 
-print(f"pixels of background: {(val.masks == 0).mean():.0%}")
-print(f"loss paid for them, without an opinion: {background_share(0 * logits):.0%}")
-print(f"loss paid for them, by the live network: {background_share(logits):.0%}")
+print(f"background's share of the pixels: {(val.masks == 0).mean():.0%}")
+print(f"of the loss, four equal probabilities: {background_share(0 * logits):.0%}")
+print(f"of the loss, this network: {background_share(logits):.0%}")
 
 # %% [markdown]
 # At the start background dominates the loss. In this network it no longer does, and
-# still Dice is zero. So imbalance is one suspect among several. The records have five
-# changes to the report's recipe, each made alone, on five folds of patients:
+# still Dice is zero. So what does the phase depend on? The records hold five changes to
+# the report's recipe, each made on its own, and each run on five folds: five times,
+# every time with other patients held out, always with seed 0.
+#
+# - *scale*: each slice is normalised to mean 0 and deviation 1.
+# - *loss*: cross-entropy plus soft Dice.
+# - *textbook decoder*: the way up as on [The U-Net](the_unet). This is four changes in
+#   one, among them skips that leave before the pooling.
+# - *schedule*: AdamW, a learning rate that rises and falls, and batches of four.
+# - *augmentation*: slices are rotated, scaled and changed in contrast.
+#
+# The [next page](batches_and_the_loop) explains the last two.
 
 # %%
 table = comparisons.runs("repairs").query("seed == 0")
 for name, runs in table.groupby("setting", sort=False):
-    if not name.startswith("up to"):
+    if not name.startswith("up to"):  # these are several changes at once
         each = [results.curve(run) for run in runs["record"]]
         ends = [curve[curve["mean"] < 0.1]["epoch"].max() for curve in each]
         when = f"below 0.1 until epoch {min(ends):.0f} to {max(ends):.0f}"
@@ -573,72 +664,17 @@ for name, runs in table.groupby("setting", sort=False):
         print(f"{comparisons.shown(name):22} {len(ends)} runs, Dice {when}")
 
 # %% [markdown]
-# With the other loss, cross-entropy plus soft Dice, the phase is shorter, but it's
-# still there. With the textbook decoder, which is four changes in one, there is none.
-# With normalised input ("scale") it lasts as long as before. (With "schedule" and its
-# batches of four an epoch has half as many steps.) What each change is worth at the
-# end, with intervals, is on [Repairs](../conclusions/repairs).
-#
-# Two other losses are often named against imbalance. *Focal loss* {cite}`lin2017`
-# multiplies each pixel's cross-entropy by $(1 - p)^\gamma$, so that pixels that are
-# nearly right hardly count. *Boundary loss* {cite}`kervadec2019` weights each
-# probability by the pixel's distance from the true outline, so that a mistake far from
-# it costs more than one nearby. Neither was tried here.
-#
-# ## Two slips of the report
-#
-# **A loss that counts to two.** The report cuts the label maps by comparing them with a
-# prepared stack of class numbers, laid out for two slices. In our own code:
-
-
-# %%
-def maps_for_two(labels):
-    """One-hot maps of exactly two slices."""
-    stack = torch.arange(4).repeat(2).view(8, 1, 1)  # 0 1 2 3, 0 1 2 3
-    copies = labels.repeat_interleave(4, 0)  # each slice four times
-    return (copies == stack).float().view(-1, 4, *labels.shape[1:])
-
-
-for batch in (2, 4):
-    try:
-        print("batch of", batch, "->", tuple(maps_for_two(y[:batch]).shape))
-    except RuntimeError as error:
-        print("batch of", batch, "->", error)
-
-# %% [markdown]
-# At batch size 2 nobody notices. At 4 the code stops, so the report's own runs with
-# larger batches need a version that wasn't published. The cure is to take every size
-# from the tensor, as `one_hot` does:
-
-# %%
-assert torch.equal(maps_for_two(y[:2]), one_hot(y[:2]))
-for batch in (1, 2, 4, 8):
-    price = report_loss(torch.zeros(batch, 4, *y.shape[1:]), y[:batch])
-    print("batch of", batch, "->", f"{price:.4f}")  # a mean: the scale stays
-
-# %% [markdown]
-# **Input that isn't normalised.** The report's network gets grey levels from 0 to 255.
-# Today's usual practice is to subtract each slice's mean and divide by its standard
-# deviation. How much of that does the batch norm after the first convolution do anyway?
-
-# %%
-first = torch.nn.Sequential(
-    torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.BatchNorm2d(8)
-)
-mean, std = (train_x.mean((2, 3), keepdim=True), train_x.std((2, 3), keepdim=True))
-scaled = (train_x - mean) / (std + 1e-6)
-for name, images in (("divided by 255", train_x / 255), ("slice by slice", scaled)):
-    change = (first(images[:8]) - first(train_x[:8])).abs().mean().item()
-    print(f"{name}: first feature maps change by {change:.3f} on average")
-
-# %% [markdown]
-# Batch norm {cite}`ioffe2015` removes a factor that all slices share, but not what
-# differs from slice to slice. So normalise each slice, as `Hearts` does on [the next
-# page](batches_and_the_loop); only don't expect it to end the zero-Dice phase.
+# With the textbook decoder there is no zero-Dice phase, and that with the report's loss
+# and as much background as before. So *imbalance alone isn't to blame*; which of the
+# decoder's changes matters, these runs can't say. The other loss shortens the phase,
+# and so does the schedule if you count steps: with batches of four an epoch has half as
+# many. Normalised input leaves it as long as it was, and augmentation makes it a little
+# longer. What each change is worth at the end, with intervals, is on
+# [Repairs](../conclusions/repairs).
 #
 # ## Recap
 # - A loss is a smooth stand-in for Dice. You can write cross-entropy, the report's loss
-#   and soft Dice from logits and one-hot maps.
+#   and soft Dice from logits and one-hot maps. A softmax of 0.9 isn't a 90 % chance.
 # - Cross-entropy pulls hardest at the worst pixels; the report's loss and soft Dice let
 #   go of them. Soft Dice makes a pixel of a small structure count more. The sum has
 #   both.
@@ -647,14 +683,18 @@ for name, images in (("divided by 255", train_x / 255), ("slice by slice", scale
 #
 # ## Exercises
 #
-# ```{exercise} Dearer hearts
+# ```{exercise} Weights for rare classes
 # :label: loss-weights
 # Imbalance is often met with *class weights*: each pixel's cross-entropy is multiplied
 # by the weight of its true class, and the sum over all pixels is divided by the sum of
-# the weights that were used. Write it, from logits (N, C, H, W), labels (N, H, W) and a
-# tensor of C weights. Return one tensor through which a gradient flows, finite for
-# logits as large as 200. Then predict: if each weight is the inverse of its class's
-# share, what is the best answer of a blind network?
+# the weights that were used, one for each pixel. Write
+# `my_weighted(logits, labels, weights)`. It gets logits (N, C, H, W), labels int64
+# (N, H, W) and a float tensor of C weights, and returns one number as a tensor. A
+# gradient must flow through it, so don't end with `.item()`; and it must be finite for
+# logits as large as 200, so use `log_softmax`.
+#
+# Then predict: if each weight is the inverse of its class's share of the pixels, what
+# is the best answer of a blind network?
 # ```
 
 # %% tags=["hide-input"]
@@ -807,18 +847,19 @@ assert torch.isclose(my_weighted(Z, Y, W), F.cross_entropy(Z, Y, W))
 
 # %%
 weights = torch.tensor([1 / (val.masks == c).mean() for c in range(4)]).float()
-prices = []
+costs = []
 for chance in chances:
     blind = torch.tensor([chance, *[(1 - chance) / 3] * 3]).float().log()
     blind = blind.view(1, 4, 1, 1).expand(random.shape)
-    prices.append(my_weighted(blind, y, weights).item())
-print(f"best probability of background: {chances[np.argmin(prices)]:.2f}")
+    costs.append(my_weighted(blind, y, weights).item())
+print(f"best probability of background: {chances[np.argmin(costs)]:.2f}")
 
 # %% [markdown]
-# All four classes now carry the same total, so the best blind answer is four equal
-# parts, and saying "background" no longer pays. But our live network wasn't blind: it
-# had found the heart and couldn't tell its parts. Weights make every heart pixel
-# dearer; telling the parts apart is a different thing.
+# `gather(1, labels[:, None])` picks, at each pixel, the number of its true class. All
+# four classes now have the same total weight, so the best blind answer is four equal
+# probabilities, and saying "background" no longer pays. But our live network wasn't
+# blind: it had found the heart and couldn't tell its parts. Weights make every pixel of
+# the heart count more; they don't tell the parts apart.
 #
 # ```{solution-end}
 # ```
@@ -826,10 +867,12 @@ print(f"best probability of background: {chances[np.argmin(prices)]:.2f}")
 # %% [markdown]
 # ```{exercise} Focal loss
 # :label: loss-focal
-# Write the focal loss from logits (N, C, H, W), labels (N, H, W) and a number `gamma`:
-# the mean over pixels of $-(1 - p)^\gamma \ln p$, with $p$ the probability of the
-# pixel's true class. Return one tensor through which a gradient flows, finite for
-# logits as large as 200. Which loss is it with $\gamma = 0$?
+# Another loss that is often named against imbalance is the *focal loss*
+# {cite}`lin2017`: the mean over pixels of $-(1 - p)^\gamma \ln p$, with $p$ the
+# probability of the pixel's true class. Pixels that are nearly right hardly count in
+# it. Write `my_focal(logits, labels, gamma)`, from logits (N, C, H, W), labels int64
+# (N, H, W) and a number `gamma`. Return one number as a tensor through which a gradient
+# flows, finite for logits as large as 200. Which loss is it with $\gamma = 0$?
 # ```
 
 
@@ -859,7 +902,9 @@ assert torch.isclose(my_focal(Z, Y, 0), F.cross_entropy(Z, Y))
 
 # %% [markdown]
 # With $\gamma = 0$ it is cross-entropy. Unlike a class weight, the factor doesn't ask
-# *which* class a pixel has, only how well it is doing already.
+# *which* class a pixel has, only how well it is doing already. *Boundary loss*
+# {cite}`kervadec2019` looks at places instead: it weights each probability by the
+# pixel's distance from the true outline. Neither was tried in this book.
 #
 # ```{solution-end}
 # ```
@@ -868,9 +913,11 @@ assert torch.isclose(my_focal(Z, Y, 0), F.cross_entropy(Z, Y))
 # ```{exercise} A bolder threshold
 # :label: loss-threshold
 # "Dice was zero, so the network had learned nothing." Take the live network's
-# probabilities `p` and call a pixel *heart* when the three parts together have more
-# than one half. What is the Dice of heart against background? And what was it before
-# training?
+# probabilities `p`, NumPy (N, 4, H, W), and call a pixel *heart* when RV, Myo and LV
+# together have more than one half. What is the Dice of heart against background, all
+# pixels of the validation slices taken together? What was it before training, with
+# `UNet((8, 16, 32, 64, 128), skips="after")` and seed 0, and what does an answer of
+# "heart" at every pixel score?
 # ```
 #
 # ```{solution-start} loss-threshold
@@ -882,14 +929,18 @@ torch.manual_seed(0)
 fresh = UNet((8, 16, 32, 64, 128), skips="after").eval()
 with torch.no_grad():
     before = softmax(fresh(val_x)).numpy()
-for name, answer in (("before", before), ("after", p)):
+three = {"before training": before, "after training": p}
+three["heart everywhere"] = 0 * p
+for name, answer in three.items():
     found, hearts = 1 - answer[:, 0] > 0.5, val.masks > 0
     score = 2 * (found & hearts).sum() / (found.sum() + hearts.sum())
-    print(f"{name:>6} training: Dice of heart against background {score:.3f}")
+    print(f"{name:>16}: Dice of heart against background {score:.3f}")
 
 # %% [markdown]
 # As an answer in four classes it scores nothing; as a finder of hearts it scores well.
-# The knowledge was there, and the argmax hid it.
+# The knowledge was there, and the argmax hid it. But a Dice above zero isn't knowledge
+# by itself: to call everything heart finds every pixel of it, and the last line shows
+# what that alone scores.
 #
 # ```{solution-end}
 # ```
