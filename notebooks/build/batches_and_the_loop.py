@@ -9,7 +9,8 @@
 # %% [markdown]
 # # Batches and the loop
 #
-# You have a network, a loss and an optimiser: how do they and a folder of slices become something that finds hearts?
+# You have a network, a loss and an optimiser: how do you put them together with a folder of slices, so that the network
+# learns to find hearts?
 #
 # ```{admonition} On this page
 # :class: on-this-page
@@ -40,13 +41,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from cmrseg import augment, data, plots, training
-from cmrseg.data import CLASSES
+from cmrseg import augment, plots, training
+from cmrseg.data import CLASSES, source, split
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
 SOME = slice(12 if SMOKE else None)
-slices = [part[SOME] for part in data.split(data.source(), "val")]
+slices = [part[SOME] for part in split(source(), "val")]
 
 # %% tags=["hide-input", "pieces"]
 # Built on earlier pages: read_png, block, UNet, soft_dice, ce_dice, dice
@@ -130,19 +131,19 @@ from pathlib import Path
 import cv2
 
 folder = Path(tempfile.mkdtemp())
-for split, part in zip(("train", "val"), slices):
+for role, part in zip(("train", "val"), slices):
     for kind in ("image", "mask"):
-        (folder / split / kind).mkdir(parents=True)
+        (folder / role / kind).mkdir(parents=True)
     for name, image, mask in zip(part.names, part.images, part.masks):
-        cv2.imwrite(str(folder / split / "image" / f"{name}.png"), image)
-        cv2.imwrite(str(folder / split / "mask" / f"{name}_mask.png"), mask)
-    print(split, len(part), "slices of", len(set(part.patients)), "patients")
+        cv2.imwrite(str(folder / role / "image" / f"{name}.png"), image)
+        cv2.imwrite(str(folder / role / "mask" / f"{name}_mask.png"), mask)
+    print(role, len(part), "slices of", len(set(part.patients)), "patients")
 assert not set(slices[0].patients) & set(slices[1].patients)
 
 # %% [markdown]
-# There are two folders because they have two uses. The **training set** moves the weights. The **validation set** (`val`)
-# is only predicted and scored: it says how the network does on hearts it doesn't learn from. The last line makes sure
-# that no patient is in both.
+# There are two folders because they have two uses. The **training set** moves the weights. The **validation set**
+# (`val`) is only predicted and scored: it says how the network does on hearts it doesn't learn from. No patient is in
+# both.
 #
 # A **dataset** answers two questions: how many samples are there, and what is sample `n`? In PyTorch it's a class with
 # two methods. Python calls `__len__` when you write `len(learn)`, and `__getitem__` when you write `learn[3]`. Here a
@@ -177,22 +178,20 @@ x, y = learn[0]
 print("sample 0:", tuple(x.shape), x.dtype, "and", tuple(y.shape), y.dtype)
 
 theirs = augment.normalise(slices[0].images)  # cmrseg, from memory
-off = max((learn[n][0] - theirs[n]).abs().max().item() for n in range(len(learn)))
-print(f"largest difference from cmrseg's images: {off:g}")
-assert off < 1e-5
+assert all(torch.allclose(learn[n][0], theirs[n], atol=1e-5) for n in range(len(learn)))
 
 # %% [markdown]
-# The names are sorted by their *number*: as text, cmr10 comes before cmr9. And the mask's name is made from the image's,
-# so the two can't part. **The report did it like this** {cite}`report2020`: the dataset that its course provided pairs
-# the names in the same way, but doesn't sort, and hands out grey levels from 0 to 255. For training the order doesn't
-# matter. On the [next page](predict_and_submit) it does.
+# The names are sorted by their *number*: as text, cmr10 comes before cmr9. And the mask's name is made from the
+# image's, so the two can't be mixed up. **The report did it like this** {cite}`report2020`: the `Dataset` class that
+# the students got from their course pairs the names in the same way, but doesn't sort, and hands out grey levels from 0
+# to 255. For training the order doesn't matter. On the [next page](predict_and_submit) it does.
 #
 # ## A batch
 #
 # The gradient of all slices together is exact, but it gives only one step of the optimiser for a whole pass over the
 # data. The gradient of a single slice is cheap, but it says only what *this* heart wants. A **mini-batch** (or just
-# batch) is the compromise: a few slices, here four, whose gradients are averaged. One pass over all slices is called an
-# **epoch**. Here is a batch by hand, and one from a `DataLoader`:
+# batch) is the compromise: a few slices, here four, that share a step. One pass over all slices is an **epoch**. Here
+# is a batch by hand, and one from a `DataLoader`:
 
 # %%
 images = torch.stack([learn[n][0] for n in range(4)])
@@ -210,12 +209,14 @@ print("the loader's first batch is the same, and an epoch has", len(loader), "of
 # | what | how | when you need it |
 # |---|---|---|
 # | batching | `batch_size=4`; `drop_last=True` leaves out a last, smaller batch | always |
-# | shuffling | `shuffle=True`, or a sampler of your own | in training: else every slice always has the same company |
-# | data that don't fit into memory | a slice is read when its turn comes, so memory holds a batch | films and volumes |
+# | shuffling | `shuffle=True`, or a sampler of your own | in training: otherwise the same slices are always in a batch together |
+# | data that don't fit into memory | a slice is read when its turn comes, so memory holds a batch | videos and 3D volumes |
 # | workers | `num_workers=2`: two more processes read ahead while the network computes | when reading is slow |
 #
-# What does it cost? Our slices fit into memory as two tensors, from which a batch is picked by indexing. **Predict,
-# then run**: how do tensors and loader compare over one epoch? And how much faster is the loader with a worker?
+# A worker isn't free: it has to be started in every epoch, and each batch has to travel from its memory to ours. For
+# files as small as ours we do without.
+#
+# What does a loader cost? Our slices fit into memory as two tensors, from which a batch is picked by indexing.
 
 # %%
 import time
@@ -230,7 +231,7 @@ def from_memory():
 
 
 def seconds(batches):
-    """The time of an epoch in which nothing is done with the batches: best of three."""
+    """Time to go through all batches once, doing nothing: best of three."""
     times = []
     for _ in range(3):
         start = time.perf_counter()
@@ -240,29 +241,30 @@ def seconds(batches):
     return min(times)
 
 
+# %% [markdown]
+# **Predict, then run**: batches of four for an epoch, with which nothing is done. How many times slower than tensors in
+# memory is the loader, which reads PNG files?
+
 # %%
 ways = {"tensors in memory": from_memory}
 ways["loader"] = lambda: DataLoader(learn, 4, shuffle=True)
-if sys.platform == "linux":  # elsewhere a worker can't see a class of a notebook
-    fork = {"num_workers": 1, "multiprocessing_context": "fork"}
-    ways["loader and a worker"] = lambda: DataLoader(learn, 4, shuffle=True, **fork)
 for name, batches in ways.items():
-    print(f"{name:>20}: {1000 * seconds(batches):5.0f} ms for an epoch")
+    print(f"{name:>17}: {1000 * seconds(batches):5.0f} ms for an epoch")
 size = (images.nbytes + labels.nbytes) / 1e6
 print(f"{size:.0f} MB of tensors hold all {len(learn)} slices")
 
 # %% [markdown]
-# Indexing wins by far: in memory each file was read and normalised once, while the loader does so again in every epoch.
-# And a worker isn't free. It's a process that has to be started in every epoch, and each batch has to travel from its
-# memory to ours. With small files that can cost more than it saves. Keep these milliseconds in mind until you see what
-# the network itself takes. `cmrseg` keeps its slices in memory. We use the loader, since your next data set may not
-# fit.
+# Indexing wins by far: in memory each file was read and normalised once, the loader does it again in
+# every epoch. We use the loader all the same, since your next data set may not fit into memory. And wait until you see
+# what the network takes.
 #
 # ## Who chooses the order
 #
-# With `shuffle=True` the order comes from PyTorch's global generator of random numbers, which anything in the program may
-# use. We want a generator of our own for all that happens inside the loop, so that a run can be repeated. A
-# **sampler** yields the positions of one epoch, one after the other, and the loader asks it for them.
+# With `shuffle=True` the order comes from PyTorch's global generator of random numbers. Anything in the program may
+# draw from it, and one number drawn in between changes the order. To be able to repeat a run, we want a generator of
+# our own for all that happens inside the loop. A **sampler** yields the positions of one epoch, one after the other.
+# (`DataLoader` also takes `generator=rng`. A sampler of a few lines shows what happens, and ours draws nothing else
+# from the generator.)
 
 
 # %% tags=["piece"]
@@ -292,16 +294,26 @@ assert second == torch.randperm(8, generator=again).tolist()
 # ## Augmentation: a new heart in every epoch
 #
 # A network that sees the same few slices again and again can learn them by heart. **Augmentation** shows each of them
-# every time in another variation: rotated, zoomed and shifted (an *affine* map), with other contrast, brightness
-# and noise (*intensity*). A rotated heart is still a heart, and its labels must rotate with it.
+# every time in another variation: rotated, zoomed and shifted (an *affine* map), with changed contrast and brightness,
+# and with noise (*intensity*). The labels must move with the heart.
 #
-# Between pixels an image is *interpolated*: halfway between grey levels 10 and 20 lies 15. **Predict, then run**: here
-# is a row of labels, two pixels of background (0) and two of the left ventricle (3). We shift it by half a pixel. What
-# does linear interpolation put in the middle, and which class is that?
+# PyTorch does this in two steps. `affine_grid` says for every pixel of the *output* where to look in the input, and
+# `grid_sample` looks there. To both of them a picture reaches from -1 at its left edge to 1 at its right, however many
+# pixels it has. The place $(x, y)$ of the output looks at
+#
+# $$x' = a x + b y + c, \qquad y' = d x + e y + f$$
+#
+# of the input, with the six numbers in a 2x3 matrix. If the place lies between pixels, the image is *interpolated*:
+# halfway between two pixels of grey levels 10 and 20 it gets 15.
+#
+# Now a row of four *labels*, two pixels of background (0) and two of the left ventricle (3). Four pixels are 2 wide, so
+# half a pixel is 0.25. With $c = 0.25$ each place looks half a pixel to its right.
+#
+# **Predict, then run**: what does linear interpolation put between background and ventricle, and which class is that?
 
 # %%
 row = torch.tensor([[[[0.0, 0.0, 3.0, 3.0]]]])
-half_a_pixel = torch.tensor([[[1, 0, 0.25], [0, 1, 0]]])  # 4 pixels are 2 wide
+half_a_pixel = torch.tensor([[[1, 0, 0.25], [0, 1, 0]]])  # (1, 2, 3)
 grid = F.affine_grid(half_a_pixel, [1, 1, 1, 4], align_corners=False)
 for way in ("bilinear", "nearest"):
     shifted = F.grid_sample(row, grid, way, "border", align_corners=False)
@@ -309,16 +321,20 @@ for way in ("bilinear", "nearest"):
 
 # %% [markdown]
 # It is 1.5. Rounded, that's the right ventricle or muscle, where there is neither. Labels are names, and names have no
-# mean. So images are interpolated linearly, and labels take the nearest pixel. `affine` does both with one grid.
-# `affine_grid` makes it from a 2x3 matrix for each slice, which says for every pixel of the *output* where to look in
-# the input.
+# mean. So images are interpolated linearly, and labels take the nearest pixel.
+#
+# `affine` does both with one grid for each slice. It *divides* by the zoom, since to make a heart larger it has to look
+# at places closer to the middle; and a shift by a tenth of the picture is `2 * shift`, since a picture is 2 wide.
+# Outside the picture `"border"` repeats its rim, and `"zeros"` says 0, which for labels is background.
+# `align_corners=False` means that -1 and 1 are the outer edges of the picture, not the middles of its first and last
+# pixels.
 
 # %% tags=["piece"]
 import math
 
 
 def uniform(n, low, high, rng):
-    """n numbers, evenly spread between low and high."""
+    """n random numbers between low and high, each as likely as any other."""
     return low + (high - low) * torch.rand(n, generator=rng)
 
 
@@ -351,7 +367,7 @@ def intensity(x, y, rng, amount=0.5, noise=0.2):
 
 
 # %%
-x, y = images[:1].expand(7, -1, -1, -1), labels[:1].expand(7, -1, -1)  # seven times one
+x, y = images[:1].repeat(7, 1, 1, 1), labels[:1].repeat(7, 1, 1)  # 7 copies
 rng, theirs = (torch.Generator().manual_seed(1) for _ in range(2))
 varied, moved = intensity(*affine(x, y, rng), rng)
 names = ("affine", "strong-intensity")
@@ -359,24 +375,27 @@ for ours, cmrsegs in zip((varied, moved), augment.augment(x, y, names, theirs)):
     assert torch.equal(ours, cmrsegs)
 
 figure, axes = plots.panels(4, 2, size=2.375)
-plots.contours(plots.show(axes[0], x[0, 0], "as stored"), y[0].numpy())
-for k in range(7):
-    plots.contours(plots.show(axes[k + 1], varied[k, 0]), moved[k].numpy(), width=1.1)
+pictures, outlines = [x[0], *varied], [y[0], *moved]
+for ax, picture, outline in zip(axes, pictures, outlines):
+    plots.contours(plots.show(ax, picture[0]), outline.numpy(), width=1.1)
+    ax.images[0].set_clim(x.min(), x.max())  # one grey scale for all
+axes[0].set_title("as stored");
 
 # %% [markdown]
-# *One slice and seven variations, outlines and all. If ever the lines leave the heart in a picture like this one, stop:
-# the network would learn the mistake.*
+# *One slice and seven variations, on one grey scale. Position, size, contrast, brightness and noise change, and the
+# outlines move with the heart. If the lines ever leave the heart in such a picture, stop: the network would learn the
+# mistake.*
 #
 # ## The learning-rate schedule
 #
-# A constant learning rate is a compromise between the beginning, when a large step may throw the network off, and the
-# end, when only small steps improve it. The **one-cycle schedule** {cite}`smith2019` warms up over three tenths of the
-# run and then glides down along half a cosine.
+# No single learning rate fits a whole run. At the beginning a large step may throw the network off; in the middle large
+# steps save time; at the end only small ones still improve anything. The **one-cycle schedule** {cite}`smith2019`, in
+# the form used here, warms up over three tenths of the run and then falls along half a cosine.
 
 
 # %% tags=["piece"]
 def one_cycle(done):
-    """The learning rate, as a part of its peak, when this part of the run is over."""
+    """The learning rate as a fraction of its peak, after this fraction of the run."""
     if done < 0.3:
         return 0.04 + 0.96 * done / 0.3
     return 0.5 + 0.5 * math.cos(math.pi * (done - 0.3) / 0.7)
@@ -389,11 +408,11 @@ assert rates == [training.schedule("one-cycle", d) for d in done]
 figure, ax = plt.subplots(figsize=(5, 2.2))
 ax.plot(done, rates, label="one-cycle")
 ax.axhline(1, color=plots.GREY, linestyle=":", label="constant")
-ax.set(xlabel="part of the run that is over", ylabel="part of the peak", ylim=(0, 1.1))
+ax.set(xlabel="fraction of the run", ylabel="rate / peak", ylim=(0, 1.1))
 ax.legend();
 
 # %% [markdown]
-# *The rate climbs for three tenths of the run and ends near zero. The last steps are so small that the weights settle.*
+# *The last steps are so small that the weights settle.*
 #
 # ## The loop
 #
@@ -423,7 +442,7 @@ ax.legend();
 # ```
 #
 # *Blue makes a batch, violet answers, gold learns. The arrow that goes up from "step" is the only one that changes the
-# model.*
+# weights.*
 #
 # In code, in its smallest form: `begin` makes what a run needs, all of it from a seed, and `one_epoch` shows every
 # slice once.
@@ -464,44 +483,23 @@ print(f"of which reading the files is about {seconds(lambda: loader) / took:.0%}
 # So the loader is much slower than memory, and it hardly matters, because the network takes most of the time. Measure
 # before you make anything faster.
 #
-# What does each line do, and what happens without it?
+# What does each line of the loop do, and what happens without it?
 #
 # | line | what it does | without it |
 # |---|---|---|
 # | `model.train()` | batch norm normalises with the batch, and updates its running averages | after a prediction the network stays in evaluation mode, and the averages stay as they are |
 # | `if rng: ...` | a new variation of each slice | the slices are learned by heart, see below |
 # | `ce_dice(model(x), y)` | how wrong is the answer? | nothing to learn from |
-# | `zero_grad()` | forgets the gradients of the last step | gradients add up, see below |
+# | `zero_grad()` | forgets the gradients of the last step | gradients add up, and each step goes along the sum of all batches so far ([One weight](one_weight)) |
 # | `backward()` | computes the gradients, and moves nothing | no gradients: the step does nothing |
 # | `step()` | moves the weights | the weights stay as they are, the loss doesn't fall |
 # | `.item()` | a plain number | a tensor that holds on to the computation it came from |
 #
-# **Predict, then run**: the next cell trains for an epoch with `zero_grad()`, and for one without it. It prints how
-# long the gradient of the last layer is at every fourth step. Will it stay the same, grow or shrink?
-
-# %%
-for forgotten in (False, True):
-    model, optimiser, loader, rng = begin(learn, seed=0)
-    lengths, losses = [], []
-    for x, y in loader:
-        loss = ce_dice(model(x), y)
-        if not forgotten:
-            optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        lengths.append(f"{model.head.weight.grad.norm():.1f}")
-        losses.append(loss.item())
-    print("without zero_grad:" if forgotten else "with zero_grad:   ", *lengths[::4])
-    print(f"     mean loss of the last ten batches {np.mean(losses[-10:]):.2f}")
-
-# %% [markdown]
-# A second `backward()` doesn't overwrite the first: without `zero_grad()` gradients add up, and each step goes along the
-# sum of all batches so far. No error is raised. AdamW hides part of the harm, as it divides a gradient by its usual
-# size. With plain gradient descent the steps would grow as the lengths do.
+# ## Prediction
 #
-# ## Prediction, and its two switches
-#
-# To see how the network does, ask it for masks. That needs two switches, which are often taken for one.
+# To see how the network does, ask it for masks. `predict` needs both switches of [Optimisers and batch
+# norm](optimisers_and_batch_norm): `eval()` for the right numbers, `no_grad()` to save memory and time. With
+# `no_grad()` alone, a slice's mask would depend on the other slices in its batch.
 
 
 # %% tags=["piece"]
@@ -518,29 +516,9 @@ masks = predict(model, held_out)
 print("held-out masks:", masks.shape, masks.dtype, "with the values", *np.unique(masks))
 
 # %% [markdown]
-# `no_grad` tells PyTorch not to remember the computation for a `backward()`. That saves memory and time, and changes no
-# number. `model.eval()` changes numbers: batch norm now takes its running averages instead of the batch's. **Predict,
-# then run**: both parts of the next cell run under `no_grad`. The first validation slice is predicted alone, then
-# together with three others. Does its mask depend on them?
-
-# %%
-x, _ = next(iter(DataLoader(held_out, 4)))
-average = model.encoder[0][1].running_mean  # of the first batch norm layer
-with torch.no_grad():
-    for mode in ("train", "eval"):
-        model.train(mode == "train")
-        before = average.clone()
-        alone, together = model(x[:1]).argmax(1)[0], model(x).argmax(1)[0]
-        print(f"{mode:>5}: {(alone != together).sum()} pixels depend on the others,")
-        print("       the running averages moved:", not torch.equal(before, average))
-
-# %% [markdown]
-# So `no_grad` is not `eval`. Under `no_grad` alone a patient's mask depends on who else is in the batch, and every
-# prediction changes the network's averages. With `eval` neither happens.
-#
 # ## One slice's mask, epoch by epoch
 #
-# Here is the loop in full, as the rest of this part uses it.
+# Here is the loop in full, as the rest of this part uses it: `begin`, `one_epoch` and four things more.
 
 
 # %% tags=["piece"]
@@ -571,10 +549,11 @@ def train(data, channels, epochs, lr=0.003, batch=4, seed=0, after_epoch=None):
 
 
 # %% [markdown]
-# What is new? The learning rate is set before every step. `channels_last` is an order in memory in which all channels
-# of a pixel lie side by side: a matter of speed, shapes stay as they are. `set_flush_denormal` makes zeros of numbers so
-# tiny that processors are slow with them. And after each epoch a function of yours is called. Ours predicts the
-# validation slices, keeps the first mask, and notes the loss and the Dice.
+# What is new? The learning rate is set before every step. (An optimiser keeps its weights in groups, each with its own
+# `"lr"`; ours has one group.) `channels_last` is an order in memory in which all channels of a pixel lie side by side,
+# and `set_flush_denormal` makes zeros of numbers so tiny that processors are slow with them: both are for speed and
+# change no shape. And after each epoch a function of yours is called. Ours predicts the validation slices, keeps the
+# first mask, and notes the loss and the Dice.
 
 # %%
 CHANNELS, EPOCHS = (8, 16, 32, 64, 128), 2 if SMOKE else 10
@@ -599,11 +578,12 @@ figure, axes = plots.panels(4, 2, size=2.375)
 for ax, epoch in zip(axes, shown):
     title = f"after epoch {epoch}" if epoch else "untrained"
     plots.overlay(ax, slices[1].images[0], strip[epoch], title)
-    plots.contours(ax, slices[1].masks[0], width=1.2)
+    for c in (1, 2, 3):
+        ax.contour(truth[0] == c, [0.5], colors="white", linewidths=1)
 plots.class_legend(figure)
 
 # %% [markdown]
-# *One slice that the network never learns from, again and again. Colour is what the network says, lines are the
+# *One slice that the network never learns from, again and again. Colour is what the network says, white lines are the
 # reference. It begins with large areas of one class, then goes by brightness, then by place, and spends the rest of its
 # time on the outlines.*
 
@@ -617,18 +597,24 @@ for (name, colour), values in zip(plots.CLASS_COLOURS.items(), scores):
     right.plot(epochs, values, "o-", color=colour, markersize=4, label=name)
 right.set(xlabel="epoch", ylabel="validation Dice", ylim=(-0.03, 1))
 right.legend(loc="lower right")
-print(f"mean validation Dice after the last epoch: {np.mean(curve[-1][1:]):.3f}")
+frequency = np.stack([(slices[0].masks == c).mean(0) for c in range(4)])
+never_looks = [dice(frequency.argmax(0), true) for true in truth]
+print(f"a mask that never looks: mean Dice {np.nanmean(np.nanmean(never_looks, 0)):.3f}")
+print(f"after the last epoch:    mean Dice {np.mean(curve[-1][1:]):.3f}")
 
 # %% [markdown]
 # *The same run in numbers. The loss is that of augmented training slices, the Dice that of validation slices as they
 # are, so the two need not move in step.*
 #
-# The number to report is the one after the *last* epoch. If you pick the best-looking epoch by its validation score and
-# report that very score, it's too high: [Train it again](../statistics/again) measures by how much.
+# The first line printed is *the number to beat* of [Pixels and a first Dice](pixels_and_a_first_dice). There is no long
+# zero-Dice phase as on [The loss](the_loss): this network has the textbook decoder, and soft Dice in its loss.
 #
-# **The report did it like this.** Its loop has the same lines: batches of two from a shuffled loader, Adam at a constant
-# rate, 140 epochs, no augmentation in the code. Every ten epochs it switches to `eval`, scores the validation slices, and
-# switches back. It counts its epochs from 0, and so:
+# The number to report is the one after the *last* epoch. If you pick the best-looking epoch by its validation score and
+# report that very score, it's too high on average: [Train it again](../statistics/again) measures by how much.
+#
+# **The report did it like this.** Its loop has the same lines: batches of two from a shuffled loader, Adam at a
+# constant rate, 140 epochs. Every ten epochs it switches to `eval`, scores the validation slices, and switches back. It
+# counts its epochs from 0, and so:
 
 # %%
 scored = [epoch + 1 for epoch in range(140) if epoch % 10 == 0]
@@ -636,14 +622,15 @@ print("scored after epoch", *scored[:3], "...", scored[-1], "and not after the l
 print("counted from 1:   ", *[epoch for epoch in range(1, 141) if epoch % 10 == 0][-3:])
 
 # %% [markdown]
-# The curve ends nine epochs before the network that is saved. Today's usual practice also differs in AdamW
-# {cite}`loshchilov2019`, a schedule and augmentation. Whether each of them pays is a question for part IV.
+# The last score is that after epoch 131, but the network that is saved is that after epoch 140. Today's usual practice
+# adds AdamW {cite}`loshchilov2019`, a schedule and augmentation. Whether each of them pays is a question for part IV.
 #
 # ## Overfitting
 #
-# **Overfitting** means that a network gets better on the slices it learns from, and not on others. You see it when you
-# score both. To see it soon, we train on only eight slices, of four patients: once as they are, once augmented. Like
-# the report we score every ten epochs, but both sets.
+# **Overfitting** means that a network does much better on the slices it learned from than on others: part of what it
+# learned holds for these slices only. You see it when you score both. To see it soon, we train on only eight slices, of
+# four patients: once as they are, once augmented. Like the report we score every ten epochs, but both sets. (Here the
+# rate is set once an epoch, which is simpler.)
 
 
 # %%
@@ -672,15 +659,15 @@ for ax, way in zip(axes, ("as they are", "augmented")):
         ax.plot(epochs, [gap[way, e][k] for e in epochs], "o-", label=name)
         print(f"{way:>11}, {name:>10}: Dice {gap[way, long][k]:.2f}")
     ax.set(title=f"eight slices, {way}", xlabel="epoch", ylim=(0, 1))
-axes[0].set_ylabel("mean Dice")
-axes[1].legend(loc="lower right");
+    ax.legend(loc="lower right")
+axes[0].set_ylabel("mean Dice");
 
 # %% [markdown]
-# *The same network on the same eight slices. The gap between the two lines is what it does better on slices it has
+# *The same network on the same eight slices. The gap between the lines is how much better it does on slices it has
 # seen.*
 #
-# By the training Dice alone the left run is a success. A gap says *that* a network overfits, not which remedy helps. And
-# one run of each proves little: the [trial of augmentation](../experiments/augmentation) has more.
+# By the training Dice alone the left run is a success. A gap says *that* a network overfits, not which remedy helps;
+# the [trial of augmentation](../experiments/augmentation) has more than one run of each.
 #
 # ## Saved, loaded, resumed
 #
@@ -696,10 +683,11 @@ print(copy.load_state_dict(weights, strict=True))
 assert (predict(copy, held_out) == predict(model, held_out)).all()
 
 # %% [markdown]
-# The running averages of batch norm are in the file as well; `eval` needs them. `weights_only=True` reads tensors and
-# nothing else: a file from `torch.save` can contain code, which would otherwise run when you load it. And `strict=True`
-# (the default) demands that all names fit. **Predict, then run**: in the next cell the last layer has another name in the
-# file. What happens with `strict=False`?
+# The running averages of batch norm are in the file as well; `eval` needs them. `weights_only=True` reads tensors,
+# numbers and plain containers, and runs no code: a file from `torch.save` can contain code, which would otherwise run
+# when you load it. And `strict=True` (the default) demands that all names fit.
+#
+# **Predict, then run**: in the next cell the last layer has another name in the file. What happens with `strict=False`?
 
 # %%
 renamed = {name.replace("head", "output"): t for name, t in weights.items()}
@@ -713,8 +701,8 @@ for strict in (False, True):
         print(f"strict={strict}:", *str(error).split("\n")[:2])
 
 # %% [markdown]
-# It loads what fits, leaves the rest at its random start, and raises no error. With `strict=True` you get one, and that's
-# what you want.
+# It loads what fits, leaves the rest at its random start, and raises no error. With `strict=True` you get one, and
+# that's what you want.
 #
 # To *go on* with a training run, weights are not enough. A **checkpoint** holds everything that the next step depends
 # on: the optimiser's memory and the state of the generator as well. Below, one run goes straight through two epochs.
@@ -747,14 +735,12 @@ print("straight through and resumed differ by", apart(model, resumed))
 assert apart(model, resumed) == 0
 
 # %% [markdown]
-# On the command line `cmrseg` does the same for you: stop `python -m cmrseg train --out runs/first` with Ctrl-C, and add
-# `--resume` to go on.
-#
-# ## What a seed fixes, and what not
+# ## What a seed fixes, and what it doesn't
 #
 # Three things are random in this loop: the first weights, the order of the slices, and the augmentation. All three come
-# from the **seed**. **Predict, then run**: three short runs with seeds 0, 0 and 1. Which of them agree, and to how many
-# digits?
+# from the **seed**.
+#
+# **Predict, then run**: three short runs with seeds 0, 0 and 1. Which of them agree, and to how many digits?
 
 # %%
 runs = [train(few, (4, 8, 16), epochs=2, seed=seed) for seed in (0, 0, 1)]
@@ -765,50 +751,33 @@ print((0.1 + 0.2) + 0.3, 0.1 + (0.2 + 0.3))
 # %% [markdown]
 # The same seed gives the same network to the last bit. Another seed gives another network, and neither is the true one:
 # a run is one draw of many, and [part III](../statistics/again) is about that. But a seed doesn't make two machines
-# agree. The last line shows why: sums are rounded, so their order matters. Another number of threads, another processor,
-# a GPU or another version of PyTorch may add up in another order, and over thousands of steps the difference grows to
-# that of another seed.
+# agree. The last line shows why: sums are rounded, so their order matters. Another number of threads, another
+# processor, a GPU or another version of PyTorch may add up in another order, and over thousands of steps the difference
+# grows to that of another seed.
 #
-# ## The same as cmrseg
-#
-# Is anything hidden in `cmrseg`'s {func}`~cmrseg.training.fit`? Ask it for the same recipe, and compare every weight
-# and every running average.
-
-# %%
-recipe = {"loss": "ce+dice", "optimiser": "adamw", "lr": 0.003, "weight_decay": 0.01}
-recipe |= {"schedule": "one-cycle", "augment": ("affine", "strong-intensity")}
-config = training.TrainConfig(channels=(8, 16, 32, 64), epochs=1, batch=4, **recipe)
-ours = train(learn, (8, 16, 32, 64), epochs=1)
-theirs = training.fit(config, slices[0], precision="fp32", device="cpu").model
-print("largest difference between two weights:", apart(ours, theirs))
-assert apart(ours, theirs) == 0
-
-other_pixels = predict(ours, held_out) != training.predict(theirs, slices[1].images)
-print("pixels with another label:", other_pixels.sum())
-assert other_pixels.mean() < 1e-4  # a tie may fall either way
-
-# %% [markdown]
-# No difference, after an epoch of PNG files, sampler, augmentation, schedule and steps. `fit` is this loop with care
-# around it: it keeps checkpoints, and stops with a clear message when the loss is no longer a number.
+# `cmrseg`'s {func}`~cmrseg.training.fit` is this loop with safeguards: it stops with a clear message when the loss is
+# no longer a number, and keeps checkpoints, from which `python -m cmrseg train --resume` goes on. [The whole
+# thing](whole) shows that both give the same weights.
 #
 # ## Recap
 #
 # - A `Dataset` knows sample `n`, a sampler the order, and a `DataLoader` makes batches. Where data fit into memory, tensors
 #   do the same faster.
-# - A step is: augment, answer, compare, zero, backward, step. You can say what each line is for, and what goes wrong
-#   without it.
-# - Score slices you don't learn from, in `eval` mode, and report the last epoch. A gap between training and validation
-#   is overfitting.
+# - One round of the loop is: augment, answer, compare, zero, backward, step. You can say what each line is for, and what
+#   goes wrong without it.
+# - Score slices you don't learn from, in `eval` mode, and report the last epoch. A network overfits when it does much
+#   better on the slices it learned from.
 # - Load weights strictly. To resume you need the optimiser and the generator too. A seed repeats a run on one machine.
 #
 # ## Exercises
 #
 # ```{exercise} A large batch in small memory
 # :label: loop-accumulate
-# "A second `backward()` overwrites the first." It doesn't, and that's useful: if a batch of 16 doesn't fit into memory,
-# four batches of 4 may. Write `my_step`, which takes a list of `(x, y)` batches of equal size and makes *one* step of the
-# optimiser, with the mean gradient of all of them. It returns the mean loss. Gradients of an earlier step may still
-# be there. The check says what is wrong.
+# Someone says: "A second `backward()` overwrites the first." It doesn't, and that's useful: if a batch of 16 doesn't
+# fit into memory, four batches of 4 may. Write `my_step(model, optimiser, loss_of, batches)`. `batches` is a list of
+# pairs `(x, y)` of equal size, and `loss_of(model(x), y)` gives the mean loss of one of them. Make *one* step of the
+# optimiser, with the mean gradient of all batches, and return their mean loss. Gradients of an earlier step may still
+# be there when it is called, and the list can have any length.
 # ```
 
 # %% tags=["hide-input"]
@@ -907,7 +876,8 @@ print("my_step:", check_step(my_step))
 
 # %% [markdown]
 # Dividing each loss by the number of batches makes a mean of the sum. After every `backward()` the memory of that batch
-# is free again. One difference to a true batch of 16 remains: batch norm still sees four slices at a time.
+# is free again. Two differences from a true batch of 16 remain: batch norm still sees four slices at a time, and so
+# does soft Dice, which sums over its batch before it divides.
 #
 # ```{solution-end}
 # ```
@@ -915,9 +885,9 @@ print("my_step:", check_step(my_step))
 # %% [markdown]
 # ```{exercise} Half a checkpoint
 # :label: loop-half
-# "The weights are the network, so they are enough to go on with." Resume the run above with the right weights, but
-# leave out the optimiser's memory, then the generator's state. Before you run: which of the two gives another
-# network? And which one disturbs the training?
+# Someone says: "The weights are the network, so they are enough to go on with." Resume the run above with the right
+# weights, but leave out the optimiser's memory, then the generator's state. Before you run: does either give another
+# network? And which of the two disturbs the training?
 # ```
 #
 # ```{solution-start} loop-half
@@ -934,19 +904,20 @@ for left_out in ("nothing", "rng", "optimiser"):
     if left_out != "rng":
         rng.set_state(checkpoint["rng"])
     one_epoch(resumed, optimiser, loader, rng)
-    print(f"without {left_out:>9}: {apart(model, resumed):.4f} from the straight run")
+    print(f"{left_out:>9} left out: {apart(model, resumed):.4f} from the straight run")
 
 # %% [markdown]
 # (The file is read anew each time, since the optimiser goes on with the very tensors that it was given.)
 #
-# Both give another network. Without the generator's state the order and the augmentation differ. That does no harm, but
-# it isn't the same run. Without the optimiser's memory Adam begins anew: on its first step nearly every weight moves by
-# the full learning rate, as on [Optimisers and batch norm](optimisers_and_batch_norm). Late in a run, that is a jolt.
+# Both give another network, and the larger difference is the harmless one. Without the generator's state the order and
+# the augmentation differ: that leads to another network, as another seed does. Without the optimiser's memory Adam
+# begins anew, and on its first step nearly every weight moves by the full learning rate, as on [Optimisers and batch
+# norm](optimisers_and_batch_norm). At a rate that is still large, that is a jolt.
 #
 # ```{solution-end}
 # ```
 
 # %% [markdown]
-# **Next**: [Predict and submit](predict_and_submit) brings the masks out of the notebook, under their right names. **Read**:
-# Karpathy's *A Recipe for Training Neural Networks* {cite}`karpathy2019`, for how to begin a training run so that its mistakes
-# show.
+# **Next**: [Predict and submit](predict_and_submit) brings the masks out of the notebook, under their right names.
+# **Read**: Karpathy's *A Recipe for Training Neural Networks* {cite}`karpathy2019`, for how to begin a training run so
+# that its mistakes show.

@@ -149,7 +149,7 @@ class Shuffled(Sampler):
 
 
 def uniform(n, low, high, rng):
-    """n numbers, evenly spread between low and high."""
+    """n random numbers between low and high, each as likely as any other."""
     return low + (high - low) * torch.rand(n, generator=rng)
 
 
@@ -181,7 +181,7 @@ def intensity(x, y, rng, amount=0.5, noise=0.2):
 
 
 def one_cycle(done):
-    """The learning rate, as a part of its peak, when this part of the run is over."""
+    """The learning rate as a fraction of its peak, after this fraction of the run."""
     if done < 0.3:
         return 0.04 + 0.96 * done / 0.3
     return 0.5 + 0.5 * math.cos(math.pi * (done - 0.3) / 0.7)
