@@ -14,9 +14,9 @@
 # ```{admonition} On this page
 # :class: on-this-page
 # **After this page you can** train a U-Net on a folder of PNG files with a script of your own, score it, and write its
-# masks and a submission file.
+# validation masks as PNG files and as run-length codes.
 # **You need** all pages of this part; each piece below was built on one of them.
-# **Time** 20 minutes to read; the run takes five minutes on a laptop.
+# **Time** 20 minutes to read; the run takes up to five minutes on a laptop.
 # ```
 
 # %% tags=["remove-cell"]
@@ -40,32 +40,31 @@ if importlib.util.find_spec("cmrseg") is None and "google.colab" in sys.modules:
 # python notebooks/build/whole.py --data FOLDER --out runs/whole
 # ```
 #
-# You know every piece of it. What is new is only how they are put together, and that fits beside the U:
+# You know every piece of it; only the way they are put together is new. At every line ask yourself what would happen
+# without it: the second exercise asks this of eight lines.
 #
 # ```{raw} html
 # <svg viewBox="0 0 440 444" role="img" aria-labelledby="whole-title" style="display:block;width:32rem;max-width:100%;height:auto;margin:1rem 0" font-family="system-ui, sans-serif" font-size="15" text-anchor="middle" fill="currentColor">
-# <title id="whole-title">The script beside the U. Hearts and Shuffled make batches of PNG files, affine and intensity vary them, the U-Net answers, the loss says how wrong it is, train changes the weights; predict and dice make masks and a score; the last functions write files.</title>
+# <title id="whole-title">The script beside the U. Hearts and Shuffled make batches of PNG files, affine and intensity vary them, the U-Net answers, the loss says how wrong it is, train changes the weights; predict and dice make masks and a score; the last functions write files. An arrow leads validation slices past the variation, straight into the U.</title>
 # <defs><marker id="whole-tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto"><path d="M0 0 8 4 0 8z" fill="var(--pst-color-text-base, currentColor)"/></marker></defs>
 # <style>.whole-code{font-family:ui-monospace,monospace;font-size:13px}</style>
 # <g stroke="var(--pst-color-border, #8888)" stroke-width="1.5" fill-opacity="0.3"><rect x="6" y="8" width="150" height="34" rx="8" fill="#648FFF"/><rect x="6" y="58" width="150" height="34" rx="8" fill="#648FFF"/><rect id="whole-unet" x="6" y="108" width="150" height="128" rx="8" fill="#785EF0"/><rect x="6" y="252" width="150" height="34" rx="8" fill="#FFB000"/><rect x="6" y="302" width="150" height="34" rx="8" fill="#FFB000"/><rect x="6" y="352" width="150" height="34" rx="8" fill="#DC267F"/><rect x="6" y="402" width="150" height="34" rx="8" fill="#DC267F"/></g>
 # <g fill="none" stroke-width="2"><rect x="206" y="8" width="196" height="34" rx="8" stroke="#648FFF"/><rect x="206" y="58" width="196" height="34" rx="8" stroke="#648FFF"/><rect x="206" y="252" width="196" height="34" rx="8" stroke="#FFB000"/><rect x="206" y="302" width="196" height="34" rx="8" stroke="#FFB000"/><rect x="206" y="352" width="196" height="34" rx="8" stroke="#DC267F"/><rect x="206" y="402" width="196" height="34" rx="8" stroke="#DC267F"/></g>
 # <g fill="#785EF0" fill-opacity="0.3" stroke="#785EF0" stroke-width="1.5"><rect x="206" y="112" width="28" height="17" rx="3"/><rect x="374" y="112" width="28" height="17" rx="3"/><rect x="223" y="138" width="28" height="17" rx="3"/><rect x="357" y="138" width="28" height="17" rx="3"/><rect x="240" y="164" width="28" height="17" rx="3"/><rect x="340" y="164" width="28" height="17" rx="3"/><rect x="257" y="190" width="28" height="17" rx="3"/><rect x="323" y="190" width="28" height="17" rx="3"/><rect x="290" y="216" width="28" height="17" rx="3"/></g>
 # <g stroke="#00A078" stroke-width="2"><path d="M236 120H372"/><path d="M253 146H355"/><path d="M270 172H338"/><path d="M287 198H321"/></g>
-# <g><text class="whole-code" x="81" y="30">Hearts, Shuffled</text><text x="304" y="30">PNG files, as batches</text><text class="whole-code" x="81" y="80">affine, intensity</text><text x="304" y="80">a new variation</text><text class="whole-code" x="81" y="166">block</text><text class="whole-code" x="81" y="188">UNet</text><text class="whole-code" x="81" y="274">ce_dice</text><text x="304" y="274">how wrong?</text><text class="whole-code" x="81" y="324">train</text><text x="304" y="324">new weights</text><text class="whole-code" x="81" y="374">predict, dice</text><text x="304" y="374">masks, and a score</text><text class="whole-code" x="81" y="424">write_masks, ...</text><text x="304" y="424">files under their names</text></g>
+# <g><text class="whole-code" x="81" y="30">Hearts, Shuffled</text><text x="304" y="30">PNG files, as batches</text><text x="304" y="116" font-size="13">skips</text><text class="whole-code" x="81" y="80">affine, intensity</text><text x="304" y="80">in training: a variation</text><text class="whole-code" x="81" y="166">block</text><text class="whole-code" x="81" y="188">UNet</text><text class="whole-code" x="81" y="274">ce_dice</text><text x="304" y="274">how wrong?</text><text class="whole-code" x="81" y="324">train</text><text x="304" y="324">new weights</text><text class="whole-code" x="81" y="374">predict, dice</text><text x="304" y="374">masks, and a score</text><text class="whole-code" x="81" y="424">write_masks, ...</text><text x="304" y="424">files under their names</text></g>
 # <g fill="none" stroke="var(--pst-color-text-base, currentColor)" stroke-width="1.6" marker-end="url(#whole-tip)">
-# <path d="M304 42v14"/><path d="M220 92v18"/><path d="M402 120h14v149h-12"/><path d="M304 286v14"/><path d="M206 319h-22v-150h40"/><path d="M402 120h26v249h-24"/><path d="M304 386v14"/>
+# <path d="M304 42v14"/><path d="M220 92v18"/><path d="M206 25h-22v96h20"/><path d="M402 125h12v144h-10"/><path d="M304 286v14"/><path d="M206 319h-22v-147h54"/><path d="M402 115h28v254h-26"/><path d="M304 386v14"/>
 # </g>
 # </svg>
 # ```
 #
 # *On the left the script, on the right what it does to the slices. Blue brings them in, violet answers, gold learns,
-# magenta brings masks out. The two arrows that leave the U at its upper right are training and prediction.*
+# magenta brings masks out. Validation slices take the arrow at the upper left, past the variation, and the outer one on
+# the right, past the loss.*
 
 # %%
-import argparse
-import csv
-import math
-import os
+import argparse, csv, math, os, sys
 from pathlib import Path
 
 import cv2
@@ -87,22 +86,27 @@ if "ipykernel" in sys.modules:  # a page of the book has the look of its figures
 # %% [markdown]
 # ## What can be chosen
 #
-# `parse_known_args` ignores what it doesn't know. As a notebook this page is started with arguments that aren't ours, and
-# `parse_args` would refuse them.
+# As a notebook this page is started with arguments that aren't ours. `parse_args` would refuse them;
+# `parse_known_args` ignores them. It ignores a misspelt option as well: `--seeds 3` runs with seed 0. So the script
+# prints what it understood. In a script that is never a notebook, use `parse_args`.
 
 # %%
 parser = argparse.ArgumentParser(description="Train a U-Net on cardiac MR slices.")
-parser.add_argument("--data", type=Path, help="folder {train,val,test}/{image,mask}")
+parser.add_argument("--data", type=Path, help="folder {train,val}/{image,mask}")
 parser.add_argument("--out", type=Path, default=Path("runs/whole"), help="results")
 parser.add_argument("--epochs", type=int, default=60)
 parser.add_argument("--seed", type=int, default=0)
-args, _ = parser.parse_known_args()  # a notebook's kernel has arguments of its own
+args, _ = parser.parse_known_args()
+if os.environ.get("CMRSEG_BUDGET") == "smoke":  # tests want a short run
+    args.epochs = 1
+print(args)
 
 # %% [markdown]
 # ## Slices from files
 #
 # From [Pixels and a first Dice](pixels_and_a_first_dice) and [Batches and the loop](batches_and_the_loop). The files are
-# read anew in every epoch, so memory never holds more than a batch. Training and augmentation draw from one generator.
+# read anew in every epoch, so memory never holds more than a batch of training slices. The order of the slices and the
+# augmentation draw from one generator.
 
 
 # %% tags=["piece"]
@@ -149,7 +153,8 @@ class Shuffled(Sampler):
 # %% [markdown]
 # ## A new heart in every epoch
 #
-# Image and labels move together; only the image changes its grey levels.
+# From [Batches and the loop](batches_and_the_loop). Image and labels move together; only the image changes its grey
+# levels.
 
 
 # %% tags=["piece"]
@@ -188,7 +193,7 @@ def intensity(x, y, rng, amount=0.5, noise=0.2):
 # %% [markdown]
 # ## The network
 #
-# [The U-Net](the_unet): down by pooling, up by transposed convolution, and at every level the skip that keeps the detail.
+# From [The U-Net](the_unet): down by pooling, up by transposed convolution, and at every level the skip that keeps the detail.
 # The comments give the shapes for the channels used below.
 
 
@@ -232,8 +237,9 @@ class UNet(nn.Module):
 # %% [markdown]
 # ## The loss, and the score
 #
-# The [loss](the_loss) is smooth and is made small. Dice is what we report. `predict` switches to evaluation, and `train`
-# switches back.
+# From [The loss](the_loss), [Pixels and a first Dice](pixels_and_a_first_dice) and
+# [Batches and the loop](batches_and_the_loop). The loss is smooth, and training makes it small. Dice is what we report.
+# `predict` switches to evaluation, and `train` switches back.
 
 
 # %% tags=["piece"]
@@ -274,7 +280,8 @@ def predict(model, data, batch=20):
 # %% [markdown]
 # ## The loop
 #
-# The order of its lines matters more than any of them.
+# From [Batches and the loop](batches_and_the_loop). In every step: set the learning rate, augment, answer, compare,
+# `zero_grad`, `backward`, `step`. The last three must come in this order, and none may be missing.
 
 
 # %% tags=["piece"]
@@ -346,39 +353,36 @@ def write_submission(path, names, masks):
 # %% [markdown]
 # ## All of it
 #
-# So far nothing has run. Now it does: the folder, the training run, a score every ten epochs and at the end. Where no
-# folder is given, the script borrows slices from `cmrseg`, by default phantoms. It needs the package for nothing else.
+# So far there were only definitions. Now the script runs: it opens the folder, trains, and scores every ten epochs and at
+# the end. Where no folder is given, it borrows slices from `cmrseg`, by default phantoms. It needs the package for
+# nothing else.
 
 # %%
-if args.data is None:  # none given: the folder in CMRSEG_DATA, or synthetic slices
-    args.data = Path(os.environ.get("CMRSEG_DATA", ""))
-    if not (args.data / "train").is_dir():
-        from cmrseg import data as slices
+if args.data is None:  # phantoms, or the slices that CMRSEG_DATA names
+    from cmrseg import data
 
-        args.data = args.out / slices.source()
-        slices.write_root(args.data, slices.source())
-if os.environ.get("CMRSEG_BUDGET") == "smoke":
-    args.epochs = 1
+    args.data = args.out / Path(data.source()).name
+    data.write_root(args.data, data.source())
 
 learn, held_out = Hearts(args.data / "train"), Hearts(args.data / "val")
 truth = np.stack([mask.numpy() for _, mask in held_out])
 curve = []
 
 
-def score(model, epoch, loss):
+def watch(model, epoch, loss):
     """Score the held-out slices every ten epochs, and at the end."""
     if epoch % 10 == 0 or epoch == args.epochs:
-        scores = np.array([dice(p, t) for p, t in zip(predict(model, held_out), truth)])
+        scores = [dice(p, t) for p, t in zip(predict(model, held_out), truth)]
         curve.append((epoch, loss, np.nanmean(np.nanmean(scores, 0))))
         print("epoch {:3}   loss {:.3f}   validation Dice {:.3f}".format(*curve[-1]))
 
 
-model = train(
-    learn, (8, 16, 32, 64, 128), args.epochs, seed=args.seed, after_epoch=score
-)
+channels = (8, 16, 32, 64, 128)
+model = train(learn, channels, args.epochs, seed=args.seed, after_epoch=watch)
 
 # %% [markdown]
-# The last score is the one to report, not the best. What remains is to write everything down.
+# The last score is the one to report, not the best. (At the first score, after epoch 10, the learning rate still climbs;
+# on [Batches and the loop](batches_and_the_loop) it had come down by then.) What remains is to write everything down.
 
 # %%
 names, masks = [path.stem for path in held_out.paths], predict(model, held_out)
@@ -389,51 +393,71 @@ epochs, losses, scores = zip(*curve)
 figure, ax = plt.subplots(figsize=(7.5, 3))
 ax.plot(epochs, losses, "o-", label="training loss")
 ax.plot(epochs, scores, "o-", label="validation Dice")
-ax.set(xlabel="epoch", ylim=(0, None))
+ax.set(xlabel="epoch", ylabel="loss, or Dice", ylim=(0, None))
 ax.legend()
 figure.savefig(args.out / "curve.png")
 
 # %% [markdown]
-# *The loss of the augmented training slices and the Dice of the validation slices, every ten epochs.*
+# *The loss of the augmented training slices and the Dice of the validation slices, every ten epochs. In the last ten, when
+# the learning rate is small, both hardly change.*
 #
 # | file | what it is |
 # |---|---|
 # | `val/cmrN_mask.png` | a label map for each validation slice |
 # | `submission.csv` | the same masks as run-length codes |
-# | `weights.pt` | the network's tensors, to be loaded strictly |
+# | `weights.pt` | the network's tensors; load them with `strict=True` |
 # | `curve.png` | the figure above |
+#
+# The submission holds the *validation* slices, to show the format. Test slices have no masks, so `Hearts` can't read them.
+# To submit those, write a second class that returns a 0 in place of the labels: `predict` doesn't look at them.
 
 # %%
 if "ipykernel" not in sys.modules:
-    sys.exit()  # a script ends here; a page goes on
+    sys.exit()  # Jupyter isn't there: a script ends here, a page goes on
 
 # %% [markdown]
 # ## Look at it
 #
-# Never trust a number alone. These overlays are made from the files, as somebody else would read them:
+# Is the last score good? Compare it with [the number to beat](pixels_and_a_first_dice), the Dice of the mask that never
+# looks: at each pixel the most frequent label.
 
 # %%
 from cmrseg import data, plots, training
 
-figure, axes = plots.panels(4, size=2.375)
-for ax, n in zip(axes, range(0, len(names), max(1, len(names) // 4))):
-    path = held_out.paths[n]
-    mask = read_png(args.out / "val" / f"{path.stem}_mask.png")
-    plots.contours(plots.overlay(ax, read_png(path), mask, path.stem), truth[n])
+most = torch.stack([labels for _, labels in learn]).mode(0).values.numpy()
+never_looks = np.nanmean([dice(most, t) for t in truth], 0).mean()
+print(f"never looks {never_looks:.3f}, the network {curve[-1][2]:.3f}")
+
+# %% [markdown]
+# That is one run with one seed and few slices; how far to trust it is a question for the next parts. These overlays are
+# made from the files, as somebody else would read them:
+
+# %%
+quality = np.nanmean([dice(p, t) for p, t in zip(masks, truth)], 1)
+order, last = quality.argsort(), len(names) - 1
+figure, axes = plots.panels(2, 2, size=3.75)
+for ax, n in zip(axes, order[[0, last // 3, 2 * last // 3, last]]):
+    mask = read_png(args.out / "val" / f"{names[n]}_mask.png")
+    image = read_png(held_out.paths[n])
+    plots.overlay(ax, image, mask, f"{names[n]}: Dice {quality[n]:.2f}")
+    for c in (1, 2, 3):
+        ax.contour(truth[n] == c, [0.5], colors="white", linewidths=1)
 plots.class_legend(figure)
 
 # %% [markdown]
-# *Evenly spaced validation slices, not chosen by hand. Colour is what the file holds, lines are the reference.*
+# *The worst validation slice (top left), the best (bottom right) and two from between. Colour is what the file holds,
+# white lines are the reference. If you see a small piece of colour far from the heart: the first exercise removes it.*
 #
-# And is it the network that `cmrseg` would train? Both get the same eight slices, two epochs and one seed. **Predict, then
-# run**: the script reads PNG files batch by batch, `cmrseg` holds tensors in memory. How far apart will the weights be?
+# **Predict, then run**: would `cmrseg` train the same network? Its {func}`~cmrseg.training.fit` holds tensors in memory,
+# the script reads files batch by batch. Both get the same eight slices, two epochs and one seed. How far apart will the
+# weights be?
 
 # %%
 few = torch.utils.data.Subset(learn, range(8))
 ours = train(few, channels=(4, 8, 16), epochs=2)
 config = training.TrainConfig(
     channels=(4, 8, 16), epochs=2, augment=("affine", "strong-intensity")
-)  # and by default: ce+dice, adamw, 0.003, 0.01, one-cycle, batches of 4, seed 0
+)  # by default: ce+dice, adamw, 0.003, 0.01, one-cycle, batches of 4, seed 0
 eight = data.read_split(args.data, "train")[:8]
 theirs = training.fit(config, eight, precision="fp32", device="cpu").model
 for a, b in zip(ours.state_dict().values(), theirs.state_dict().values()):
@@ -443,36 +467,37 @@ print("all", len(ours.state_dict()), "tensors are equal, to the last bit")
 # %% [markdown]
 # ## The report's script, and this one
 #
-# **The report did it like this** {cite}`report2020`, and its script has the same parts in the same order. The choices differ:
+# **The report did it like this** {cite}`report2020`: its script has the same parts in the same order. Input, network, loss
+# and optimiser stand in the table of [The U-Net](the_unet). The rest:
 #
 # | | the report's | this one |
 # |---|---|---|
-# | input | grey levels from 0 to 255 | every slice with mean 0, standard deviation 1 |
-# | augmentation | none in the code | affine, intensity |
-# | network | three convolutions a block, skips after the pooling, softmax inside | two a block, skips before the pooling, logits |
-# | loss | binary cross-entropy of every class, for batches of two | cross-entropy plus soft Dice, for any batch |
-# | optimiser | Adam, constant rate 0.001 | AdamW, one cycle with its peak at 0.003 |
+# | learning rate | constant, 0.001 | one cycle with its peak at 0.003 |
 # | run | 140 epochs, batches of 2 | 60 epochs, batches of 4 |
-# | scores | after epochs 1, 11, 21 ... | after epochs 10, 20 ... and the last |
+# | scores | after epochs 1, 11, 21 ... and 131 | after epochs 10, 20 ... and the last |
 # | names of masks | a counter | the image's name |
 #
-# The last row mends a mistake. The others are choices, and today's usual practice is no proof that each of them pays:
-# [Repairs](../conclusions/repairs) takes them apart one by one.
+# The last row fixes a mistake, and so does the row above it: the report has no score of the network that it saves. You
+# have met three more: skips after the pooling and softmax inside the network on [The U-Net](the_unet), and a loss written
+# for batches of two on [The loss](the_loss). The rest are choices, and today's usual practice is no proof that each of
+# them pays: [Repairs](../conclusions/repairs) takes them apart one by one.
 #
 # ## Recap
 #
 # - You have a complete script: it reads files, trains, scores, and writes masks, a submission file, weights and a curve.
-# - You can say for each line which page built it, and what happens without it.
-# - It gives the same weights as the package, bit for bit: nothing was hidden from you.
+# - You can say for each function which page built it.
+# - You have seen that it trains the same weights as the package, bit for bit.
 #
 # ## Exercises
 #
 # ```{exercise} Only the largest piece
 # :label: whole-largest
-# A heart has one left ventricle, so a second piece of it must be wrong. Write `my_largest(mask)`: from a label map it
-# keeps the largest connected piece of each class, and makes the rest background.
-# `cv2.connectedComponentsWithStats` finds pieces. The check says what is wrong. Before you score it: will the Dice rise
-# on every slice?
+# A heart has one left ventricle, so a second piece of it must be wrong. Write `my_largest(mask)`, which keeps the largest
+# connected piece of each class of a label map and turns the rest into background. `mask` is uint8 (H, W) with labels 0 to
+# 3, of which some may be missing; return an array of the same shape. `cv2.connectedComponentsWithStats` takes the mask of
+# *one* class (uint8, 0 and 1) and returns four things: how many pieces there are, an array with the number of the piece
+# at each pixel, a table with a row for each piece (column `cv2.CC_STAT_AREA` is its size), and their centres. Piece 0 is
+# the background. Before you score it: will the Dice rise on every slice?
 # ```
 
 # %% tags=["hide-input"]
@@ -573,13 +598,15 @@ print("my_largest:", check_largest(my_largest))
 # %%
 before = np.array([dice(p, t) for p, t in zip(masks, truth)])
 after = np.array([dice(my_largest(p), t) for p, t in zip(masks, truth)])
-print(f"mean Dice before {np.nanmean(before):.4f}, after {np.nanmean(after):.4f}")
+for when, scores in (("before", before), ("after", after)):
+    print(f"mean Dice {when:>6} {np.nanmean(scores, 0).mean():.4f}")
 higher, lower = (after > before).sum(), (after < before).sum()
 print(f"of {before.size} scores {higher} are higher and {lower} lower")
 
 # %% [markdown]
-# An island far from the heart is rightly removed. But the largest piece need not be the right one, and a ventricle that
-# the network found in two halves loses one of them. [Where it fails](../conclusions/failures) shows both.
+# No: where the network found each class in one piece, nothing changes. An island far from the heart is rightly removed.
+# But the largest piece need not be the right one, and a ventricle that the network found in two halves loses one of them.
+# [Where it fails](../conclusions/failures) shows both.
 #
 # ```{solution-end}
 # ```
@@ -587,8 +614,9 @@ print(f"of {before.size} scores {higher} are higher and {lower} lower")
 # %% [markdown]
 # ```{exercise} Loud, silent or harmless
 # :label: whole-silent
-# "If a line were missing, I'd get an error." Take one thing out of the script at a time. Which raises an error, which
-# runs on and is wrong, and which does no harm?
+# Someone says: "If a line were missing, I'd get an error." Take one thing out of the script at a time. Which raises an
+# error, which runs on and is wrong, and which does no harm? Decide first, then try some of them with `--epochs 11` (so
+# that there is a score before the last epoch).
 #
 # 1. `[None]` in `Hearts`
 # 2. `key=...` in `Hearts`
@@ -603,13 +631,14 @@ print(f"of {before.size} scores {higher} are higher and {lower} lower")
 # ```{solution} whole-silent
 # :class: dropdown
 # Two are loud: 1, since `affine_grid` wants four axes, and 6, since the shapes no longer fit. Two do no harm here. Without
-# 2 the slices come in another order, but every mask still has its own name. Without 3 the labels stay `uint8` until `affine`
-# makes int64 of them. The other four run on and are wrong. Without 4 the network stays in evaluation mode after its first
-# score, and batch norm's running averages stop. Without 5 gradients add up. Without 7 a mask depends on its company.
-# Without 8 every code is valid, and of another mask. That's why you look at masks made from files.
+# 2 the slices come in another order, so the same seed gives another network, but every mask still has its own name.
+# Without 3 the labels stay `uint8` until `affine` makes int64 of them. The other four run on and are wrong. Without 4 the
+# network stays in evaluation mode after its first score, and batch norm's running averages stand still. Without 5
+# gradients add up. Without 7 a mask depends on the other slices in its batch, and each prediction changes the running
+# averages. Without 8 every code is valid, and of another mask. That's why you look at masks made from files.
 # ```
 
 # %% [markdown]
-# **Next**: [Dice and its traps](../basics/dice) opens the second part: your script prints a number, and how far can you
+# **Next**: [Dice and its traps](../basics/dice) opens the second part: your script prints a number. How far can you
 # trust it? **Read**: nnU-Net {cite}`isensee2021`, for what becomes of such a script when rules make all of its
 # choices.
