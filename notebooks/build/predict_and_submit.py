@@ -239,9 +239,9 @@ print(len(held_out), "slices to predict")
 # %% [markdown]
 # ## From logits to labels
 #
-# The network gives four numbers for every pixel, its **logits**: one for each class, the larger the likelier. A mask
-# needs *one* number, the class. `argmax` takes the class with the largest logit. Here is the pixel about which the
-# network is least able to decide.
+# The network gives four numbers for every pixel, its **logits**: one for each class; within a pixel, the larger the
+# likelier. A mask needs *one* number, the class. `argmax` takes the class with the largest logit. Here is the pixel about
+# which the network is least able to decide.
 
 # %%
 model.eval()

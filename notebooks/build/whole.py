@@ -477,10 +477,10 @@ print("all", len(ours.state_dict()), "tensors are equal, to the last bit")
 # | scores | after epochs 1, 11, 21 ... and 131 | after epochs 10, 20 ... and the last |
 # | names of masks | a counter | the image's name |
 #
-# The last row fixes a mistake, and so does the row above it: the report has no score of the network that it saves. You
-# have met three more: skips after the pooling and softmax inside the network on [The U-Net](the_unet), and a loss written
-# for batches of two on [The loss](the_loss). The rest are choices, and today's usual practice is no proof that each of
-# them pays: [Repairs](../conclusions/repairs) takes them apart one by one.
+# The last row fixes a slip, and so does the row above it: the report has no score of the network that it saves. On
+# [The U-Net](the_unet) you met another, skips after the pooling. Softmax inside the network and a loss written for batches
+# of two ([The loss](the_loss)) are traps for whoever changes something else. The rest are choices, and today's usual
+# practice is no proof that each of them pays: [Repairs](../conclusions/repairs) takes them apart one by one.
 #
 # ## Recap
 #
