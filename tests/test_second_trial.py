@@ -459,13 +459,13 @@ def clone(tmp_path):
     (repo / "cmrtrial").mkdir()
     (repo / "cmrtrial" / "__init__.py").touch()
     (repo / "cmrtrial" / "second_trial.py").write_text(
-        "import sys, time, pathlib\n"
+        "import os, sys, time, pathlib\n"
         "store = pathlib.Path(sys.argv[sys.argv.index('--store') + 1]) / 'second'\n"
         "for n in range(8):\n"
         "    path = store / f'{n:016x}.json'\n"
         "    if not path.exists():\n"
         "        time.sleep(0.2)\n"
-        "        with open(store / 'made', 'a') as log: log.write(f'{n}\\n')\n"
+        "        with open(store / 'made', 'a') as log: log.write(f'{n} {os.nice(0)}\\n')\n"
         "        path.with_suffix('.part').write_text('{}'); path.with_suffix('.part').rename(path)\n")
     (repo / "requirements.txt").touch()
     (repo / ".gitignore").write_text("runs/\ndata/\n*.part\nresults/second/made\n__pycache__/\n")
@@ -479,19 +479,24 @@ def clone(tmp_path):
     run("init", "-q", "-b", "main")
     run("config", "user.email", "a@b")
     run("config", "user.name", "a")
-    run("add", "-A")
-    run("commit", "-qm", "code")
-    (repo / "results" / "second" / "REGISTERED").write_text(run("rev-parse", "HEAD") + "\n")
-    run("add", "-A")
-    run("commit", "-qm", "registered")
     git.run = run
+    register(git)
     return git
 
 
-def sweep(clone, *words, wait=True):
+def register(clone):
+    """Commit what is there, and register this commit."""
+    clone.run("add", "-A")
+    clone.run("commit", "-qm", "code")
+    (clone.home / "results" / "second" / "REGISTERED").write_text(clone.run("rev-parse", "HEAD") + "\n")
+    clone.run("add", "-A")
+    clone.run("commit", "-qm", "registered")
+
+
+def sweep(clone, *words, wait=True, **environment):
     import sys
 
-    env = {**os.environ, "SECOND_TRIAL_PYTHON": sys.executable}
+    env = {**os.environ, "SECOND_TRIAL_PYTHON": sys.executable, **environment}
     process = subprocess.Popen(["tools/second_trial.sh", *words], cwd=clone.home, env=env, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     if wait:
@@ -521,8 +526,67 @@ def test_a_sweep_that_is_killed_goes_on_and_does_nothing_twice(clone, tmp_path):
     done = sweep(SimpleNamespace(home=again))
     assert done.status == 0, done.err
     assert len(list((again / "results" / "second").glob("*.json"))) == 8
-    made = [int(n) for n in (again / "results" / "second" / "made").read_text().split()]
+    made = [int(line.split()[0]) for line in (again / "results" / "second" / "made").read_text().splitlines()]
     assert sorted(made) == list(range(len(committed) - 1, 8))  # nothing that was committed, and each once
+
+
+def test_after_kill_9_the_sweep_ends_and_the_next_start_commits_what_it_left(clone):
+    import signal
+    import time
+
+    process = sweep(clone, wait=False)
+    store = clone.home / "results" / "second"
+    while len(list(store.glob("*.json"))) < 3:
+        time.sleep(0.05)
+    group = int((clone.home / "runs" / "second" / "pid").read_text())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(timeout=10)
+    assert clone.run("ls-files", "results/second") == "results/second/REGISTERED"
+    done = sweep(clone)  # waits until the first has ended
+    assert done.status == 0, done.err
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+    assert len(clone.run("ls-files", "results/second").splitlines()) == 9 and clone.run("status", "--porcelain") == ""
+    made = [int(line.split()[0]) for line in (store / "made").read_text().splitlines()]
+    assert made == list(range(8))  # each once, and no two sweeps side by side
+
+
+def test_a_second_start_beside_a_running_sweep_is_refused(clone):
+    import signal
+
+    slow = clone.home / "cmrtrial" / "second_trial.py"
+    slow.write_text("import time\ntime.sleep(60)\n")
+    register(clone)
+    first = sweep(clone, wait=False)
+    while not (clone.home / "runs" / "second" / "pid").is_file():
+        assert first.poll() is None
+    done = sweep(clone)
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=30)
+    assert done.status == 2 and "runs already" in done.err
+
+
+def test_a_sweep_runs_at_the_lowest_priority_and_commits_on_the_way(clone):
+    assert sweep(clone, SECOND_TRIAL_EVERY="1").status == 0
+    nice = {line.split()[1] for line in (clone.home / "results" / "second" / "made").read_text().splitlines()}
+    assert nice == {"19"}
+    said = clone.run("log", "--format=%s", "--", "results/second").splitlines()
+    assert len(said) > 2 and said[0].startswith("results: add ")  # more than the registration and the last commit
+
+
+def test_notes_of_failed_runs_are_committed_and_not_counted_as_runs(clone):
+    store = clone.home / "results" / "second"
+    for n in range(1, 7):
+        (store / f"{n:016x}.json").write_text("{}")
+    for n in (0, 7):
+        (store / f"{n:016x}.json").touch()
+    clone.run("add", "-A")
+    clone.run("commit", "-qm", "all but a record")
+    (store / f"{8:016x}.json").write_text("{}")
+    (store / f"{9:016x}.failed.json").write_text("{}")
+    assert sweep(clone).status == 0
+    assert clone.run("log", "-1", "--format=%s") == (
+        "results: add 1 run of the second trial, and the note of 1 that failed")
 
 
 def test_a_sweep_commits_records_and_nothing_else(clone):
@@ -541,6 +605,11 @@ def test_another_commit_is_refused(clone):
     (worktree / "cmrtrial" / "second_trial.py").write_text("print('something else')\n")
     done = sweep(clone)
     assert done.status == 2 and done.err.startswith("error: ") and "not the registered commit" in done.err
+    subprocess.run(["git", "checkout", "-q", "."], cwd=worktree, check=True)
+    assert sweep(clone).status == 0
+    subprocess.run(["git", "checkout", "-q", "--detach", "main"], cwd=worktree, check=True)  # whole, but another commit
+    done = sweep(clone)
+    assert done.status == 2 and "not the registered commit" in done.err
     (clone.home / "results" / "second" / "REGISTERED").write_text("0" * 40 + "\n")
     done = sweep(clone)
     assert done.status == 2 and "not in this branch" in done.err

@@ -4,9 +4,10 @@
 #   tools/second_trial.sh [--hours H]
 #
 # The code that runs is the registered one: the commit that results/second/REGISTERED names is checked out into a worktree
-# of its own under runs/second, with an environment of its own, and no other commit will do. Stop it at any moment (Ctrl-C, kill);
-# the same command goes on, in this clone or another. The slices are those of CMRSEG_DATA, else data/acdc96, else those beside the
-# repository. To pause it, for a timing say:  kill -STOP -- -$(cat runs/second/pid)   and go on: kill -CONT -- -$(cat runs/second/pid)
+# of its own under runs/second, with an environment of its own, and no other commit will do. Stop it at any moment (Ctrl-C, kill,
+# even kill -9: what computes then ends by itself in a few seconds); the same command goes on, in this clone or another. The
+# slices are those of CMRSEG_DATA, else data/acdc96, else those beside the repository. To pause it, for a timing say:
+#   kill -STOP -- -$(cat runs/second/pid)     and to go on:   kill -CONT -- -$(cat runs/second/pid)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fail() { echo "error: $1" >&2; exit 2; }
@@ -31,7 +32,8 @@ data=$(cd "$data" && pwd)
 
 mkdir -p "$place"
 exec 9>"$place/lock"
-flock -n 9 || fail "it runs already in this clone, as process $(cat "$place/pid" 2>/dev/null || echo '?')"
+# The sweep holds the lock as well, so that no second one starts beside it; one whose script was killed has soon ended.
+flock -w 10 9 || fail "it runs already in this clone, as process group $(cat "$place/pid" 2>/dev/null || echo '?') (perhaps paused)"
 
 code=$place/$registered
 git worktree prune
@@ -54,9 +56,12 @@ keep() {  # commit finished records, and nothing else
   if [ -e "$git_dir/MERGE_HEAD" ] || [ -d "$git_dir/rebase-merge" ] || [ -d "$git_dir/rebase-apply" ]; then return 0; fi
   local new; new=$(git ls-files --others --exclude-standard -- 'results/second/*.json')
   [ -n "$new" ] || return 0
+  local runs failed; runs=$(grep -vc '\.failed\.json$' <<<"$new" || true) failed=$(grep -c '\.failed\.json$' <<<"$new" || true)
+  local said="add $runs run$([ "$runs" = 1 ] || echo s) of the second trial"
+  [ "$failed" = 0 ] || said="$said, and the note$([ "$failed" = 1 ] || echo s) of $failed that failed"
   for _ in 1 2 3; do  # somebody else may be committing just now
-    if git add -- results/second/*.json 2>/dev/null && git commit --quiet --no-verify \
-        -m "results: add $(wc -l <<<"$new") runs of the second trial" -- results/second/*.json; then return 0; fi
+    if git add -- results/second/*.json 2>/dev/null 9>&- && git commit --quiet --no-verify 9>&- \
+        -m "results: $said" -- results/second/*.json; then return 0; fi
     sleep 5
   done
   echo "warning: finished records could not be committed; the next half hour tries again" >&2
@@ -76,16 +81,19 @@ trap 'exit 143' TERM
 keep  # what an earlier run left
 store=$(pwd)/results python=$(realpath -s "$python")
 set -m  # a process group of its own, to pause or end it with its workers
-(cd "$code" && exec nice -n 19 env PYTHONPATH="$code" OMP_NUM_THREADS=1 CMRSEG_DATA= "$python" -m cmrtrial.second_trial \
-  --data "$data" --store "$store" --workers "${SECOND_TRIAL_WORKERS:-2}" "${hours[@]}") 9>&- &
+(cd "$code"
+ (while kill -0 $$ 2>/dev/null; do sleep 2; done; kill -TERM 0) >/dev/null 2>&1 9>&- &  # ends the group when the script is gone
+ exec nice -n 19 env PYTHONPATH="$code" OMP_NUM_THREADS=1 CMRSEG_DATA= "$python" -m cmrtrial.second_trial \
+  --data "$data" --store "$store" --workers "${SECOND_TRIAL_WORKERS:-2}" "${hours[@]}") &
 sweep=$!
 set +m
 echo "$sweep" > "$place/pid"
-began=$SECONDS
+began=$SECONDS every=${SECOND_TRIAL_EVERY:-1800}  # seconds between commits
 while kill -0 "$sweep" 2>/dev/null; do
-  sleep 5 & wait $! || true
-  if (( SECONDS - began >= 1800 )); then keep; began=$SECONDS; fi
+  sleep "$((every < 5 ? every : 5))" 9>&- & wait $! || true
+  if (( SECONDS - began >= every )); then keep; began=$SECONDS; fi
 done
 status=0; wait "$sweep" || status=$?
+kill -TERM -- "-$sweep" 2>/dev/null || true  # what waited for the script's end
 sweep=
 exit "$status"
