@@ -433,8 +433,9 @@ axes[1, 5].axis("off");
 #
 # ## Three U-Nets
 #
-# The 2020 report {cite}`report2020` used a U-Net too, built on the code of a tutorial. These are all the differences between the
-# paper's network, the report's and ours. (Terms that you haven't met come on the next two pages.)
+# The 2020 report {cite}`report2020` used a U-Net too, built on the code of a tutorial. This table sets the
+# paper's network, the report's and ours side by side; its last two rows say how each was trained, but for learning rates and
+# numbers of epochs, which differ as well. (Terms that you haven't met come on the next two pages.)
 #
 # | | the paper {cite}`ronneberger2015` | the report {cite}`report2020`, by its code | this book |
 # |---|---|---|---|
