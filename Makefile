@@ -37,11 +37,14 @@ test-all: .venv/ready
 test-colab: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_colab.py
 
-# On the real slices: CMRSEG_DATA, or what make data fetched, or what lies beside. Nothing else should run meanwhile.
+# On the real slices: CMRSEG_DATA, or what make data fetched, or what lies beside. Nothing else should run meanwhile:
+# a second trial under way (it holds the lock) is paused, and goes on afterwards, also when this is interrupted.
 BENCH_DATA = $(or $(CMRSEG_DATA),$(if $(wildcard data/acdc96),acdc96),$(wildcard ../shared/data/acdc96),acdc96)
 # There threads wait as each library likes: those that soon sleep, as above, wake slowly.
 bench: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.txt
+	@trial=$$(cat runs/second/pid 2>/dev/null) && ! flock -n runs/second/lock true && kill -STOP -- "-$$trial" \
+	  && trap 'kill -CONT -- "-$$trial"' EXIT && trap 'exit 130' INT && trap 'exit 143' TERM; \
 	env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT $(BIN)/python benchmarks/time_to_dice.py --data "$(BENCH_DATA)"
 
 data: .venv/ready
