@@ -102,6 +102,16 @@ def test_the_error_is_that_of_compare_on_the_same_runs(asked, table, name):
     assert table.loc[name, "estimate"] == pytest.approx(direct.mean, rel=0, abs=1e-9)
 
 
+def test_levels_are_taken_off(table):
+    runs = comparisons.runs("architectures")
+    long = runs[runs["setting"] == "SegNet, long"]
+    gap = np.mean([results.mean_dice(r["dice_train"]) for r in long["record"]]) - comparisons.by_patient(long).mean()
+    assert table.loc["segnet-not-overfitted", "estimate"] == pytest.approx(gap - 0.1, abs=1e-6)
+    loss = np.mean([r["history"]["loss"][-1] for r in runs[runs["setting"] == "Ning, long"]["record"]])
+    assert table.loc["ning-loss-near-zero", "estimate"] == pytest.approx(loss - 0.02)
+    assert table.loc["too-narrow", "estimate"] == -0.5
+
+
 def test_a_setting_that_ran_once_gets_a_run_variance(asked):
     found = {name: power.parts(asked[name], *power.sides(asked[name])[:2]) for name in ("kernel-five-same", "adamw-is-adam")}
     lent, own = found["kernel-five-same"], found["adamw-is-adam"]
