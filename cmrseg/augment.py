@@ -5,8 +5,6 @@ Everything works on a whole batch of tensors at once, image and mask together: i
 run can be repeated. :data:`AUGMENTATIONS` names the variations for a configuration.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 
@@ -105,26 +103,38 @@ def elastic(
     n, _, height, width = images.shape
     arrows = 2 * amount * torch.randn(n, 2, knots, knots, generator=rng)
     smooth = F.interpolate(arrows, (height, width), mode="bicubic", align_corners=True)
-    still = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), [n, 1, height, width], align_corners=False)
+    still = F.affine_grid(
+        torch.eye(2, 3).expand(n, 2, 3), [n, 1, height, width], align_corners=False
+    )
     return warp(images, labels, (still + smooth.permute(0, 2, 3, 1)).to(images.device))
 
 
-def gamma(images: Tensor, labels: Tensor, rng: Generator, most: float = 1.6) -> tuple[Tensor, Tensor]:
+def gamma(
+    images: Tensor, labels: Tensor, rng: Generator, most: float = 1.6
+) -> tuple[Tensor, Tensor]:
     """Raise grey levels, scaled to 0..1, to a power between 1 / ``most`` and ``most``: dark tissue moves
     against bright."""
     n = len(images)
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
-    power = torch.exp(uniform(n, -math.log(most), math.log(most), rng)).view(n, 1, 1, 1).to(images.device)
+    power = (
+        torch.exp(uniform(n, -math.log(most), math.log(most), rng))
+        .view(n, 1, 1, 1)
+        .to(images.device)
+    )
     scaled = (images - low) / (high - low).clamp_min(1e-6)
     return _like(scaled**power, images), labels
 
 
-def bias_field(images: Tensor, labels: Tensor, rng: Generator, amount: float = 0.3) -> tuple[Tensor, Tensor]:
+def bias_field(
+    images: Tensor, labels: Tensor, rng: Generator, amount: float = 0.3
+) -> tuple[Tensor, Tensor]:
     """Brighten one side and darken another, smoothly, as a receive coil does; labels stay."""
     n, _, height, width = images.shape
     knots = amount * torch.randn(n, 1, 3, 3, generator=rng)
     field = torch.exp(F.interpolate(knots, (height, width), mode="bicubic", align_corners=True))
-    return _like((images - images.amin((1, 2, 3), keepdim=True)) * field.to(images.device), images), labels
+    return _like(
+        (images - images.amin((1, 2, 3), keepdim=True)) * field.to(images.device), images
+    ), labels
 
 
 def low_resolution(
@@ -137,7 +147,9 @@ def low_resolution(
         if happens < chance:
             size = [round(side / factor) for side in images.shape[2:]]
             small = F.interpolate(images[k : k + 1], size, mode="area")
-            coarser[k : k + 1] = F.interpolate(small, images.shape[2:], mode="bilinear", align_corners=False)
+            coarser[k : k + 1] = F.interpolate(
+                small, images.shape[2:], mode="bilinear", align_corners=False
+            )
     return coarser, labels
 
 

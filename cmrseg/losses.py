@@ -1,9 +1,7 @@
 """Losses: functions of logits (N, C, H, W) and labels int64 (N, H, W) that return a scalar.
 
-:data:`LOSSES` names them for a :class:`cmrseg.training.TrainConfig`.
+:data:`LOSSES` names them for a :class:`cmrseg.config.TrainConfig`.
 """
-
-from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +12,7 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
     return F.one_hot(labels, classes).permute(0, 3, 1, 2).float()
 
 
-def report(logits: Tensor, labels: Tensor, inside: float = 0.001) -> Tensor:
+def report_bce(logits: Tensor, labels: Tensor, inside: float = 0.001) -> Tensor:
     """The loss of the 2020 report: binary cross-entropy of each class map, averaged over all.
 
     With softmax probabilities p and one-hot truth y it is the mean over pixels *and classes* of
@@ -56,4 +54,10 @@ def ce_dice_each(logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits, labels) + soft_dice(logits, labels, each=True)
 
 
-LOSSES = {"report": report, "ce": cross_entropy, "dice": soft_dice, "ce+dice": ce_dice, "ce+dice each": ce_dice_each}
+LOSSES = {
+    "report": report_bce,
+    "ce": cross_entropy,
+    "dice": soft_dice,
+    "ce+dice": ce_dice,
+    "ce+dice each": ce_dice_each,
+}

@@ -1,6 +1,6 @@
-"""How alike are two label maps? Dice by overlap, HD95 and surface Dice by boundary, in pixels.
+"""Metrics of label maps: Dice by overlap, HD95 and surface Dice by boundary, in pixels; means and intervals.
 
-Label maps are integer arrays (N, H, W); results are float64 (N, 3), a column for RV, Myo and LV.
+:data:`METRICS` names those that ``evaluate`` prints and that a record keeps. Label maps are integer arrays (N, H, W); results are float64 (N, 3), a column for RV, Myo and LV.
 
 The rules for a class that is not there (Dice would be 0/0, distances undefined):
 
@@ -8,12 +8,14 @@ The rules for a class that is not there (Dice would be 0/0, distances undefined)
 - absent from one of them only: Dice 0, surface Dice 0, HD95 the diagonal of the image.
 """
 
-from __future__ import annotations
-
 import warnings
+from functools import partial
 
 import numpy as np
+from scipy import stats
 from scipy.ndimage import binary_erosion, distance_transform_edt
+
+from cmrseg.data import CLASSES
 
 FOREGROUND = (1, 2, 3)
 
@@ -38,9 +40,9 @@ def areas(masks: np.ndarray, classes=FOREGROUND) -> np.ndarray:
     return np.stack([(masks == c).sum((1, 2)) for c in classes], 1)
 
 
-def coarsen(masks: np.ndarray, square: int) -> np.ndarray:
-    """Label maps (N, H, W) in which each square x square pixels take the label that most of them have (the
-    smaller of two equals): what can be drawn with one answer for each square.
+def downsample_labels(masks: np.ndarray, square: int) -> np.ndarray:
+    """Label maps (N, H, W) -> (N, H / square, W / square): the label that most pixels of each square have, the
+    smaller of two equals. It is what a network that is coarser learns, and the best it can draw.
 
     Raises:
         ValueError: squares that do not fill the image.
@@ -50,7 +52,7 @@ def coarsen(masks: np.ndarray, square: int) -> np.ndarray:
         raise ValueError(f"{height} x {width} pixels are not a whole number of squares of {square}")
     squares = masks.reshape(n, height // square, square, width // square, square)
     votes = np.stack([(squares == c).sum((2, 4)) for c in (0, *FOREGROUND)])
-    return votes.argmax(0).astype(masks.dtype).repeat(square, 1).repeat(square, 2)
+    return votes.argmax(0).astype(masks.dtype)
 
 
 def per_class(scores: np.ndarray) -> np.ndarray:
@@ -130,3 +132,60 @@ def surface_distances(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndar
 def _same_shape(pred: np.ndarray, truth: np.ndarray) -> None:
     if pred.shape != truth.shape:
         raise ValueError(f"prediction {pred.shape} and truth {truth.shape} differ in shape")
+
+
+METRICS = {  # name -> function of predicted and true label maps (N, H, W) that returns (N, 3)
+    "dice": dice,
+    "hd95": hd95,
+    "surface_dice_1px": partial(surface_dice, tolerance=1),
+    "surface_dice_2px": partial(surface_dice, tolerance=2),
+}
+
+
+# --- means and intervals over patients: two slices of one heart are not two witnesses ---------------
+
+
+def patient_means(scores: np.ndarray, patients: np.ndarray) -> np.ndarray:
+    """Scores (N, ...) of slices -> mean of each patient's slices (P, ...), patients ascending.
+
+    NaN entries are left out; a patient with none left is NaN.
+    """
+    return np.stack([per_class(scores[patients == p]) for p in np.unique(patients)])
+
+
+def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Student's interval for the mean of independent values, NaN left out: (low, high).
+
+    With fewer than two values nothing is known of their spread: (-inf, inf).
+    """
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return -np.inf, np.inf
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def dice_summary(scores: np.ndarray, patients: np.ndarray) -> dict[str, dict]:
+    """Mean Dice and its 95 % interval over patients for RV, Myo, LV and their mean.
+
+    Args:
+        scores: Dice of slices (N, 3), NaN where a class is absent from truth and prediction.
+        patients: (N,) patient of each slice.
+
+    Returns:
+        ``{"dice": {...}, "interval": {...: [low, high]}, "absent": {...}}``. Dice is the mean over
+        slices, then classes; the interval lies round it, as wide as patients differ, within 0..1;
+        absent counts the slices left out. None stands for a class absent everywhere.
+    """
+    columns = {name: scores[:, [k]] for k, name in enumerate(CLASSES[1:])}
+    absent = {name: int(np.isnan(column).sum()) for name, column in columns.items()}
+    summary: dict[str, dict] = {"dice": {}, "interval": {}, "absent": absent}
+    for name, column in (columns | {"mean": scores}).items():
+        centre, interval = None, None
+        if not np.isnan(column).all():
+            centre = mean(column)
+            of_patients = per_class(patient_means(column, patients).T)
+            shift = centre - float(np.nanmean(of_patients))
+            interval = [float(np.clip(bound + shift, 0, 1)) for bound in mean_interval(of_patients)]
+        summary["dice"][name], summary["interval"][name] = centre, interval
+    return summary

@@ -1,46 +1,47 @@
-"""One architecture, one file: each maps images (N, 1, H, W) to logits (N, 4, H, W), or coarser."""
+"""The networks, one file each: images (N, 1, H, W) -> logits (N, 4, H, W), or coarser.
 
-from __future__ import annotations
+A file added here is found by itself: its network is the class with a ``name``, by which a configuration asks for
+it. A network also says ``multiple`` (what H and W must be multiples of) and ``stride`` (how much coarser its logits
+are).
+"""
+
+import importlib
+import inspect
+import pkgutil
 
 import torch
 from torch import nn
 
-from cmrseg.models.alexnet import AlexNet
-from cmrseg.models.final import FinalUNet
-from cmrseg.models.ning import Ning
-from cmrseg.models.report_unet import ReportUNet
-from cmrseg.models.segnet import SegNet
-from cmrseg.models.sprint import SprintUNet
-from cmrseg.models.unet import UNet
+
+def _find() -> dict[str, type[nn.Module]]:
+    networks = {}
+    for entry in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{entry.name}")
+        for thing in vars(module).values():
+            if isinstance(thing, type) and "name" in vars(thing):
+                networks[thing.name] = thing
+    return networks
+
+
+MODELS = _find()
 
 
 def build(config) -> nn.Module:
-    """The network a :class:`cmrseg.training.TrainConfig` describes, freshly initialised.
+    """The network that a :class:`cmrseg.config.TrainConfig` describes, freshly initialised.
+
+    Its class gets the fields of the configuration that it has arguments for.
 
     Raises:
-        ValueError: an unknown ``config.model``.
+        ValueError: an unknown ``config.model``, or fields that make no network.
     """
-    if config.model == "unet":
-        return UNet(
-            config.channels, config.convolutions, config.kernel, config.first_kernel,
-            config.activation, config.dropout, config.skips,
-        )
-    if config.model == "report-unet":
-        return ReportUNet(
-            config.channels, config.convolutions, config.kernel, config.first_kernel,
-            config.activation, config.dropout, config.skips, config.windows, config.poolings,
-        )
-    if config.model == "segnet":
-        return SegNet(config.channels, config.dropout)
-    if config.model == "alexnet":
-        return AlexNet(config.channels, config.dropout)
-    if config.model == "ning":
-        return Ning(config.channels)
-    if config.model == "final":
-        return FinalUNet(config.channels, config.residual, config.strided, config.deep)
-    if config.model == "sprint":
-        return SprintUNet(config.channels, config.convolutions)
-    raise ValueError(f"unknown model {config.model!r}: expected unet, report-unet, segnet, alexnet, ning, final or sprint")
+    name = config.model
+    if name == "unet" and config.skips != "before":
+        name = "report-unet"  # what "unet" with skips="after" means in records and in the presets of the report
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}: expected one of {', '.join(MODELS)}")
+    network = MODELS[name]
+    known = inspect.signature(network).parameters
+    return network(**{field: value for field, value in vars(config).items() if field in known})
 
 
 def multiply_adds(net: nn.Module, shape: tuple[int, ...] = (1, 1, 96, 96)) -> int:

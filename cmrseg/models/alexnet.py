@@ -10,8 +10,6 @@ Long et al. turn the first of the fully connected layers into a 6x6 convolution,
 the grid, and begin with a bilinear enlargement; here it begins at random.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 
@@ -24,6 +22,7 @@ class AlexNet(nn.Module):
         dropout: probability of zeroing a value in the fully connected layers (the original: 0.5).
     """
 
+    name = "alexnet"
     stride = 1
     multiple = 16
 
@@ -36,17 +35,26 @@ class AlexNet(nn.Module):
         super().__init__()
         c1, c2, c3, c4, c5, full = channels
         self.features = nn.Sequential(
-            nn.Conv2d(1, c1, 11, stride=4, padding=5), nn.ReLU(),  # (N, 96, 24, 24)
+            nn.Conv2d(1, c1, 11, stride=4, padding=5),
+            nn.ReLU(),  # (N, 96, 24, 24)
             nn.MaxPool2d(3, stride=2, padding=1),  # (N, 96, 12, 12)
-            nn.Conv2d(c1, c2, 5, padding=2), nn.ReLU(),
+            nn.Conv2d(c1, c2, 5, padding=2),
+            nn.ReLU(),
             nn.MaxPool2d(3, stride=2, padding=1),  # (N, 256, 6, 6)
-            nn.Conv2d(c2, c3, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(c3, c4, 3, padding=1), nn.ReLU(),
-            nn.Conv2d(c4, c5, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(c2, c3, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(c3, c4, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(c4, c5, 3, padding=1),
+            nn.ReLU(),
         )
         self.classifier = nn.Sequential(
-            nn.Dropout(dropout), nn.Conv2d(c5, full, 1), nn.ReLU(),  # (N, 1024, 6, 6)
-            nn.Dropout(dropout), nn.Conv2d(full, full, 1), nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(c5, full, 1),
+            nn.ReLU(),  # (N, 1024, 6, 6)
+            nn.Dropout(dropout),
+            nn.Conv2d(full, full, 1),
+            nn.ReLU(),
             nn.Conv2d(full, classes, 1),  # (N, 4, 6, 6)
         )
         self.enlarge = nn.ConvTranspose2d(classes, classes, 32, stride=16, padding=8)

@@ -9,8 +9,6 @@ with padding keep the grid aligned with the pixels here. Each map is made from a
 (LeNet left some out).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +32,7 @@ class Ning(nn.Module):
         channels: maps of the three convolutions; the original's are 6, 16 and 40.
     """
 
+    name = "ning"
     stride = 4
     multiple = 4
 

@@ -10,8 +10,6 @@ stride 2, overlapping, or 2x2), the number of poolings, and where the skip conne
 resolution needs a layer after its concatenation; with ``skips="before"`` that is a 1x1 convolution.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +35,7 @@ class ReportUNet(nn.Module):
         ValueError: a combination that cannot be built.
     """
 
+    name = "report-unet"
     stride = 1
 
     def __init__(
@@ -55,9 +54,15 @@ class ReportUNet(nn.Module):
         super().__init__()
         windows, poolings = windows or 3, poolings or len(channels)
         if skips not in ("after", "before") or windows not in (2, 3):
-            raise ValueError(f"skips={skips!r}, windows={windows}: expected after or before, and 2 or 3")
-        if poolings not in ((len(channels), len(channels) - 1) if skips == "after" else (len(channels) - 1,)):
-            raise ValueError(f"poolings={poolings} with {len(channels)} levels and skips {skips} pooling")
+            raise ValueError(
+                f"skips={skips!r}, windows={windows}: expected after or before, and 2 or 3"
+            )
+        if poolings not in (
+            (len(channels), len(channels) - 1) if skips == "after" else (len(channels) - 1,)
+        ):
+            raise ValueError(
+                f"poolings={poolings} with {len(channels)} levels and skips {skips} pooling"
+            )
 
         def block(inputs: int, outputs: int, size: int = kernel) -> nn.Sequential:
             return conv_block(inputs, outputs, convolutions, size, activation, dropout)
@@ -66,15 +71,19 @@ class ReportUNet(nn.Module):
         finer = channels[-2::-1]  # (256, 128, 64, 32)
         self.encoder = nn.ModuleList(
             block(i, o, first_kernel or kernel if level == 0 else kernel)
-            for level, (i, o) in enumerate(zip((1, *channels), channels)))
+            for level, (i, o) in enumerate(zip((1, *channels), channels))
+        )
         self.pool = nn.MaxPool2d(windows, stride=2, padding=windows // 3)
         inputs, outputs = (channels[-1], *(2 * f for f in finer)), (*finer, classes)
         if skips == "before":  # the last concatenation goes to the head, and no block follows it
             inputs, outputs = inputs[:-1], outputs[:-1]
         self.decoder = nn.ModuleList(block(i, o) for i, o in zip(inputs, outputs))
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(o, o, windows, stride=2, padding=windows // 3, output_padding=windows // 3)
-            for o in outputs[len(outputs) - poolings :])
+            nn.ConvTranspose2d(
+                o, o, windows, stride=2, padding=windows // 3, output_padding=windows // 3
+            )
+            for o in outputs[len(outputs) - poolings :]
+        )
         self.head = nn.Conv2d(2 * channels[0], classes, 1) if skips == "before" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -89,7 +98,9 @@ class ReportUNet(nn.Module):
             skips.pop()  # the coarsest goes straight on, not across
         for step, block in enumerate(self.decoder, len(self.up) - len(self.decoder)):
             x = block(x)  # (N, 256, 3, 3), (N, 128, 6, 6) ... (N, 4, 48, 48)
-            x = self.up[step](x) if step >= 0 else x  # (N, 256, 6, 6), (N, 128, 12, 12) ... (N, 4, 96, 96)
+            x = (
+                self.up[step](x) if step >= 0 else x
+            )  # (N, 256, 6, 6), (N, 128, 12, 12) ... (N, 4, 96, 96)
             if skips:
                 x = torch.cat([x, skips.pop()], 1)  # (N, 512, 6, 6) ... (N, 64, 48, 48)
         return self.head(x)  # (N, 4, 96, 96)

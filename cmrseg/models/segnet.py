@@ -10,8 +10,6 @@ of the first two blocks, three in the others. Here it starts from random weights
 block of the decoder narrows at its first convolution, where the paper's narrows at its last.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from cmrseg.models.unet import conv_block
@@ -25,6 +23,7 @@ class SegNet(nn.Module):
         dropout: probability of zeroing a value after each activation.
     """
 
+    name = "segnet"
     stride = 1
 
     def __init__(

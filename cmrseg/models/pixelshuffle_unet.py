@@ -5,15 +5,13 @@ its four pixels back (the sub-pixel convolution of Shi et al. 2016). The convolu
 of the pixels to go over.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cmrseg.models.unet import UNet
 
 
-class SprintUNet(nn.Module):
+class PixelShuffleUNet(nn.Module):
     """Logits (N, classes, H, W) from images (N, 1, H, W); H and W are multiples of ``multiple``.
 
     Args:
@@ -21,10 +19,16 @@ class SprintUNet(nn.Module):
         square: side of the squares.
     """
 
+    name = "sprint"
     stride = 1
 
-    def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 128), convolutions: int = 1, square: int = 2,
-                 classes: int = 4):
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (16, 32, 64, 128),
+        convolutions: int = 1,
+        square: int = 2,
+        classes: int = 4,
+    ):
         super().__init__()
         self.square = square
         self.net = UNet(channels, convolutions, inputs=square**2, classes=square**2 * classes)

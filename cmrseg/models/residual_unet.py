@@ -8,8 +8,6 @@ What it adds to the teaching U-Net, each part on its own so that its worth can b
   Lee et al. 2015).
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch
@@ -22,13 +20,22 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1, residual: bool = True):
         super().__init__()
         self.path = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.LeakyReLU(0.01),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs))
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.LeakyReLU(0.01),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
         self.shortcut: nn.Module | None = None
         if residual:
             same = inputs == outputs and stride == 1
-            self.shortcut = nn.Identity() if same else nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+            self.shortcut = (
+                nn.Identity()
+                if same
+                else nn.Sequential(
+                    nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+                )
+            )
         self.stride = stride
         self.activation = nn.LeakyReLU(0.01)
 
@@ -40,7 +47,7 @@ class Block(nn.Module):
         return self.activation(y)
 
 
-class FinalUNet(nn.Module):
+class ResidualUNet(nn.Module):
     """Logits (N, classes, H, W) from images (N, 1, H, W); H and W are multiples of ``multiple``.
 
     In training with ``deep`` > 0 a list of logits comes back, from full resolution to coarser:
@@ -52,24 +59,35 @@ class FinalUNet(nn.Module):
         deep: how many coarser levels are supervised.
     """
 
+    name = "final"
     stride = 1
 
-    def __init__(self, channels: tuple[int, ...] = (16, 32, 64, 128, 192), residual: bool = True,
-                 strided: bool = False, deep: int = 0, classes: int = 4):
+    def __init__(
+        self,
+        channels: tuple[int, ...] = (16, 32, 64, 128, 192),
+        residual: bool = True,
+        strided: bool = False,
+        deep: int = 0,
+        classes: int = 4,
+    ):
         super().__init__()
         finer, coarser = channels[-2::-1], channels[:0:-1]  # (128, 64, 32, 16), (192, 128, 64, 32)
         self.multiple, self.deep = 2 ** (len(channels) - 1), deep
 
         def thin(inputs: int) -> nn.Sequential:
-            return nn.Sequential(nn.Conv2d(inputs, channels[0], 3, 1, 1, bias=False),
-                                 nn.BatchNorm2d(channels[0]), nn.LeakyReLU(0.01))
+            return nn.Sequential(
+                nn.Conv2d(inputs, channels[0], 3, 1, 1, bias=False),
+                nn.BatchNorm2d(channels[0]),
+                nn.LeakyReLU(0.01),
+            )
 
         self.first = thin(1) if strided else Block(1, channels[0], 1, residual)
         self.encoder = nn.ModuleList(Block(i, o, 2, residual) for i, o in pairwise(channels))
         self.up = nn.ModuleList(nn.ConvTranspose2d(c, f, 2, 2) for c, f in zip(coarser, finer))
         self.decoder = nn.ModuleList(
             thin(2 * f) if strided and level == 0 else Block(2 * f, f, 1, residual)
-            for level, f in reversed(list(enumerate(channels[:-1]))))
+            for level, f in reversed(list(enumerate(channels[:-1])))
+        )
         self.heads = nn.ModuleList(nn.Conv2d(c, classes, 1) for c in channels[: deep + 1])
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:

@@ -4,8 +4,6 @@ The file takes grey levels as they are stored. Normalisation, padding, views and
 part of its graph, so whoever uses it cannot forget them.
 """
 
-from __future__ import annotations
-
 import logging
 import warnings
 from pathlib import Path
@@ -14,46 +12,57 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmrseg import ensemble
 from cmrseg.augment import rescale
 from cmrseg.data import write_bytes
-from cmrseg.ensemble import Ensemble
-from cmrseg.runtime import CLEAN, INPUT, OUTPUT
+from cmrseg.deploy.onnx_runner import CLEAN, INPUT, OUTPUT
+from cmrseg.predict import Ensemble, tta_probabilities
 
 
-class _Looking(nn.Module):
+class _EnsembleModule(nn.Module):
     """Grey levels 0 to 255, float32 (N, 1, H, W) -> probabilities (N, 4, H, W)."""
 
-    def __init__(self, networks: Ensemble):
+    def __init__(self, ensemble: Ensemble):
         super().__init__()
-        self.networks, self.models = networks, nn.ModuleList(networks.models)
+        self.scale, self.tta, self.models = (
+            ensemble.scale,
+            ensemble.tta,
+            nn.ModuleList(ensemble.models),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        return ensemble.look(self.networks, rescale(x, self.networks.config.scale))
+        return tta_probabilities(self.models, self.tta, rescale(x, self.scale))
 
 
-def export(networks: Ensemble, out: Path) -> None:
-    """Write what :func:`cmrseg.ensemble.probabilities` does as an ONNX file, whole or not at all.
+def export(ensemble: Ensemble, out: Path) -> None:
+    """Write what :meth:`cmrseg.predict.Ensemble.probabilities` does as an ONNX file, whole or not at all.
 
     Its input ``image`` is float32 (N, 1, H, W), grey levels 0 to 255 of any number and size; its output
-    ``probability`` is float32 (N, 4, H, W). Cleaning up (``Ways.clean``) is not in the graph, but noted
-    in the file for :func:`cmrseg.runtime.from_onnx`. Weights that half precision holds exactly, as those of a
-    file in ``weights/`` are, are stored so.
+    ``probability`` is float32 (N, 4, H, W). Post-processing (``TTA.postprocess``) is not in the graph, but noted
+    in the file for :func:`cmrseg.deploy.onnx_runner.from_onnx`. Weights that half precision holds exactly, as those
+    of a file in ``weights/`` are, are stored so.
     """
     import onnx
 
     dynamic = torch.export.Dim.DYNAMIC
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nobody asked for
+    logging.getLogger("torch.onnx").setLevel(
+        logging.ERROR
+    )  # it misses torchvision, which nobody asked for
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            _Looking(networks).eval(), (torch.rand(2, 1, 88, 104) * 255,), dynamo=True, verbose=False,
-            dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},), input_names=[INPUT],
-            output_names=[OUTPUT], optimize=False)
+            _EnsembleModule(ensemble).eval(),
+            (torch.rand(2, 1, 88, 104) * 255,),
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            optimize=False,
+        )
     model = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]  # the lines of code it came from, with the paths of this machine
-    model.metadata_props.add(key=CLEAN, value="yes" if networks.ways.clean else "no")
+    model.metadata_props.add(key=CLEAN, value="yes" if ensemble.tta.postprocess else "no")
     _halve(model.graph)
     onnx.checker.check_model(model)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,49 @@
+"""Running an ONNX file that ``export`` wrote, without PyTorch."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cmrseg.data import BadInput
+from cmrseg.postprocess import TRIAL, to_labels
+
+INPUT, OUTPUT, CLEAN = "image", "probability", "clean"  # names in the file
+
+
+def from_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The network of an ONNX file: a function of images that returns label maps, uint8 (N, H, W).
+
+    It runs on all cores, or as many as OMP_NUM_THREADS says. Whether the file is what was delivered,
+    :func:`cmrseg.deploy.weights.find` has asked before.
+
+    Raises:
+        BadInput: not such a network.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    asked = os.environ.get("OMP_NUM_THREADS", "")  # onnxruntime does not look
+    options.intra_op_num_threads = int(asked) if asked.isdecimal() else os.cpu_count() or 1
+    options.add_session_config_entry(
+        "session.intra_op.allow_spinning", "0"
+    )  # other programs need the cores
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        postprocess = session.get_modelmeta().custom_metadata_map[CLEAN] == "yes"
+
+        def probabilities(images: np.ndarray) -> np.ndarray:
+            return session.run([OUTPUT], {INPUT: images[:, None].astype(np.float32)})[0]
+
+        tried = probabilities(TRIAL)
+    except MemoryError:
+        raise
+    except Exception:  # onnxruntime's errors share no class of their own
+        raise BadInput(
+            path, "is damaged, or not a network that export wrote", "Export it again"
+        ) from None
+    if tried.shape != (1, 4, 32, 48) or not np.isfinite(tried).all():
+        raise BadInput(path, "gives no probabilities of four classes", "Export it again")
+    return lambda images: to_labels(probabilities(images), postprocess)

@@ -1,0 +1,158 @@
+"""Files of weights, their checksums, and what ``predict --model`` names.
+
+PyTorch, whose import alone takes seconds and memory, is imported only where an ONNX file does not do.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from cmrseg.data import BadInput, write_bytes
+from cmrseg.deploy.onnx_runner import from_onnx
+
+DELIVERED = ("final", "small")
+WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
+SUMS = "SHA256SUMS"
+CURE = "Restore it: git checkout -- weights, or copy it again"
+
+
+def find(model: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The network that ``predict --model`` names: a function of images that returns label maps, uint8 (N, H, W).
+
+    Where it names an ONNX file, or one lies in ``weights/`` beside the network it names, onnxruntime does the work;
+    otherwise PyTorch does.
+
+    Args:
+        model: ``final`` or ``small``, a file .safetensors or .onnx, or a folder that ``train`` made.
+
+    Raises:
+        BadInput: none of these, damaged, or in need of a library that is not installed.
+    """
+    file = WEIGHTS / f"{model}.onnx" if model in DELIVERED else Path(model)
+    if file.suffix == ".onnx" and (file.is_file() or model not in DELIVERED):
+        if find_spec("onnxruntime"):
+            verify(file)
+            return from_onnx(file)
+        if model not in DELIVERED:
+            raise BadInput(file, "needs onnxruntime", "pip install 'cmrseg[onnx]'")
+    return find_ensemble(model).predict
+
+
+def find_ensemble(model: str):
+    """The :class:`cmrseg.predict.Ensemble` that ``predict --model`` or ``export --model`` names.
+
+    Args:
+        model: ``final`` or ``small``, a file that :func:`save_ensemble` wrote, or a folder that ``train`` made.
+
+    Raises:
+        BadInput: none of these, or damaged files.
+    """
+    from cmrseg import checkpoint
+    from cmrseg.predict import Ensemble
+
+    if model in DELIVERED:
+        return load_ensemble(WEIGHTS / f"{model}.safetensors")
+    if model.endswith(".safetensors") and not Path(model).is_dir():
+        return load_ensemble(Path(model))
+    if Path(model).is_file():
+        said = "is not opened: only .safetensors files are, since a pickle (.pt, .pth) can run code of its maker's"
+        raise BadInput(model, said, "Give final, small, or a folder that train --out made")
+    result = checkpoint.load(Path(model))
+    return Ensemble([result.model], result.config.scale)
+
+
+def save_ensemble(path: Path, results: Sequence, tta) -> None:
+    """Write trained networks of one configuration (up to the seed) into one file, in half precision, and
+    its checksum into the list ``SHA256SUMS`` beside it.
+
+    Raises:
+        ValueError: weights that half precision cannot hold.
+    """
+    import torch
+
+    from cmrseg.checkpoint import save_tensors
+
+    tensors = {
+        f"{number}.{name}": t.half() if t.is_floating_point() else t
+        for number, result in enumerate(results)
+        for name, t in result.model.state_dict().items()
+    }
+    if bad := next((n for n, t in tensors.items() if not torch.isfinite(t).all()), None):
+        raise ValueError(f"{bad} holds values that are no numbers in half precision")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    notes = {"config": asdict(results[0].config), "ways": tta.to_record(), "networks": len(results)}
+    save_tensors(path, tensors, {"notes": json.dumps(notes, sort_keys=True)})
+    add_checksum(path)
+
+
+def load_ensemble(path: Path):
+    """The :class:`cmrseg.predict.Ensemble` that :func:`save_ensemble` wrote, in single precision.
+
+    Raises:
+        BadInput: no such file, not the bytes that were saved, or not an ensemble.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    from cmrseg import checkpoint
+    from cmrseg.config import TrainConfig
+    from cmrseg.predict import TTA, Ensemble
+
+    verify(path)
+    try:
+        with safe_open(path, "pt") as file:
+            notes = json.loads(file.metadata()["notes"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        config, tta = TrainConfig.from_dict(notes["config"]), TTA.from_record(notes["ways"])
+        states = [{} for _ in range(notes["networks"])]
+        for name, tensor in tensors.items():
+            number, _, weights = name.partition(".")
+            states[int(number)][weights] = tensor
+        models = [checkpoint.model_from_state(config, state) for state in states]
+    except (SafetensorError, RuntimeError, ValueError, TypeError, LookupError):
+        raise BadInput(path, "is damaged, or not an ensemble of networks", CURE) from None
+    if not models or not all(checkpoint.is_finite_output(model, config.scale) for model in models):
+        raise BadInput(
+            path, "holds no network, or weights that are no numbers or lead to none", CURE
+        )
+    return Ensemble(models, config.scale, tta)
+
+
+# --- what was delivered is what is run --------------------------------------------------------------
+
+
+def add_checksum(path: Path) -> None:
+    """Write the checksum of a file into the list ``SHA256SUMS`` beside it."""
+    sums = _sums(path.parent) | {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    write_bytes(
+        path.parent / SUMS, "".join(f"{s}  {n}\n" for n, s in sorted(sums.items())).encode()
+    )
+
+
+def verify(path: Path) -> None:
+    """Complain (BadInput) of a file that is not there, or not as ``SHA256SUMS`` beside it lists it; what was
+    delivered must be listed."""
+    if not path.is_file():
+        raise BadInput(
+            path, "no such file", "Clone the whole repository, or train with the command train"
+        )
+    expected = _sums(path.parent).get(path.name)
+    if expected is None and path.stem in DELIVERED and path.parent.resolve() == WEIGHTS:
+        raise BadInput(path.parent / SUMS, f"does not list {path.name}", CURE)
+    if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+        raise BadInput(path, f"is not the file that {SUMS} lists", CURE)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """File name -> SHA-256, as sha256sum writes them, in text or binary mode."""
+    path, sums = folder / SUMS, {}
+    for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else ():
+        if not (listed := re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)):
+            raise BadInput(path, "is not a list that sha256sum wrote", CURE)
+        sums[listed[2]] = listed[1]
+    return sums

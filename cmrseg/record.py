@@ -1,0 +1,264 @@
+"""The record of a trained network: whatever is said about it is computed from this JSON."""
+
+import hashlib
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cmrseg import data, metrics
+from cmrseg.config import TrainConfig, TrainingResult
+from cmrseg.data import BadInput, Slices
+from cmrseg.postprocess import to_labels
+from cmrseg.predict import TTA, Ensemble, predict
+
+VERSION = 1
+RECORD = "record.json"  # as train writes it
+
+
+def make_record(
+    result: TrainingResult,
+    train: Slices,
+    held_out: Slices,
+    split: str,
+    fingerprint: str,
+    protocol: str,
+) -> dict:
+    """The record of a finished training.
+
+    Of the slices trained on it keeps the mean Dice of RV, Myo and LV, of those held out a table for
+    each image, and how many different masks were predicted for them; and at each of the run's milestones the
+    Dice of each image (in the order of the table) with the rest of this.
+    """
+    config, history = result.config, result.history
+    of_train, of_held_out = (
+        predict(result.model, slices.images, config.scale, precision=result.precision)
+        for slices in (train, held_out)
+    )
+    record = _judged(
+        config.key(split, fingerprint), config, of_held_out, held_out, split, fingerprint, protocol
+    )
+    means = [mean_dice(d) for d in history["dice"] if d is not None] or [
+        record["dice_last"] or np.nan
+    ]
+    epochs = [e for e, d in zip(history["epoch"], history["dice"]) if d is not None] or [
+        config.epochs
+    ]
+    best = int(np.argmax(np.nan_to_num(means)))
+    milestones = [
+        {
+            "epoch": epoch,
+            "dice": rounded(metrics.dice(masks, held_out.masks)),
+            "distinct_masks": len(np.unique(masks, axis=0)),
+            "dice_train": history["dice_train"][epoch - 1],
+            "loss": history["loss"][epoch - 1],
+        }
+        for epoch, masks in result.milestones.items()
+    ]
+    record |= {"milestones": milestones} if milestones else {}
+    return record | {
+        "dice_best": _number(means[best]),
+        "epoch_best": epochs[best],
+        "dice_train": [
+            _number(float(d)) for d in metrics.per_class(metrics.dice(of_train, train.masks))
+        ],
+        "history": history,
+        "seconds": round(result.seconds, 2),
+        "cpu_seconds": round(result.cpu_seconds, 2),
+        "device": f"{result.device}: {processor() if result.device == 'cpu' else torch.cuda.get_device_name()}",
+        "precision": result.precision,
+    }
+
+
+def record_of_tta(
+    ensemble: Ensemble,
+    config: TrainConfig,
+    seeds: tuple[int, ...],
+    held_out: Slices,
+    split: str,
+    fingerprint: str,
+    protocol: str,
+    shift: tuple[str, float] | None = None,
+    calibration: Callable[[np.ndarray, np.ndarray, list[np.ndarray]], dict] | None = None,
+) -> dict:
+    """The record of trained networks of one configuration (of these seeds) that predict together.
+
+    It has no history, and the seconds are those of the prediction. What ``calibration`` returns, a function of
+    probabilities, true masks and the masks of each network alone, is added to it.
+    """
+    started = time.perf_counter(), time.process_time()
+    probability = ensemble.probabilities(held_out.images)
+    masks = to_labels(probability, ensemble.tta.postprocess)
+    seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
+    key = ensemble.tta.key(config.key(split, fingerprint), seeds, shift)
+    record = _judged(key, config, masks, held_out, split, fingerprint, protocol)
+    if calibration is not None:
+        alone = [predict(model, held_out.images, ensemble.scale) for model in ensemble.models]
+        record |= calibration(probability, held_out.masks, alone)
+    return record | {
+        "ways": ensemble.tta.to_record() | {"seeds": list(seeds), "shift": shift},
+        "dice_best": record["dice_last"],
+        "history": {"epoch": [], "loss": [], "lr": [], "dice": [], "dice_train": []},
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
+        "device": f"cpu: {processor()}",
+        "precision": "fp32",
+    }
+
+
+def _judged(
+    key: str,
+    config: TrainConfig,
+    pred: np.ndarray,
+    held_out: Slices,
+    split: str,
+    fingerprint: str,
+    protocol: str,
+) -> dict:
+    """What every record says: of what it is, and how the predicted masks fared."""
+    images = image_table(pred, held_out)
+    versions = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": version("numpy"),
+    }
+    return {
+        "version": VERSION,
+        "key": key,
+        "protocol": protocol,
+        "config": asdict(config),
+        "split": split,
+        "seed": config.seed,
+        "fingerprint": fingerprint,
+        "dice_last": _number(metrics.mean(_floats(images["dice"]))),
+        "distinct_masks": len(np.unique(pred, axis=0)),
+        "images": images,
+        "threads": torch.get_num_threads(),
+        "versions": versions,
+        "commit": _commit(),
+    }
+
+
+def image_table(pred: np.ndarray, held_out: Slices) -> dict[str, list]:
+    """What is recorded of each held-out slice: lists of N entries, classes in the order RV, Myo, LV.
+
+    The entries of :data:`cmrseg.metrics.METRICS` hold None where a class is in neither mask;
+    ``dice_background`` (not in the oldest records) is one number for each slice.
+    """
+    truth = held_out.masks
+    return {
+        "name": list(held_out.names),
+        "patient": held_out.patients.tolist(),
+        **{name: rounded(metric(pred, truth)) for name, metric in metrics.METRICS.items()},
+        "dice_background": [row[0] for row in rounded(metrics.dice(pred, truth, classes=(0,)))],
+        "area_true": metrics.areas(truth).tolist(),
+        "area_pred": metrics.areas(pred).tolist(),
+    }
+
+
+def rounded(table: np.ndarray) -> list[list[float | None]]:
+    """A table as lists of five decimals, None for NaN, which JSON does not know."""
+    return [[_number(round(float(v), 5)) for v in row] for row in table]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _floats(table: list) -> np.ndarray:
+    return np.array(table, dtype=float)
+
+
+def mean_dice(by_class: list[float | None]) -> float:
+    """Mean of [RV, Myo, LV], leaving out None; NaN for nothing but None."""
+    return float(metrics.per_class(_floats([[d] for d in by_class]))[0])
+
+
+# --- files ------------------------------------------------------------------------------------------
+
+
+def sealed(record: dict) -> dict:
+    """A record with a digest of all else that it says."""
+    text = json.dumps(
+        {name: value for name, value in record.items() if name != "digest"}, sort_keys=True
+    )
+    return record | {"digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def read_record(path: Path) -> dict:
+    """The record in a file.
+
+    Raises:
+        BadInput: a torn file, a record of a newer version, or one that was edited or renamed: its key is
+            not that of its configuration, split, seed and slices, its Dice not that of its table, or its
+            digest not that of all it says.
+    """
+    again = "Restore it, or remove it; the sweep will make it again"
+    try:
+        record = json.loads(data.read_text(path))
+        if type(record["version"]) is not int or record["version"] < 1:
+            raise ValueError("no version")
+        if record["version"] > VERSION:
+            said = f"is of version {record['version']}, newer than this package"
+            raise BadInput(path, said, "Update cmrseg")
+        config = TrainConfig.from_dict(record["config"])
+        dice = _number(metrics.mean(_floats(record["images"]["dice"])))
+        fits = record["key"] == _key(record, config) and record["seed"] == config.seed
+        as_said = np.isclose(dice or -1, record["dice_last"] or -1)
+        whole = record == sealed(record)
+    except BadInput:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
+        raise BadInput(path, "is not a record", again) from None
+    if not fits or path.stem not in (record["key"], Path(RECORD).stem):
+        raise BadInput(
+            path, "was edited or renamed: its key does not fit what it says it is", again
+        )
+    if not as_said:
+        raise BadInput(
+            path, f"was edited: its Dice is {record['dice_last']}, of its table {dice}", again
+        )
+    if not whole:
+        raise BadInput(path, "was edited: its digest is not that of what it says", again)
+    return record
+
+
+def _key(record: dict, config: TrainConfig) -> str:
+    """What a record is filed under, by its contents."""
+    trained = config.key(record["split"], record["fingerprint"])
+    if (tta := record.get("ways")) is None:
+        return trained
+    return TTA.from_record(tta).key(trained, tta["seeds"], tta["shift"])
+
+
+# --- where it was made ------------------------------------------------------------------------------
+
+
+@lru_cache
+def _commit() -> str:
+    try:
+        command, checkout = ["git", "rev-parse", "HEAD"], Path(__file__).parents[1]
+        answer = subprocess.run(command, cwd=checkout, text=True, capture_output=True, check=True)
+        return answer.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+@lru_cache
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

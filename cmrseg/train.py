@@ -1,0 +1,309 @@
+"""Training: a configuration and slices in, a trained network and its history out.
+
+:func:`fit` goes through the epochs; :func:`train_epoch` is one pass over the slices.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Collection
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cmrseg import metrics
+from cmrseg.augment import augment, normalise
+from cmrseg.checkpoint import CHECKPOINT, TrainingState, is_finite, load_checkpoint, save_checkpoint
+from cmrseg.config import PRESETS, TrainConfig, TrainingResult
+from cmrseg.data import BadInput, Slices
+from cmrseg.losses import LOSSES
+from cmrseg.models import build
+from cmrseg.predict import autocast, pad, predict
+
+__all__ = [
+    "PRESETS",
+    "TrainConfig",
+    "TrainingResult",
+    "fit",
+    "make_optimiser",
+    "schedule",
+    "scored_epochs",
+]
+
+
+def fit(
+    config: TrainConfig,
+    train: Slices,
+    held_out: Slices | None = None,
+    *,
+    score_train: bool = False,
+    out: Path | None = None,
+    resume: bool = False,
+    precision: str = "fp32",
+    device: str = "auto",
+    callback: Callable[[dict[str, list]], object] | None = None,
+    start: nn.Module | None = None,
+    score_every: int | None = None,
+    milestones: Collection[int] = (),
+) -> TrainingResult:
+    """Train a network.
+
+    Args:
+        config: every choice that changes the result.
+        train: slices with masks.
+        held_out: slices scored while training (see ``score_every``); never trained on.
+        score_train: score the training slices at the same epochs.
+        out: folder for a checkpoint after each epoch; None keeps none.
+        resume: continue from the checkpoint in ``out``, if there is one.
+        precision: ``"fp32"`` or ``"bf16"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
+        callback: called after each epoch with the history so far; returning True ends the training.
+        start: a network of the same shape, trained on what ``config.start`` says, to begin with.
+        score_every: epochs from one scoring to the next (and at the end); None: at most 50 scorings.
+        milestones: epochs after which the masks of the held-out slices are kept, and the training
+            slices scored. With a constant learning rate a run of these many epochs ends just there.
+
+    Raises:
+        ValueError: arguments that contradict each other.
+        BadInput: a checkpoint that cannot be continued, or slices too small for the network.
+        FloatingPointError: the loss or a weight is no longer a number; the message names the epoch,
+            the slices and the last good checkpoint.
+    """
+    _check(config, train, held_out, out, start, milestones)
+    with torch.random.fork_rng(devices=[]):
+        state, images, labels = _begin(config, train, held_out, start, precision, device)
+        if resume and out is not None and (out / CHECKPOINT).exists():
+            load_checkpoint(out / CHECKPOINT, state)
+        for epoch in range(len(state.result.history["epoch"]) + 1, config.epochs + 1):
+            with _timed(state.result), _explained(epoch, train.names, out):
+                loss = train_epoch(state, images, labels, epoch)
+                scored = epoch in scored_epochs(config.epochs, score_every)
+                train_scored = (scored and score_train) or epoch in milestones
+                _note(
+                    state,
+                    epoch,
+                    loss,
+                    held_out if scored else None,
+                    train if train_scored else None,
+                )
+                if epoch in milestones:
+                    state.result.milestones[epoch] = _masks(state.result, held_out)
+            if out is not None:
+                save_checkpoint(out / CHECKPOINT, state)
+            if callback is not None and callback(state.result.history):
+                break
+    state.result.model.eval()
+    return state.result
+
+
+def train_epoch(state: TrainingState, images: Tensor, labels: Tensor, epoch: int) -> float:
+    """One pass over the slices in random order; returns the mean loss of its batches."""
+    config, model, optimiser, losses = state.result.config, state.model, state.optimiser, []
+    order = torch.randperm(len(images), generator=state.rng)
+    batches = [
+        b for b in order.split(config.batch) if len(b) == config.batch or not config.drop_last
+    ]
+    model.train()
+    for step, batch in enumerate(batches):
+        done = (epoch - 1 + step / len(batches)) / config.epochs
+        for group in optimiser.param_groups:
+            group["lr"] = config.lr * schedule(config.schedule, done)
+        x, y = augment(images[batch], labels[batch], config.augment, state.rng)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with autocast(state.result.precision, state.result.device), _batches_of_one_refused():
+            logits = model(x)
+        loss = _loss(LOSSES[config.loss], logits, y, model.stride)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if config.ema:
+            update_ema(state.result.model, model, config.ema, (epoch - 1) * len(batches) + step)
+        losses.append(loss.detach())
+    return _finite_mean(torch.stack(losses), batches, state.result.model)
+
+
+def _loss(loss: Callable, logits: Tensor | list[Tensor], labels: Tensor, stride: int) -> Tensor:
+    """The loss of logits, or with deep supervision of each level's, a level counting half the finer one."""
+    if isinstance(logits, Tensor):
+        return loss(logits, _downsampled(labels, stride))
+    weights = [0.5**n for n in range(len(logits))]
+    losses = [
+        w * loss(level, _downsampled(labels, 2**n))
+        for n, (w, level) in enumerate(zip(weights, logits))
+    ]
+    return sum(losses) / sum(weights)
+
+
+def _downsampled(labels: Tensor, stride: int) -> Tensor:
+    if stride == 1:
+        return labels
+    return torch.from_numpy(metrics.downsample_labels(labels.cpu().numpy(), stride)).to(
+        labels.device
+    )
+
+
+def schedule(name: str, done: float) -> float:
+    """The learning rate as a part of its peak when ``done`` (0 to 1) of the training is over.
+
+    ``"constant"`` is 1; ``"one-cycle"`` climbs from 1/25 over the first 30 % and then falls as a
+    half cosine to nearly zero (Smith and Topin 2019).
+    """
+    if name == "constant":
+        return 1.0
+    if name == "one-cycle":
+        if done < 0.3:
+            return 0.04 + 0.96 * done / 0.3
+        return 0.5 + 0.5 * math.cos(math.pi * (done - 0.3) / 0.7)
+    raise ValueError(f"schedule={name!r}: expected constant or one-cycle")
+
+
+def make_optimiser(config: TrainConfig, parameters) -> torch.optim.Optimizer:
+    """SGD, Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019) for the parameters."""
+    decay = config.weight_decay
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=decay)
+    if config.optimiser == "adam":
+        return torch.optim.Adam(parameters, config.lr, weight_decay=decay)
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(parameters, config.lr, weight_decay=decay)
+    raise ValueError(f"optimiser={config.optimiser!r}: expected sgd, adam or adamw")
+
+
+@torch.no_grad()
+def update_ema(ema_model: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Draw the averaged weights after the trained ones (an exponential moving average, at first a shorter
+    one, so that the random start is soon forgotten)."""
+    part = 1 - min(decay, (1 + step) / (10 + step))
+    for averaged, new in zip(ema_model.state_dict().values(), model.state_dict().values()):
+        if averaged.is_floating_point():
+            averaged.lerp_(new.float(), part)
+        else:
+            averaged.copy_(new)
+
+
+# --- scores -----------------------------------------------------------------------------------------
+
+
+def scored_epochs(epochs: int, every: int | None = None) -> set[int]:
+    """The epochs at which held-out slices are scored: each ``every``-th (None: at most 50), and the last."""
+    every = every or max(1, math.ceil(epochs / 50))
+    return {*range(every, epochs + 1, every), epochs}
+
+
+def score(result: TrainingResult, slices: Slices) -> list[float | None]:
+    """Mean Dice of RV, Myo and LV over slices; None for a class that none of them shows."""
+    means = metrics.per_class(metrics.dice(_masks(result, slices), slices.masks))
+    return [None if np.isnan(m) else float(m) for m in means]
+
+
+def _masks(result: TrainingResult, slices: Slices) -> np.ndarray:
+    return predict(result.model, slices.images, result.config.scale, precision=result.precision)
+
+
+def _note(
+    state: TrainingState, epoch: int, loss: float, held_out: Slices | None, train: Slices | None
+) -> None:
+    """Add an epoch to the history, with scores of the slices that are given."""
+    values = {
+        "epoch": epoch,
+        "loss": loss,
+        "lr": state.optimiser.param_groups[0]["lr"],
+        "dice": None if held_out is None else score(state.result, held_out),
+        "dice_train": None if train is None else score(state.result, train),
+    }
+    for name, value in values.items():
+        state.result.history[name].append(value)
+
+
+# --- how a training begins, and what can go wrong ------------------------------------------------------
+
+
+def _check(config: TrainConfig, train: Slices, held_out, out, start, milestones) -> None:
+    if bool(config.start) != (start is not None):
+        what = "no" if start is None else "a"
+        raise ValueError(
+            f"start={config.start!r} in the configuration, and {what} network to begin with"
+        )
+    if not len(train):
+        raise ValueError("no slices to learn from")
+    if milestones and (out is not None or held_out is None):
+        raise ValueError("milestones need held-out slices, and are not kept in checkpoints")
+
+
+def _begin(config: TrainConfig, train: Slices, held_out, start, precision, device):
+    """The state before the first epoch, images float32 (N, 1, H, W) and labels int64 (N, H, W) to learn from."""
+    torch.set_flush_denormal(True)  # tiny numbers late in training would cost ten times the time
+    torch.manual_seed(config.seed)  # for the initial weights and for dropout
+    rng = torch.Generator().manual_seed(config.seed)  # for the order and the augmentation
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    model = build(config).to(device, memory_format=torch.channels_last)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
+    history = {name: [] for name in ("epoch", "loss", "lr", "dice", "dice_train")}
+    ema_model = copy.deepcopy(model) if config.ema else model
+    result = TrainingResult(ema_model, config, history, precision=precision, device=device)
+    fingerprints = [train.fingerprint, "" if held_out is None else held_out.fingerprint]
+    state = TrainingState(
+        result, model, make_optimiser(config, model.parameters()), rng, fingerprints
+    )
+    images = normalise(train.images, config.scale).to(device)
+    labels = torch.from_numpy(train.masks).to(device)[:, None].float()
+    if config.mirrored_set:
+        images, labels = torch.cat([images, images.flip(-1)]), torch.cat([labels, labels.flip(-1)])
+    return state, pad(images, model.multiple), pad(labels, model.multiple)[:, 0].long()
+
+
+@contextmanager
+def _timed(result: TrainingResult):
+    """Add what the work inside takes to the seconds of a training."""
+    started = time.perf_counter(), time.process_time()
+    yield
+    result.seconds += time.perf_counter() - started[0]
+    result.cpu_seconds += time.process_time() - started[1]
+
+
+@contextmanager
+def _batches_of_one_refused():
+    """Say what is wrong where batch normalisation sees a single point, which has no spread."""
+    try:
+        yield
+    except ValueError as problem:
+        if "more than 1 value per channel" not in str(problem):
+            raise
+        said = "are too small for this network, which sees a single point of them at its coarsest, in a batch of one"
+        raise BadInput("training slices", said, "Take larger slices, or leave one out") from None
+
+
+class _Diverged(Exception):
+    """What is no number any more, and the positions of the slices of that batch."""
+
+
+def _finite_mean(losses: Tensor, batches: list[Tensor], model: nn.Module) -> float:
+    """The mean of an epoch's losses.
+
+    Raises:
+        _Diverged: one of them, or a weight after them, is no number.
+    """
+    if not math.isfinite(mean := losses.mean().item()):
+        first = int((~torch.isfinite(losses)).nonzero()[0])
+        raise _Diverged(f"the loss is {losses[first].item()}", batches[first].tolist())
+    if not is_finite(model):
+        raise _Diverged("a weight is no number", batches[-1].tolist())
+    return mean
+
+
+@contextmanager
+def _explained(epoch: int, names: tuple[str, ...], out: Path | None):
+    """Say where a training diverged, and what is left of it."""
+    try:
+        yield
+    except _Diverged as problem:
+        what, positions = problem.args
+        batch = ", ".join(names[i] for i in sorted({p % len(names) for p in positions}))
+        none = out is None or epoch == 1
+        good = "there is none" if none else f"{out / CHECKPOINT} is of epoch {epoch - 1}"
+        said = f"{what} in epoch {epoch}, batch of {batch}. Try a smaller learning rate, look at these slices; "
+        raise FloatingPointError(f"{said}last good checkpoint: {good}") from None
