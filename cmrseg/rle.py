@@ -5,8 +5,6 @@ Pixels are numbered down the columns from 1 (*column-major*, 1-based); a mask be
 three rows ``cmrN_mask1``, ``cmrN_mask2``, ``cmrN_mask3`` (RV, Myo, LV) for each slice.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re
@@ -76,18 +74,25 @@ def each_mask(path: Path, shape: tuple[int, int] = (96, 96)) -> Iterator[tuple[s
     if not path.is_file():
         raise BadInput(path, "no such file", "Make one with: python -m cmrseg submit")
     if path.stat().st_size > LONGEST:
-        raise BadInput(path, f"is over {LONGEST >> 20} MB", "A slice takes a few hundred bytes: is it a submission")
+        raise BadInput(
+            path,
+            f"is over {LONGEST >> 20} MB",
+            "A slice takes a few hundred bytes: is it a submission",
+        )
     csv.field_size_limit(2**31 - 1)  # the code of a large and noisy mask is long
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error):
-        raise BadInput(path, "is not a text file of comma-separated values",
-                       "Write it as UTF-8 CSV") from None
+        raise BadInput(
+            path, "is not a text file of comma-separated values", "Write it as UTF-8 CSV"
+        ) from None
     if not rows or rows[0] != HEADER:
         raise BadInput(path, "does not start with the header id,encoding", "Add that first line")
     if len(rows) == 1:
         raise BadInput(path, "has no rows after its header", "Each slice has three")
-    codes: dict[str, dict[str, tuple[str, str]]] = {}  # slice -> class -> where its code stands, and the code
+    codes: dict[
+        str, dict[str, tuple[str, str]]
+    ] = {}  # slice -> class -> where its code stands, and the code
     for line, row in enumerate(rows[1:], start=2):
         if row:
             _sort_in(codes, row, f"{path}, line {line}")
@@ -101,7 +106,9 @@ def _sort_in(codes: dict[str, dict[str, tuple[str, str]]], row: list[str], where
     """Put the code of one row to its slice."""
     match = ROW.fullmatch(row[0]) if len(row) == 2 else None
     if not match or "\n" in row[1]:  # so a row is a line, and its number that of the line
-        raise BadInput(where, "is not id,encoding", "Expected a row such as: cmr121_mask1,12 3 20 4")
+        raise BadInput(
+            where, "is not id,encoding", "Expected a row such as: cmr121_mask1,12 3 20 4"
+        )
     its = codes.setdefault(match[1], {})
     if match[3] in its:
         raise BadInput(where, f"repeats {row[0]}", "Keep one row for each class of each slice")

@@ -12,8 +12,6 @@ Nothing here was learned from real slices but broad statistics: class shares, si
 how bright each class is.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -145,20 +143,28 @@ def anatomy(rng):
     septum = np.radians(rng.normal(-76, 28))
     blood = rng.uniform(2.2, 5.0)
     papillary = [
-        (septum + side * np.radians(rng.normal(115, 22)), rng.uniform(0.6, 0.85),
-         rng.uniform(1.6, 3.5))
-        for side in (1, -1) for _ in range(rng.integers(1, 4))
+        (
+            septum + side * np.radians(rng.normal(115, 22)),
+            rng.uniform(0.6, 0.85),
+            rng.uniform(1.6, 3.5),
+        )
+        for side in (1, -1)
+        for _ in range(rng.integers(1, 4))
     ]
     heart = Heart(
-        centre=rng.normal(46, 4.7) + 1j * rng.normal(51, 5.5), septum=septum,
-        radius=cavity + wall, wall=wall,
+        centre=rng.normal(46, 4.7) + 1j * rng.normal(51, 5.5),
+        septum=septum,
+        radius=cavity + wall,
+        wall=wall,
         outline=harmonics(rng, 0, 0.035, 0.012, 0.008, 0.005),
         thickness=harmonics(rng, 0.08, 0.06, 0.04),
         rv_depth=size * rv * rng.normal(16.8, 4.0) * (rng.uniform(0.1, 0.6) if apical else 1),
         rv_width=(0.78 * (cavity + wall) + 4.2) * rng.normal(0.85 if apical else 1, 0.12) * rv,
         rv_roundness=rng.uniform(0.6, 1.0),
         rv_outline=harmonics(rng, 0.02, 0.04, 0.05, 0.01) + (0, 0, 0.03, 0),  # a triangle, rather
-        papillary=np.array(papillary), blood=blood, rv_blood=blood * rng.uniform(0.5, 0.95),
+        papillary=np.array(papillary),
+        blood=blood,
+        rv_blood=blood * rng.uniform(0.5, 0.95),
     )
     # Whoever plans a scan keeps the heart in the picture: the RV's far end, above all.
     tip = heart.centre + np.exp(1j * septum) * (heart.radius + heart.rv_depth)
@@ -174,11 +180,14 @@ def contract(heart, left, rng):
     # Muscle from above and below may enter the slice and dim the blood, in either ventricle.
     dim, rv_dim = 1 - np.maximum(rng.uniform(-0.6, 0.9, 2), 0) * (1 - left)
     return replace(
-        heart, radius=radius, wall=radius - cavity * left**0.5,
+        heart,
+        radius=radius,
+        wall=radius - cavity * left**0.5,
         centre=heart.centre + complex(*rng.normal(0, 0.6, 2)),
         rv_depth=heart.rv_depth * (1 - rng.uniform(0.2, 1.3) * (1 - left)) - rng.uniform(0, 1.5),
         rv_width=heart.rv_width * (1 - 0.2 * (1 - left)),
-        blood=1 + (heart.blood - 1) * dim, rv_blood=1 + (heart.rv_blood - 1) * rv_dim,
+        blood=1 + (heart.blood - 1) * dim,
+        rv_blood=1 + (heart.rv_blood - 1) * rv_dim,
     )
 
 
@@ -213,8 +222,14 @@ def surroundings(heart, fat, rng):
     signal = paint(signal, bowel, fat * (0.6 + 0.5 * np.abs(coarse)))
     for _ in range(rng.integers(1, 5)):  # spleen, stomach, vessels
         radius = rng.uniform(4, 12)
-        organ = blob(near(80, 165, radius + rng.uniform(2, 22)), radius, rng.uniform(1, 1.9),
-                     rng.uniform(0, 3.1), harmonics(rng, 0, 0.05, 0.05), plane)
+        organ = blob(
+            near(80, 165, radius + rng.uniform(2, 22)),
+            radius,
+            rng.uniform(1, 1.9),
+            rng.uniform(0, 3.1),
+            harmonics(rng, 0, 0.05, 0.05),
+            plane,
+        )
         level = 1.1 * heart.blood if rng.random() < 0.2 else organs * rng.uniform(0.5, 1.3)
         signal = paint(signal, organ - rng.uniform(-3, 1.8), fat)
         signal = paint(signal, organ, level * (1 + 0.1 * coarse))
@@ -227,8 +242,13 @@ def surroundings(heart, fat, rng):
         signal = paint(signal, depth - chest + rng.uniform(0, 1.2) * cloud, value)
         depth += rng.uniform(thin, thick)
     for turn in np.cumsum(rng.uniform(8, 14, 5)) / bend - rng.uniform(0.2, 0.8):
-        rib = blob(hub + up * (bend + 3) * np.exp(1j * turn), rng.uniform(1.5, 3.2), 1.3,
-                   rng.uniform(0, 3.1), plane=plane)
+        rib = blob(
+            hub + up * (bend + 3) * np.exp(1j * turn),
+            rng.uniform(1.5, 3.2),
+            1.3,
+            rng.uniform(0, 3.1),
+            plane=plane,
+        )
         signal = paint(signal, rib - 1, 0.15 * muscle)
         signal = paint(signal, rib + 1, muscle * rng.uniform(0.5, 1.5))
     return signal * (1 + 0.08 * fine)
@@ -253,9 +273,13 @@ def chambers(fat, rng):
         uneven = min(heart.wall, heart.radius - heart.wall) * wave(towards, heart.thickness)
         cavity = epicardium + np.maximum(heart.wall + uneven, 2)
         height = max(heart.rv_depth, heart.rv_roundness * heart.rv_width)
-        rv = blob(heart.centre + axis * (heart.radius + heart.rv_depth - height),
-                  (heart.rv_width * height) ** 0.5, height / heart.rv_width, heart.septum,
-                  heart.rv_outline)
+        rv = blob(
+            heart.centre + axis * (heart.radius + heart.rv_depth - height),
+            (heart.rv_width * height) ** 0.5,
+            height / heart.rv_width,
+            heart.septum,
+            heart.rv_outline,
+        )
         rv = np.maximum(union(rv, epicardium + 2, 4), 0.35 * heart.radius - spoke.real)
         if heart.rv_depth < 2:  # nobody would outline so thin a sliver: the slice misses the RV
             rv = rv + SIZE
@@ -286,8 +310,11 @@ def scanner(septum, rng):
     """A function from signal (96, 96) to image uint8 (96, 96): one examination's coil, resolution,
     noise and grey window. The chest, near the coil, lies towards the ``septum``."""
     z = (PLANE - PLANE.mean()) / (SIZE / 2) / np.exp(1j * septum)
-    coil = np.exp(rng.normal(0.25, 0.2) * z.real + rng.normal(0, 0.2) * z.imag
-                  + wave(z, harmonics(rng, 0, 0.15)))
+    coil = np.exp(
+        rng.normal(0.25, 0.2) * z.real
+        + rng.normal(0, 0.2) * z.imag
+        + wave(z, harmonics(rng, 0, 0.15))
+    )
     # A finite part of frequency space: partial volume, and ringing along sharp edges.
     fx, fy = np.fft.fftfreq(SIZE), np.fft.fftfreq(SIZE)[:, None]
     band = np.exp(-2 * (np.pi * rng.uniform(0.1, 0.75)) ** 2 * (fx**2 + fy**2))

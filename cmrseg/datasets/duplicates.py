@@ -1,6 +1,7 @@
-"""How alike are two pictures? Copies are found even when they were shifted, rescaled or brightened."""
+"""Near-duplicate search by correlation of thumbnails.
 
-from __future__ import annotations
+Copies are found even when they were shifted, rescaled or brightened.
+"""
 
 from collections.abc import Sequence
 
@@ -9,11 +10,11 @@ from scipy.stats import norm
 
 POINTS = 24  # a thumbnail has so many points a side
 ZOOMS, SHIFTS = (0.92, 1, 1.08), (-0.015, 0, 0.015)  # how copies are looked for; parts of the width
-FAMILY, TWIN = 0.8, 0.97  # less likeness than FAMILY is never called a copy, more than TWIN always is
-FEW = 200  # pairs of strangers from which nothing can be told about their likeness
-
-
-NEGATIVE = -0.4  # an image that resembles the usual one less than this is its negative; most lie near +0.6
+FAMILY = 0.8  # a smaller similarity is never called a copy
+TWIN = 0.97  # a greater one always is
+FEW = 200  # pairs of strangers from which nothing can be told about their similarity
+# An image that resembles the usual one less than this is its negative; most lie near +0.6.
+NEGATIVE = -0.4
 
 
 def negatives(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -24,12 +25,13 @@ def negatives(images: Sequence[np.ndarray]) -> np.ndarray:
     return np.flatnonzero(small @ (usual / (np.linalg.norm(usual) + 1e-3)) < NEGATIVE)
 
 
-def likeness(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Likeness of every picture with every other, float32 (N, N): 1 for a copy, about 0 by chance.
+def similarity(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Similarity of every two pictures, float32 (N, N): 1 for a copy, about 0 by chance.
 
-    It is the correlation of two thumbnails, which brightness and contrast do not change. One of the two is
-    zoomed by 8 % and shifted by 1.5 % of the width to all sides and the best fit counts: copies that were
-    moved by two pixels of 96, or rescaled by a tenth, are copies still. Pictures may differ in size.
+    It is the correlation of two thumbnails, which brightness and contrast do not change. One of the
+    two is zoomed by 8 % and shifted by 1.5 % of the width to all sides and the best fit counts:
+    copies that were moved by two pixels of 96, or rescaled by a tenth, are copies still. Pictures
+    may differ in size.
     """
     groups = _by_shape(images)
     plain = _thumbnails(groups)
@@ -44,12 +46,15 @@ def likeness(images: Sequence[np.ndarray]) -> np.ndarray:
 def _by_shape(images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pictures of one size together: their positions (n,) and float32 (n, H, W)."""
     shapes = np.array([image.shape for image in images])
-    return [(which, np.stack([images[i] for i in which]).astype(np.float32))
-            for shape in np.unique(shapes, axis=0) for which in [np.flatnonzero((shapes == shape).all(1))]]
+    return [
+        (which, np.stack([images[i] for i in which]).astype(np.float32))
+        for shape in np.unique(shapes, axis=0)
+        for which in [np.flatnonzero((shapes == shape).all(1))]
+    ]
 
 
 def _thumbnails(groups, zoom: float = 1, down: float = 0, right: float = 0) -> np.ndarray:
-    """The middle of each picture on POINTS x POINTS points, mean 0 and length 1: (N, POINTS squared)."""
+    """The middle of each picture on POINTS x POINTS points, as rows of mean 0 and length 1."""
     small = np.empty((sum(len(which) for which, _ in groups), POINTS, POINTS), np.float32)
     for which, images in groups:
         height, width = images.shape[1:]
@@ -60,8 +65,10 @@ def _thumbnails(groups, zoom: float = 1, down: float = 0, right: float = 0) -> n
 
 
 def _points(side: int, zoom: float, shift: float) -> np.ndarray:
-    """Weights float32 (POINTS, side) that draw a row of pixels together, softly, at POINTS places: the
-    middle four fifths of it, zoomed and shifted."""
+    """Weights float32 (POINTS, side) that draw a row of pixels together, softly, at POINTS places.
+
+    The places lie in the middle four fifths of the row, zoomed and shifted.
+    """
     step = 0.8 * side / zoom / POINTS
     places = (side - 1) / 2 + shift * side + step * (np.arange(POINTS) - (POINTS - 1) / 2)
     weights = np.exp(-2 * ((np.arange(side) - places[:, None]) / max(step, 1)) ** 2)
@@ -69,14 +76,17 @@ def _points(side: int, zoom: float, shift: float) -> np.ndarray:
 
 
 def copy_limit(strangers: np.ndarray) -> float:
-    """The likeness that pictures of two different patients do not reach by chance.
+    """The similarity that pictures of two different patients do not reach by chance.
 
-    Fisher's z of the strangers' likeness (P,) lies close to a bell curve; its middle and width are taken
-    from medians, so that copies among them don't matter. One pair in a hundred such folders would exceed
-    the limit. With few pairs the width is unknown, and only near-perfect copies count.
+    Fisher's z of the strangers' similarity (P,) lies close to a bell curve; its middle and width
+    are taken from medians, so that copies among them don't matter. One pair in a hundred such
+    folders would exceed the limit. With few pairs the width is unknown, and only near-perfect
+    copies count.
     """
     if len(strangers) < FEW:
         return TWIN
     z = np.arctanh(np.clip(strangers[:: len(strangers) // 10**6 + 1], -0.999, 0.999))
-    spread = np.median(np.abs(z - np.median(z))) / 0.6745
-    return float(np.clip(np.tanh(np.median(z) + norm.isf(0.01 / len(strangers)) * spread), FAMILY, TWIN))
+    middle = np.median(z)
+    spread = np.median(np.abs(z - middle)) / 0.6745
+    limit = np.tanh(middle + norm.isf(0.01 / len(strangers)) * spread)
+    return float(np.clip(limit, FAMILY, TWIN))

@@ -1,0 +1,292 @@
+"""Folders of slices, ``cmrN.png`` and ``cmrN_mask.png``, and whose they are (``patients.csv``).
+
+A *data root* is a folder ``{train,val,test}/{image,mask}`` of such files; its test split has no
+masks. The readers raise the first thing that is wrong; :mod:`cmrseg.datasets.doctor` lists all.
+"""
+
+import csv
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cmrseg.data import (
+    SPLITS,
+    STRETCHED,
+    BadInput,
+    Slices,
+    encode_png,
+    not_allowed,
+    read_png,
+    read_text,
+    write_bytes,
+)
+
+NAME = re.compile(r"cmr([0-9]{1,9})(_mask)?\.png")
+TABLE = "patients.csv"
+COLUMNS = "It needs the columns image,patient: cmr1,1"
+
+
+def list_pngs(folder: Path, mask: bool = False) -> dict[int, Path]:
+    """The files ``cmrN.png`` (or ``cmrN_mask.png``) of a folder, keyed and ordered by N.
+
+    Raises:
+        BadInput: a missing or empty folder, a foreign name, or two files with one number.
+    """
+    paths, problems = sort_pngs(Path(folder), mask)
+    _raise_first(problems)
+    return paths
+
+
+def sort_pngs(folder: Path, mask: bool = False) -> tuple[dict[int, Path], list[BadInput]]:
+    """What :func:`list_pngs` lists, and what is wrong with the folder and its other files."""
+    pattern = "cmrN_mask.png" if mask else "cmrN.png"
+    if not folder.is_dir():
+        return {}, [no_folder(folder, f"It should hold files named {pattern}")]
+    paths: dict[int, Path] = {}
+    problems = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() != ".png" or path.name.startswith("."):
+            continue
+        match = NAME.fullmatch(path.name)
+        if not match or bool(match[2]) != mask:
+            problem, cure = f"expected a name like {pattern}", "Rename it or move it away"
+            problems.append(BadInput(path, problem, cure))
+        elif other := paths.get(int(match[1])):
+            problem = f"has the same number as {other.name}"
+            problems.append(BadInput(path, problem, "Keep one file for each number"))
+        else:
+            paths[int(match[1])] = path
+    if not paths:
+        cure = "Check the path: 8-bit grey PNG files are expected in it"
+        problems.append(BadInput(folder, f"holds no {pattern}", cure))
+    return dict(sorted(paths.items())), problems
+
+
+def no_folder(folder: Path, cure: str) -> BadInput:
+    """The complaint about a folder that is not there; perhaps capitals are to blame."""
+    around = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    like = next((path.name for path in around if path.name.lower() == folder.name.lower()), None)
+    if like == folder.name:
+        return BadInput(folder, "is not a folder", cure)
+    return BadInput(folder, "no such folder" + (f", but there is {like}" if like else ""), cure)
+
+
+def _raise_first(problems: Iterable[BadInput]) -> None:
+    for problem in problems:
+        raise problem
+
+
+# --- pictures of one size ------------------------------------------------------------------------
+
+
+def read_slice(path: Path, mask: bool = False) -> np.ndarray:
+    """Read an image or a mask by :func:`cmrseg.data.read_png`; no image may look like a mask."""
+    pixels = read_png(path, mask)
+    if not mask and pixels.size == 1:
+        raise BadInput(path, "is a single pixel", "Look at the original")
+    if not mask and (levels := _as_labels(pixels)):
+        problem = f"has grey levels {levels} only: a mask, or an image of other units"
+        raise BadInput(path, problem, "Store grey levels 0-255; are image and mask swapped")
+    return pixels
+
+
+def _as_labels(pixels: np.ndarray) -> str:
+    """The grey levels of an image that looks like a mask, plain or stretched; else nothing."""
+    if 0 < pixels.max() <= 3:
+        return "0-3"
+    levels = np.flatnonzero(np.bincount(pixels.ravel()))
+    return ", ".join(map(str, levels)) if len(levels) > 2 and {*levels} <= STRETCHED else ""
+
+
+def odd_sizes(paths: dict[int, Path], shapes: dict[int, tuple]) -> dict[int, BadInput]:
+    """A complaint, by number, about each file that is not of the size of most."""
+    counts = Counter(shapes.values())
+    usual = max(counts, key=counts.get, default=None)
+    odd = [number for number, shape in shapes.items() if shape != usual]
+    return {number: other_size(paths[number], shapes[number], usual) for number in odd}
+
+
+def other_size(path: Path, shape, usual) -> BadInput:
+    """The complaint about a file of another size (H, W) than is usual."""
+    size, expected = (f"{width} x {height}" for height, width in (shape, usual))
+    problem = f"is {size} pixels, expected {expected} like the others"
+    return BadInput(path, problem, "Crop or pad all slices to one size")
+
+
+def read_pngs(paths: dict[int, Path], mask: bool = False) -> dict[int, np.ndarray]:
+    """Read files of one size: ``{number: uint8 (H, W)}``."""
+    pictures = {number: read_slice(path, mask) for number, path in paths.items()}
+    shapes = {number: picture.shape for number, picture in pictures.items()}
+    _raise_first(odd_sizes(paths, shapes).values())
+    return pictures
+
+
+def check_images(folder: Path) -> dict[int, Path]:
+    """The files ``cmrN.png`` of a folder, each read once and found whole, all of one size.
+
+    No picture is kept: together they may be large.
+
+    Raises:
+        BadInput: as :func:`read_images`.
+    """
+    paths = list_pngs(folder)
+    shapes = {number: read_slice(path).shape for number, path in paths.items()}
+    _raise_first(odd_sizes(paths, shapes).values())
+    return paths
+
+
+def read_masks(folder: Path) -> dict[str, np.ndarray]:
+    """All masks of one folder: ``{"cmr7": uint8 (H, W), ...}``, ordered by number."""
+    masks = read_pngs(list_pngs(folder, mask=True), mask=True)
+    return {f"cmr{number}": mask for number, mask in masks.items()}
+
+
+# --- whose slices they are -----------------------------------------------------------------------
+
+
+def patients_of(paths: dict[int, Path]) -> np.ndarray:
+    """The patient of each file, int64 (N,).
+
+    A ``patients.csv`` (columns image, patient) in the folder or above it says so; without one, each
+    image is its own patient. A data root may have a table for each split: who has one name in two
+    of them has one number, and an image of a split without a table is none of the patients of the
+    others.
+    """
+    if not paths:
+        return np.zeros(0, np.int64)
+    folder = next(iter(paths.values())).parent
+    above = [place / TABLE for place in (folder, folder.parent, folder.parent.parent)]
+    table = next((path for path in above if os.path.lexists(path)), None)
+    tables = {table} - {None}
+    if folder.parent.name in SPLITS:
+        places = [folder.parent.parent / split for split in ("", *SPLITS)]
+        siblings = [place / kind / TABLE for place in places for kind in ("", "image", "mask")]
+        tables |= {path for path in siblings if os.path.lexists(path)}
+    patients = {patient for path in sorted(tables) for patient in _read_table(path).values()}
+    number = _numbers(patients)
+    if table is None:
+        return np.array(list(paths), dtype=np.int64) + max(number.values(), default=0)
+    patient_of = _read_table(table)
+    images = [path.stem.removesuffix("_mask") for path in paths.values()]
+    if missing := [image for image in images if image not in patient_of]:
+        raise BadInput(table, f"has no entry {missing[0]!r}", COLUMNS)
+    return np.array([number[patient_of[image]] for image in images], dtype=np.int64)
+
+
+def _numbers(patients: set[str]) -> dict[str, int]:
+    """A number for each patient: the name, if all are numbers, else its place in their order."""
+    if all(re.fullmatch("[0-9]{1,18}", patient) for patient in patients):
+        return {patient: int(patient) for patient in patients}
+    return {patient: n for n, patient in enumerate(sorted(patients), start=1)}
+
+
+def _read_table(table: Path) -> dict[str, str]:
+    """Who each image of a ``patients.csv`` is of: ``{"cmr1": "P-017", ...}``."""
+    patient_of: dict[str, str] = {}
+    try:
+        lines = csv.DictReader(io.StringIO(read_text(table), newline=""))
+        rows = [(Path(row["image"]).stem, row["patient"].strip()) for row in lines]
+    except KeyError as missing:
+        raise BadInput(table, f"has no entry {missing}", COLUMNS) from None
+    except PermissionError:
+        raise not_allowed(table) from None
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error):
+        raise BadInput(table, "is not a table of images and patients", COLUMNS) from None
+    for image, patient in rows:
+        if not patient:
+            raise BadInput(table, f"gives {image} no patient", "Keep one line for each image")
+        if (other := patient_of.setdefault(image, patient)) != patient:
+            problem = f"gives {image} two patients, {other} and {patient}"
+            raise BadInput(table, problem, "Keep one line for each image")
+    return patient_of
+
+
+# --- whole folders of images, and splits with masks ----------------------------------------------
+
+
+def read_images(folder: Path, patients: Callable = patients_of) -> Slices:
+    """All images ``cmrN.png`` of one folder, ordered by N, without masks."""
+    paths = list_pngs(folder)
+    return stack(paths, read_pngs(paths), None, patients(paths))
+
+
+def read_split(root: Path, split: str, patients: Callable = patients_of) -> Slices:
+    """One split of a data root: its images and, except for the test split, their masks.
+
+    Args:
+        root, split: where it lies, and ``"train"``, ``"val"`` or ``"test"``.
+        patients: the function that says whose the files ``{number: path}`` are.
+
+    Raises:
+        BadInput: anything wrong with the folder, an image without mask or a mask without image.
+    """
+    folder = Path(root) / split
+    if split == "test":
+        return read_images(folder / "image", patients)
+    paths, mask_paths = list_pngs(folder / "image"), list_pngs(folder / "mask", mask=True)
+    _raise_first(unpaired(paths, mask_paths))
+    images, masks = read_pngs(paths), read_pngs(mask_paths, mask=True)
+    _raise_first(misfits(mask_paths, images, masks).values())
+    return stack(paths, images, masks, patients(paths))
+
+
+def unpaired(paths: dict[int, Path], mask_paths: dict[int, Path]) -> Iterator[BadInput]:
+    """Complaints about images without mask and masks without image, where there are both."""
+    for number in paths.keys() - mask_paths.keys() if mask_paths else ():
+        name = f"cmr{number}_mask.png"
+        cure = f"Put {name} into the folder mask beside image, or remove the image"
+        yield BadInput(paths[number], "has no mask", cure)
+    for number in mask_paths.keys() - paths.keys() if paths else ():
+        name = f"cmr{number}.png"
+        cure = f"Put {name} into the folder image beside mask, or remove the mask"
+        yield BadInput(mask_paths[number], "has no image", cure)
+
+
+def misfits(mask_paths: dict[int, Path], images: dict, masks: dict) -> dict[int, BadInput]:
+    """A complaint, by number, about each mask of another size than its image."""
+    both = [number for number in images if number in masks]
+    odd = [number for number in both if images[number].shape != masks[number].shape]
+    return {n: other_size(mask_paths[n], masks[n].shape, images[n].shape) for n in odd}
+
+
+def stack(paths: dict[int, Path], images: dict, masks: dict | None, patients) -> Slices:
+    """Slices of pictures by number, in the order of ``paths``."""
+    return Slices(
+        np.stack([images[number] for number in paths]),
+        None if masks is None else np.stack([masks[number] for number in paths]),
+        tuple(path.stem for path in paths.values()),
+        patients,
+    )
+
+
+def write_slices(out: Path, splits: dict[str, Slices]) -> None:
+    """Write slices as the splits of a data root, with their patients.
+
+    Raises:
+        BadInput: a file that is there already and holds something else; nothing is written then.
+    """
+    files, rows = {}, ["image,patient"]
+    for split, slices in splits.items():
+        for i, name in enumerate(slices.names):
+            files[out / split / "image" / f"{name}.png"] = encode_png(slices.images[i])
+            if slices.masks is not None:
+                files[out / split / "mask" / f"{name}_mask.png"] = encode_png(slices.masks[i])
+            rows.append(f"{name},{slices.patients[i]}")
+    files[out / TABLE] = ("\n".join(rows) + "\n").encode()
+    for path, content in files.items():
+        if path.exists() and path.read_bytes() != content:
+            raise taken(path)
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+
+
+def taken(path: Path) -> BadInput:
+    """The complaint about another file in the place of one to write."""
+    cure = "Choose an empty --out, or remove it"
+    return BadInput(path, "is there already and is another file", cure)
