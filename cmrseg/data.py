@@ -220,9 +220,3 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
     write_bytes(path, text.encode())
-
-
-def __getattr__(name: str):  # until all callers import these from where they live now
-    from cmrseg.datasets import folders
-
-    return getattr(folders, name)

@@ -17,6 +17,7 @@ from cmrseg.data import BadInput, write_bytes
 
 HEADER = ["id", "encoding"]
 LONGEST = 2**26  # bytes of a submission: a hundred thousand slices
+Codes = dict[str, tuple[str, str]]  # of a slice: class -> where its code stands, and the code
 ROW = re.compile(r"(cmr(0|[1-9][0-9]{0,8}))_mask([123])")
 
 
@@ -74,25 +75,19 @@ def each_mask(path: Path, shape: tuple[int, int] = (96, 96)) -> Iterator[tuple[s
     if not path.is_file():
         raise BadInput(path, "no such file", "Make one with: python -m cmrseg submit")
     if path.stat().st_size > LONGEST:
-        raise BadInput(
-            path,
-            f"is over {LONGEST >> 20} MB",
-            "A slice takes a few hundred bytes: is it a submission",
-        )
+        cure = "A slice takes a few hundred bytes: is it a submission"
+        raise BadInput(path, f"is over {LONGEST >> 20} MB", cure)
     csv.field_size_limit(2**31 - 1)  # the code of a large and noisy mask is long
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except (UnicodeDecodeError, csv.Error):
-        raise BadInput(
-            path, "is not a text file of comma-separated values", "Write it as UTF-8 CSV"
-        ) from None
+        problem = "is not a text file of comma-separated values"
+        raise BadInput(path, problem, "Write it as UTF-8 CSV") from None
     if not rows or rows[0] != HEADER:
         raise BadInput(path, "does not start with the header id,encoding", "Add that first line")
     if len(rows) == 1:
         raise BadInput(path, "has no rows after its header", "Each slice has three")
-    codes: dict[
-        str, dict[str, tuple[str, str]]
-    ] = {}  # slice -> class -> where its code stands, and the code
+    codes: dict[str, Codes] = {}
     for line, row in enumerate(rows[1:], start=2):
         if row:
             _sort_in(codes, row, f"{path}, line {line}")
@@ -102,20 +97,19 @@ def each_mask(path: Path, shape: tuple[int, int] = (96, 96)) -> Iterator[tuple[s
         yield name, _label_map(codes[name], shape)
 
 
-def _sort_in(codes: dict[str, dict[str, tuple[str, str]]], row: list[str], where: str) -> None:
+def _sort_in(codes: dict[str, Codes], row: list[str], where: str) -> None:
     """Put the code of one row to its slice."""
     match = ROW.fullmatch(row[0]) if len(row) == 2 else None
     if not match or "\n" in row[1]:  # so a row is a line, and its number that of the line
-        raise BadInput(
-            where, "is not id,encoding", "Expected a row such as: cmr121_mask1,12 3 20 4"
-        )
-    its = codes.setdefault(match[1], {})
-    if match[3] in its:
+        cure = "Expected a row such as: cmr121_mask1,12 3 20 4"
+        raise BadInput(where, "is not id,encoding", cure)
+    classes = codes.setdefault(match[1], {})
+    if match[3] in classes:
         raise BadInput(where, f"repeats {row[0]}", "Keep one row for each class of each slice")
-    its[match[3]] = where, row[1]
+    classes[match[3]] = where, row[1]
 
 
-def _label_map(codes: dict[str, tuple[str, str]], shape: tuple[int, int]) -> np.ndarray:
+def _label_map(codes: Codes, shape: tuple[int, int]) -> np.ndarray:
     """The label map uint8 (H, W) of the codes of one slice."""
     label = np.zeros(shape, dtype=np.uint8)
     for c, (where, code) in codes.items():  # in the order of the lines
