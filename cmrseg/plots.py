@@ -4,23 +4,18 @@ Figures have no background and grey text, so that they suit light and dark pages
 draw into given axes, or make a figure and return it.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, PathPatch
-from matplotlib.path import Path
+from matplotlib.patches import Patch
 
-from cmrseg import data
-from cmrseg.statistics import MARGIN
+from cmrseg import datasets
 
 # Safe for colour-blind readers, and apart in lightness too.
 CLASS_COLOURS = {"RV": "#648FFF", "Myo": "#FFB000", "LV": "#DC267F"}
@@ -28,27 +23,31 @@ GREY = "#808080"
 ACCENT = "#785EF0"
 SAID = "#FE6100"  # what the report said
 LICENCE = "slices: ACDC, CC BY-NC-SA 4.0"
-HEAT = LinearSegmentedColormap.from_list("heat", ["#E9E5FC", ACCENT, "#33238F"])  # ink has to suit both themes: opaque
+# Opaque: the ink on it has to suit both themes.
+HEAT = LinearSegmentedColormap.from_list("heat", ["#E9E5FC", ACCENT, "#33238F"])
 # From little to much, for lines: neither end sinks into a light page or a dark one.
-SHADES = LinearSegmentedColormap.from_list("shades", [ACCENT, CLASS_COLOURS["LV"], SAID, CLASS_COLOURS["Myo"]])
+SHADES = LinearSegmentedColormap.from_list("shades", [ACCENT, "#DC267F", SAID, "#FFB000"])
+LINES = (ACCENT, SAID, "#00A078", GREY, "#5B8C9E", "#A0522D")
 LABELS = ListedColormap([(0, 0, 0, 0), *(to_rgba(c) for c in CLASS_COLOURS.values())])
 
 
 def style() -> None:
     """Set the look of every figure and table; call it once at the top of a notebook."""
-    pd.options.display.max_colwidth = None  # a verdict is not cut in mid-word
-    plt.rcParams.update({
-        "figure.facecolor": "none", "axes.facecolor": "none", "savefig.facecolor": "none",
-        "figure.dpi": 100, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
-        "figure.constrained_layout.hspace": 0.06,
-        "text.color": GREY, "axes.labelcolor": GREY, "axes.edgecolor": GREY,
-        "xtick.color": GREY, "ytick.color": GREY, "axes.titlecolor": GREY,
-        "axes.titlesize": 11, "axes.labelsize": 10.5, "font.size": 10.5, "legend.fontsize": 9.5,
-        "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.grid": False, "grid.color": GREY, "grid.alpha": 0.2, "lines.linewidth": 2,
-        "image.cmap": "gray", "svg.hashsalt": "cmrseg",
-        "axes.prop_cycle": plt.cycler(color=[ACCENT, "#FE6100", "#00A078", GREY, "#5B8C9E", "#A0522D"]),
-    })
+    if "pandas" in sys.modules:
+        sys.modules["pandas"].options.display.max_colwidth = None  # no verdict is cut in mid-word
+    plt.rc("figure", facecolor="none", dpi=100)
+    plt.rc("figure.constrained_layout", use=True, hspace=0.06)
+    plt.rc("savefig", facecolor="none", bbox="tight")
+    plt.rc("axes", facecolor="none", edgecolor=GREY, labelcolor=GREY, titlecolor=GREY)
+    plt.rc("axes", titlesize=11, labelsize=10.5, grid=False, prop_cycle=plt.cycler(color=LINES))
+    plt.rc("axes.spines", top=False, right=False)
+    plt.rc(("xtick", "ytick", "text"), color=GREY)
+    plt.rc("font", size=10.5)
+    plt.rc("legend", fontsize=9.5, frameon=False)
+    plt.rc("grid", color=GREY, alpha=0.2)
+    plt.rc("lines", linewidth=2)
+    plt.rc("image", cmap="gray")
+    plt.rc("svg", hashsalt="cmrseg")
     if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():  # a notebook
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
@@ -64,20 +63,25 @@ def panels(columns: int, rows: int = 1, size: float = 2.3) -> tuple[Figure, np.n
 
 
 def show(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
-    """Draw a slice (H, W) in grey; beside a figure of real slices (``CMRSEG_DATA``) stands their licence."""
+    """Draw a slice (H, W) in grey; of real slices (``CMRSEG_DATA``), with their licence."""
     ax.imshow(image, cmap="gray", interpolation="nearest")
     ax.set_title(title)
     ax.axis("off")
-    figure = ax.figure
-    if data.is_acdc96(data.source()) and LICENCE not in [text.get_text() for text in figure.texts]:
-        figure.text(1.005, 0, LICENCE, fontsize=6.5, rotation=90)  # beside the figure, like a photo's credit
+    said = [text.get_text() for text in ax.figure.texts]
+    if datasets.acdc.is_acdc96(datasets.source()) and LICENCE not in said:
+        # Beside the figure, like a photo's credit.
+        ax.figure.text(1.005, 0, LICENCE, fontsize=6.5, rotation=90)
     return ax
 
 
-def overlay(ax: Axes, image: np.ndarray, mask: np.ndarray, title: str = "", alpha: float = 0.5) -> Axes:
+def overlay(
+    ax: Axes, image: np.ndarray, mask: np.ndarray, title: str = "", alpha: float = 0.5
+) -> Axes:
     """Draw a slice (H, W) with its label map (H, W) laid over in colour."""
     show(ax, image, title)
-    ax.imshow(mask, cmap=LABELS, vmin=0, vmax=3, alpha=float(alpha) * (mask > 0), interpolation="nearest")
+    ax.imshow(
+        mask, cmap=LABELS, vmin=0, vmax=3, alpha=float(alpha) * (mask > 0), interpolation="nearest"
+    )
     return ax
 
 
@@ -85,7 +89,9 @@ def contours(ax: Axes, mask: np.ndarray, linestyle: str = "-", width: float = 1.
     """Draw the outline of each class of a label map (H, W) in its colour."""
     for c, colour in enumerate(CLASS_COLOURS.values(), start=1):
         if (mask == c).any():
-            ax.contour(mask == c, levels=[0.5], colors=[colour], linewidths=width, linestyles=linestyle)
+            ax.contour(
+                mask == c, levels=[0.5], colors=[colour], linewidths=width, linestyles=linestyle
+            )
     return ax
 
 
@@ -100,8 +106,8 @@ def learning_curve(ax: Axes, epochs, values, label: str = "", **options) -> Axes
     """Draw a quantity against epochs; give ``label`` to name the line at its end."""
     (line,) = ax.plot(epochs, values, **options)
     if label:
-        ax.annotate(label, (epochs[-1], values[-1]), xytext=(5, 0), textcoords="offset points",
-                    va="center", color=line.get_color(), fontsize=9.5)
+        place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+        ax.annotate(label, (epochs[-1], values[-1]), **place, color=line.get_color(), size=9.5)
     ax.set_xlabel("epoch")
     return ax
 
@@ -119,26 +125,31 @@ def intervals(ax: Axes, rows: dict[str, tuple[float, float, float]], colour: str
     return ax
 
 
-def differences(
-    ax: Axes, rows: dict[str, tuple[float, float, float]], margin: float = MARGIN, colour: str = ACCENT
-) -> Axes:
-    """Draw (difference, low, high) of each row, with zero and the margin within which nothing matters."""
+def differences(ax: Axes, rows: dict, margin: float, colour: str = ACCENT) -> Axes:
+    """Draw (difference, low, high) of each row, with zero and the margin that does not matter."""
     ax.axvspan(-margin, margin, color=GREY, alpha=0.15, linewidth=0)
     ax.axvline(0, color=GREY, linewidth=1)
     return intervals(ax, rows, colour)
 
 
 def settings(
-    ax: Axes, values: dict[str, Sequence[float]], said: dict[str, float] | None = None,
+    ax: Axes,
+    values: dict[str, Sequence[float]],
+    said: dict[str, float] | None = None,
     patients: dict[str, Sequence[float]] | None = None,
 ) -> Axes:
-    """Draw every run's value of each setting as a dot, their mean as a dash, a cross for what was reported
-    (``said``), and a small grey dot for each of its ``patients``."""
+    """Draw every run's value of each setting as a dot, and their mean as a dash.
+
+    Args:
+        said: what was reported, by setting: a cross.
+        patients: the values of the patients, by setting: small grey dots.
+    """
+    few = {"color": ACCENT, "markersize": 5, "alpha": 0.5, "markeredgewidth": 0}
+    many = {"color": GREY, "markersize": 4, "alpha": 0.45, "markeredgewidth": 0}
     for x, (name, runs) in enumerate(values.items()):
         if patients:
-            ax.plot(np.full(len(patients[name]), x - 0.33), patients[name], ".", color=GREY, markersize=4,
-                    alpha=0.45, markeredgewidth=0)
-        ax.plot(np.full(len(runs), x), runs, "o", color=ACCENT, markersize=5, alpha=0.5, markeredgewidth=0)
+            ax.plot(np.full(len(patients[name]), x - 0.33), patients[name], ".", **many)
+        ax.plot(np.full(len(runs), x), runs, "o", **few)
         ax.plot([x - 0.25, x + 0.25], [np.mean(runs)] * 2, color=ACCENT, solid_capstyle="round")
         if said and name in said:
             ax.plot(x + 0.33, said[name], "x", color=SAID, markersize=7, markeredgewidth=2)
@@ -149,9 +160,12 @@ def settings(
 
 def settings_legend(ax: Axes) -> None:
     """Name the marks of :func:`settings` above the axes."""
-    marks = [("one run", {"marker": "o", "alpha": 0.5, "linestyle": ""}), ("their mean", {}),
-             ("the report", {"marker": "x", "color": SAID, "linestyle": "", "markeredgewidth": 2}),
-             ("one patient", {"marker": ".", "color": GREY, "linestyle": ""})]
+    marks = [
+        ("one run", {"marker": "o", "alpha": 0.5, "linestyle": ""}),
+        ("their mean", {}),
+        ("the report", {"marker": "x", "color": SAID, "linestyle": "", "markeredgewidth": 2}),
+        ("one patient", {"marker": ".", "color": GREY, "linestyle": ""}),
+    ]
     handles = [Line2D([], [], label=name, **{"color": ACCENT} | look) for name, look in marks]
     ax.legend(handles=handles, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
 
@@ -162,26 +176,35 @@ def boxes(ax: Axes, columns: dict[str, np.ndarray]) -> Axes:
         values = np.asarray(values, float)
         values = values[~np.isnan(values)]
         colour = CLASS_COLOURS.get(name, ACCENT)
-        ax.boxplot(values, positions=[x], widths=0.35, showfliers=False, patch_artist=True,
-                   boxprops={"facecolor": colour, "alpha": 0.35, "edgecolor": colour},
-                   medianprops={"color": colour, "linewidth": 2},
-                   whiskerprops={"color": colour}, capprops={"color": colour})
+        ax.boxplot(
+            values,
+            positions=[x],
+            widths=0.35,
+            showfliers=False,
+            patch_artist=True,
+            boxprops={"facecolor": colour, "alpha": 0.35, "edgecolor": colour},
+            medianprops={"color": colour, "linewidth": 2},
+            whiskerprops={"color": colour},
+            capprops={"color": colour},
+        )
         spread = np.random.default_rng(0).uniform(-0.08, 0.08, len(values))
         ax.plot(x + 0.34 + spread, values, "o", color=colour, markersize=3, alpha=0.6)
     ax.set_xticks(range(len(columns)), list(columns))
     return ax
 
 
-
 def ink(share: float) -> str:
     """The ink that is read best on a cell of HEAT, 0 for the palest and 1 for the darkest."""
     colour = np.array(HEAT(float(share))[:3])
-    light = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    light = linear @ (0.2126, 0.7152, 0.0722)
     return "black" if light > 0.179 else "white"  # there both stand out alike
 
 
 def grid(ax: Axes, table, bold=None, digits: int = 2, low: float = 0, high: float = 1) -> Axes:
-    """Draw a table of scores as cells, the darker the higher, each with its number; an empty cell stays empty.
+    """Draw a table of scores as cells with their numbers, the darker the higher.
+
+    An empty cell stays empty.
 
     Args:
         table: a DataFrame; its index and columns name the rows and columns.
@@ -192,45 +215,12 @@ def grid(ax: Axes, table, bold=None, digits: int = 2, low: float = 0, high: floa
     ax.imshow(np.ma.masked_invalid(scores), cmap=HEAT, vmin=low, vmax=high, aspect="auto")
     for (y, x), score in np.ndenumerate(scores):
         if not np.isnan(score):
-            ax.text(x, y, f"{score:.{digits}f}", ha="center", va="center",
-                    fontweight="bold" if bold is not None and bold[y, x] else None,
-                    color=ink((score - low) / (high - low)))
+            weight = "bold" if bold is not None and bold[y, x] else None
+            colour = ink((score - low) / (high - low))
+            place = {"ha": "center", "va": "center"}
+            ax.text(x, y, f"{score:.{digits}f}", fontweight=weight, color=colour, **place)
     ax.set_xticks(range(scores.shape[1]), table.columns)
     ax.set_yticks(range(scores.shape[0]), table.index)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    return ax
-
-
-def ring(ax: Axes, parts: dict[str, int], links: dict[str, list[tuple[int, int]]]) -> Axes:
-    """Draw pictures on a circle, from twelve o'clock on, and a line between every two that are linked.
-
-    Args:
-        ax: axes without a frame.
-        parts: how many pictures each arc of the ring has, by its name.
-        links: positions of linked pictures, from 0 on round the whole ring, by colour.
-    """
-    count = sum(parts.values())
-
-    def place(position, radius: float = 1.0):
-        angle = 2 * np.pi * np.asarray(position) / count
-        return radius * np.sin(angle), radius * np.cos(angle)
-
-    start = 0
-    for name, size in parts.items():
-        ax.plot(*place(np.linspace(start - 0.2, start + size - 0.8, 100), 1.04), color=GREY, linewidth=4,
-                solid_capstyle="butt")
-        x, y = place(start + (size - 1) / 2, 1.12)
-        ax.text(x, y, name, ha="center" if abs(x) < 0.3 else "left" if x > 0 else "right",
-                va="center" if abs(y) < 0.7 else "bottom" if y > 0 else "top")
-        start += size
-    for colour, pairs in links.items():
-        for a, b in pairs:
-            depth = 1 - min(abs(a - b), count - abs(a - b)) * 2 / count  # far ones pass the middle
-            bend = place((a + b) / 2 + (count / 2 if abs(a - b) > count / 2 else 0), 0.94 * depth)
-            line = Path([place(a), bend, place(b)], [Path.MOVETO, Path.CURVE3, Path.CURVE3])
-            ax.add_patch(PathPatch(line, facecolor="none", edgecolor=colour, linewidth=1.5))
-            ax.plot(*place([a, b]), "o", color=colour, markersize=2.5)
-    ax.set(xlim=(-1.3, 1.3), ylim=(-1.3, 1.3), aspect="equal")
-    ax.axis("off")
     return ax

@@ -1,0 +1,1 @@
+"""How the trial is drawn: the figures of single pages."""
