@@ -29,6 +29,7 @@ GROUPS = (
     ((13.0, 1.6), (6.6, 1.5), (0.08, 0.50), 0.9),  # hypertrophic
     ((12.5, 1.6), (4.1, 0.6), (0.35, 0.70), 1.2),  # abnormal RV
 )
+TRIANGLE = np.array([0, 0, 0.03, 0])  # harmonics of an outline, which the RV's resembles
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def anatomy(rng):
         rv_depth=size * rv * rng.normal(16.8, 4.0) * (rng.uniform(0.1, 0.6) if apical else 1),
         rv_width=(0.78 * (cavity + wall) + 4.2) * rng.normal(0.85 if apical else 1, 0.12) * rv,
         rv_roundness=rng.uniform(0.6, 1.0),
-        rv_outline=harmonics(rng, 0.02, 0.04, 0.05, 0.01) + (0, 0, 0.03, 0),  # a triangle, rather
+        rv_outline=TRIANGLE + harmonics(rng, 0.02, 0.04, 0.05, 0.01),
         papillary=np.array(papillary),
         blood=blood,
         rv_blood=blood * rng.uniform(0.5, 0.95),
