@@ -223,14 +223,9 @@ def surroundings(heart, fat, rng):
     signal = paint(signal, bowel, fat * (0.6 + 0.5 * np.abs(coarse)))
     for _ in range(rng.integers(1, 5)):  # spleen, stomach, vessels
         radius = rng.uniform(4, 12)
-        organ = blob(
-            near(80, 165, radius + rng.uniform(2, 22)),
-            radius,
-            rng.uniform(1, 1.9),
-            rng.uniform(0, 3.1),
-            harmonics(rng, 0, 0.05, 0.05),
-            plane,
-        )
+        centre = near(80, 165, radius + rng.uniform(2, 22))
+        shape = rng.uniform(1, 1.9), rng.uniform(0, 3.1), harmonics(rng, 0, 0.05, 0.05)
+        organ = blob(centre, radius, *shape, plane)
         level = 1.1 * heart.blood if rng.random() < 0.2 else organs * rng.uniform(0.5, 1.3)
         signal = paint(signal, organ - rng.uniform(-3, 1.8), fat)
         signal = paint(signal, organ, level * (1 + 0.1 * coarse))
@@ -243,13 +238,8 @@ def surroundings(heart, fat, rng):
         signal = paint(signal, depth - chest + rng.uniform(0, 1.2) * cloud, value)
         depth += rng.uniform(thin, thick)
     for turn in np.cumsum(rng.uniform(8, 14, 5)) / bend - rng.uniform(0.2, 0.8):
-        rib = blob(
-            hub + up * (bend + 3) * np.exp(1j * turn),
-            rng.uniform(1.5, 3.2),
-            1.3,
-            rng.uniform(0, 3.1),
-            plane=plane,
-        )
+        centre = hub + up * (bend + 3) * np.exp(1j * turn)
+        rib = blob(centre, rng.uniform(1.5, 3.2), 1.3, rng.uniform(0, 3.1), plane=plane)
         signal = paint(signal, rib - 1, 0.15 * muscle)
         signal = paint(signal, rib + 1, muscle * rng.uniform(0.5, 1.5))
     return signal * (1 + 0.08 * fine)
