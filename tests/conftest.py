@@ -10,7 +10,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch: training takes a GPU where it sees one, tests compare the CPU's numbers
+os.environ["CUDA_VISIBLE_DEVICES"] = (
+    ""  # before torch: training takes a GPU where it sees one, tests compare the CPU's numbers
+)
 
 import numpy as np
 import pytest
@@ -18,7 +20,10 @@ import torch
 from scipy.ndimage import zoom
 
 import cmrseg
-from cmrseg import cli, data, training
+from cmrseg import checkpoint, cli, datasets
+from cmrseg.config import PRESETS, TrainConfig
+from cmrseg.data import write_png
+from cmrseg.train import fit
 
 REPOSITORY = Path(cmrseg.__file__).resolve().parents[1]
 SPLITS = {"train": range(5, 13), "val": range(3, 5), "test": range(1, 3)}  # 5..12: 10 after 9
@@ -60,9 +65,9 @@ def fill(root, splits=SPLITS, size=SIZE):
             (root / split / folder).mkdir(parents=True, exist_ok=True)
         for number in numbers:
             image, mask = heart(number, size)
-            data.write_png(root / split / "image" / f"cmr{number}.png", image)
+            write_png(root / split / "image" / f"cmr{number}.png", image)
             if split != "test":
-                data.write_png(root / split / "mask" / f"cmr{number}_mask.png", mask)
+                write_png(root / split / "mask" / f"cmr{number}_mask.png", mask)
     return root
 
 
@@ -75,14 +80,14 @@ def root(tmp_path_factory):
 @pytest.fixture
 def tiny():
     """A recipe that trains in a blink."""
-    return training.TrainConfig(channels=(4, 8), epochs=2)
+    return TrainConfig(channels=(4, 8), epochs=2)
 
 
 @pytest.fixture
 def tiny_presets(monkeypatch, tiny):
     """The command line's presets, made tiny."""
-    for name in training.PRESETS:
-        monkeypatch.setitem(training.PRESETS, name, tiny)
+    for name in PRESETS:
+        monkeypatch.setitem(PRESETS, name, tiny)
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +95,8 @@ def model(tmp_path_factory):
     """The folder of a tiny trained network; copy it before you harm it."""
     folder = tmp_path_factory.mktemp("model")
     root = fill(folder / "root")
-    config = training.TrainConfig(channels=(4, 8), epochs=8)
-    training.save(training.fit(config, *data.split(root, "val"), precision="fp32"), folder / "run")
+    config = TrainConfig(channels=(4, 8), epochs=8)
+    checkpoint.save(fit(config, *datasets.split(root, "val")), folder / "run")
     return folder / "run"
 
 
