@@ -10,9 +10,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-os.environ["CUDA_VISIBLE_DEVICES"] = (
-    ""  # before torch: training takes a GPU where it sees one, tests compare the CPU's numbers
-)
+# Before torch: training takes a GPU where it sees one, tests compare the CPU's numbers.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import numpy as np
 import pytest
