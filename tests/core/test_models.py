@@ -35,7 +35,7 @@ def parameters(net):
     return sum(p.numel() for p in net.parameters())
 
 
-# --- all of them -----------------------------------------------------------------------------------
+# --- all of them ---------------------------------------------------------------------------------
 
 
 def test_every_network_is_in_the_table_below():
@@ -81,7 +81,7 @@ def test_multiply_adds_by_hand():
     assert multiply_adds(net, (1, 2, 10, 6)) == 60 * (9 * 2 * 4 + 4 * 3)
 
 
-# --- U-Net, textbook and report ----------------------------------------------------------------------
+# --- U-Net, textbook and report ------------------------------------------------------------------
 
 
 def by_hand(channels, convolutions, first, skips):
@@ -191,7 +191,7 @@ def test_an_unknown_choice_is_refused(kind, wrong):
         kind((4, 8), **wrong)
 
 
-# --- squares of pixels as channels -------------------------------------------------------------------
+# --- squares of pixels as channels ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("square", [2, 4])
@@ -208,7 +208,7 @@ def test_squares_cost_a_quarter():
     assert multiply_adds(squares) < 0.3 * multiply_adds(plain)
 
 
-# --- the networks that the report compared -----------------------------------------------------------
+# --- the networks that the report compared -------------------------------------------------------
 
 
 def test_segnet_has_the_thirteen_convolutions_of_vgg16():
@@ -241,7 +241,7 @@ def test_ning_subsamples_by_a_bounded_average():
     assert parameters(Ning()) < 20_000
 
 
-# --- the network of the best model -------------------------------------------------------------------
+# --- the network of the best model ---------------------------------------------------------------
 
 
 def test_supervised_levels_come_fine_to_coarse_in_training_only():
