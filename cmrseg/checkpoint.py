@@ -27,7 +27,7 @@ from cmrseg.predict import probabilities
 MODEL, CONFIG, CHECKPOINT = "model.safetensors", "config.json", "checkpoint.pt"
 
 
-# --- a training that is not finished ---------------------------------------------------------------
+# --- a training that is not finished -------------------------------------------------------------
 
 
 class TrainingState(NamedTuple):
@@ -137,7 +137,7 @@ def _raise_if_memory(error: Exception) -> None:
         raise error
 
 
-# --- a finished network ----------------------------------------------------------------------------
+# --- a finished network --------------------------------------------------------------------------
 
 
 def save(result: TrainingResult, out: Path) -> None:

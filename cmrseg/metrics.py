@@ -142,7 +142,7 @@ METRICS = {  # name -> function of predicted and true label maps (N, H, W) that 
 }
 
 
-# --- means and intervals over patients: two slices of one heart are not two witnesses ---------------
+# --- means and intervals over patients: two slices of one heart are not two witnesses ------------
 
 
 def patient_means(scores: np.ndarray, patients: np.ndarray) -> np.ndarray:

@@ -82,7 +82,7 @@ def _in_batches(
     return np.concatenate(parts)
 
 
-# --- several networks, several views --------------------------------------------------------------
+# --- several networks, several views -------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def mean_dice(by_class: list[float | None]) -> float:
     return float(metrics.per_class(_floats([[d] for d in by_class]))[0])
 
 
-# --- files ------------------------------------------------------------------------------------------
+# --- files ---------------------------------------------------------------------------------------
 
 
 def sealed(record: dict) -> dict:
@@ -239,7 +239,7 @@ def _key(record: dict, config: TrainConfig) -> str:
     return TTA.from_record(tta).key(trained, tta["seeds"], tta["shift"])
 
 
-# --- where it was made ------------------------------------------------------------------------------
+# --- where it was made ---------------------------------------------------------------------------
 
 
 @lru_cache

@@ -184,7 +184,7 @@ def update_ema(ema_model: nn.Module, model: nn.Module, decay: float, step: int) 
             averaged.copy_(new)
 
 
-# --- scores -----------------------------------------------------------------------------------------
+# --- scores --------------------------------------------------------------------------------------
 
 
 def scored_epochs(epochs: int, every: int | None = None) -> set[int]:
@@ -218,7 +218,7 @@ def _note(
         state.result.history[name].append(value)
 
 
-# --- how a training begins, and what can go wrong ------------------------------------------------------
+# --- how a training begins, and what can go wrong ------------------------------------------------
 
 
 def _check(config: TrainConfig, train: Slices, held_out, out, start, milestones) -> None:

@@ -123,7 +123,7 @@ def load_ensemble(path: Path):
     return Ensemble(models, config.scale, tta)
 
 
-# --- what was delivered is what is run --------------------------------------------------------------
+# --- what was delivered is what is run -----------------------------------------------------------
 
 
 def add_checksum(path: Path) -> None:

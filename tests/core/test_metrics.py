@@ -153,7 +153,7 @@ def test_a_metric_is_a_table_of_slices_and_classes():
         assert metric(pred, truth).shape == (6, 3)
 
 
-# --- means and intervals over patients ------------------------------------------------------------
+# --- means and intervals over patients -----------------------------------------------------------
 
 
 @given(arrays(float, st.integers(2, 30), elements=st.floats(0, 1)), st.sampled_from([0.9, 0.95]))
