@@ -128,12 +128,15 @@ def _unfit(content: bytes, mask: bool) -> tuple[str, str] | None:
         grey = "1-bit black and white" if bits == 1 else f"{bits}-bit grey"
         cure = "Convert it to 8-bit grey" + (" label values 0-3" if mask else "")
         return f"expected 8-bit grey, found {COLOURS.get(colour, grey)}", cure
-    at = 8  # of the chunks: that of an animation stands before the pixels
-    while content[at + 4 : at + 8] not in (b"acTL", b"IDAT", b""):
-        at += 12 + int.from_bytes(content[at : at + 4])
-    if content[at + 4 : at + 8] == b"acTL":
-        count = int.from_bytes(content[at + 8 : at + 12])
-        return f"holds {count} pictures", "Store each in a file of its own"
+    at, kind = 8, b""
+    while kind != b"IEND" and at < len(content):  # chunk by chunk
+        length, kind = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8]
+        if at + 12 + length > len(content):  # for which OpenCV would allocate up to 2 GB
+            return DAMAGED
+        if kind == b"acTL":  # an animation
+            count = int.from_bytes(content[at + 8 : at + 12])
+            return f"holds {count} pictures", "Store each in a file of its own"
+        at += 12 + length
     return None
 
 
