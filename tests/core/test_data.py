@@ -293,10 +293,7 @@ def test_a_written_source_is_read_back_the_same_and_not_written_over_other_files
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server of ``files`` {path: bytes} that keeps what it was asked for.
-
-    ``broken[path]`` may be "torn", "changed", or an HTTP status.
-    """
+    """A server of ``files``; ``broken[path]`` may be "torn", "changed" or an HTTP status."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
