@@ -2,11 +2,11 @@
 
 import io
 import json
-import pickle
 import sys
 import zipfile
 from dataclasses import asdict, fields
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import NamedTuple
 
 import numpy as np
@@ -93,7 +93,7 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
         before, here = checkpoint["machine"], _machine()
     except BadInput:
         raise
-    except (*_DAMAGE, zipfile.BadZipFile, pickle.UnpicklingError, EOFError) as error:
+    except (*_DAMAGE, zipfile.BadZipFile, UnpicklingError, EOFError) as error:
         _raise_if_memory(error)
         raise BadInput(path, "is damaged", "Remove it and train again") from None
     if different := [f"{n} {before[n]}, now {here[n]}" for n in here if before[n] != here[n]]:

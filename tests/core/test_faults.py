@@ -1,0 +1,491 @@
+"""Checkpoints, and faults from outside: a killed process, a full disk, signals, company.
+
+Nothing is lost, nothing is torn, and the next run carries on.
+"""
+
+import hashlib
+import itertools
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import files_in
+from filelock import FileLock
+
+from cmrseg import checkpoint, cli, data, datasets, train
+from cmrseg.checkpoint import CHECKPOINT, MODEL
+from cmrseg.config import PRESETS, TrainConfig
+from cmrseg.data import BadInput
+from cmrseg.predict import predict
+from cmrseg.train import fit
+
+# Everything that has a state: averaged weights, dropout, one-cycle, every kind of chance in the
+# augmentation.
+STATEFUL = TrainConfig(
+    channels=(4, 8),
+    epochs=8,
+    ema=0.9,
+    dropout=0.2,
+    batch=2,
+    augment=("mirror", "affine", "elastic", "intensity", "low-resolution"),
+)
+
+
+@pytest.fixture
+def slices(root):
+    return datasets.split(root, "val")
+
+
+def stop_after(*epochs):
+    def stop(history):
+        if len(history["epoch"]) in epochs:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "adam", "sgd"])
+def test_a_resumed_run_is_bit_for_bit_the_run_it_continues(optimiser, slices, tmp_path):
+    config = replace(STATEFUL, epochs=5, optimiser=optimiser, momentum=0.9)
+    straight = fit(config, *slices)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, *slices, out=tmp_path, resume=True, callback=stop_after(2, 4))
+    resumed = fit(config, *slices, out=tmp_path, resume=True)
+    again = fit(config, *slices, out=tmp_path, resume=True)  # nothing is left to do
+    for result in (resumed, again):
+        assert result.history == straight.history and result.seconds > 0
+        states = straight.model.state_dict(), result.model.state_dict()
+        assert all(torch.equal(a, b) for a, b in zip(*map(dict.values, states)))
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.5}, {"seed": 1}, {"channels": (4, 16)}, {"epochs": 9}])
+def test_a_checkpoint_of_another_configuration_is_refused(change, tiny, slices, tmp_path):
+    fit(tiny, *slices, out=tmp_path)
+    with pytest.raises(BadInput, match=f"another {next(iter(change))}"):
+        fit(replace(tiny, **change), *slices, out=tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_other_slices_is_refused(tiny, slices, tmp_path):
+    fit(tiny, *slices, out=tmp_path)
+    train_slices, held_out = slices
+    turned = replace(held_out, masks=held_out.masks[:, ::-1])
+    for others in (
+        (train_slices[:6], held_out),
+        (train_slices, held_out[:1]),
+        (train_slices, turned),
+        (train_slices, None),
+    ):
+        with pytest.raises(BadInput, match="other slices"):
+            fit(tiny, *others, out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("what", ["threads", "torch", "nothing"])
+def test_a_run_that_goes_on_under_other_conditions_says_so(
+    what, tiny, slices, tmp_path, capsys, monkeypatch
+):
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny, *slices, out=tmp_path, callback=stop_after(1))
+    said = {"threads": "threads 1, now 7", "torch": f"torch {torch.__version__}, now 99"}.get(what)
+    if what == "threads":
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    elif what == "torch":
+        monkeypatch.setattr(torch, "__version__", "99")
+    assert fit(tiny, *slices, out=tmp_path, resume=True).history["epoch"] == [1, 2]
+    lines = capsys.readouterr().err.splitlines()
+    start = f"warning: {tmp_path / CHECKPOINT} was made with {said}: "
+    assert [line.startswith(start) for line in lines] == ([True] if said else [])
+
+
+def flip(content):
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda c: b"",
+        lambda c: c[:7],
+        lambda c: c[:2000],
+        lambda c: c[:-1],
+        flip,
+        lambda c: 9 * c[:9],
+    ],
+)
+def test_a_torn_checkpoint_is_named(harm, tiny, slices, tmp_path):
+    fit(tiny, *slices, out=tmp_path)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(BadInput, match=r"checkpoint\.pt: is damaged"):
+        fit(tiny, *slices, out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "lost", ["config", "history", "machine", "model", "ema_model", "optimiser", "rng", "a loss"]
+)
+def test_a_checkpoint_that_lacks_something_is_named(lost, tiny, slices, tmp_path):
+    config, path = replace(tiny, ema=0.9), tmp_path / CHECKPOINT
+    fit(config, *slices, out=tmp_path)
+    kept = torch.load(path, weights_only=True)
+    (kept["history"]["loss"] if lost == "a loss" else kept).pop(
+        *([] if lost == "a loss" else [lost])
+    )
+    torch.save(kept, path)
+    with pytest.raises(BadInput, match=r"checkpoint\.pt: is damaged"):
+        fit(config, *slices, out=tmp_path, resume=True)
+
+
+def test_what_keeps_a_sound_checkpoint_from_being_read_is_said_in_its_own_words(
+    tiny, slices, tmp_path, monkeypatch
+):
+    fit(tiny, *slices, out=tmp_path)
+    denied = PermissionError(13, "Permission denied", str(tmp_path / CHECKPOINT))
+    memory = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    for place, name, problem in ((Path, "read_bytes", denied), (torch, "load", memory)):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, lambda *_, p=problem, **__: (_ for _ in ()).throw(p))
+            with pytest.raises(type(problem), match=str(problem.args[-1])):
+                fit(tiny, *slices, out=tmp_path, resume=True)
+
+
+def test_a_checkpoint_written_on_a_gpu_goes_on_without_one(tiny, slices, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(tiny, *slices, out=tmp_path, callback=stop_after(1))
+    path = tmp_path / CHECKPOINT
+    kept = torch.load(path, weights_only=True) | {"rng_cuda": torch.get_rng_state()}
+    torch.save(kept, path)
+    resumed = fit(tiny, *slices, out=tmp_path, resume=True)
+    assert resumed.history == fit(tiny, *slices).history
+
+
+def test_a_stop_while_a_file_is_written_leaves_the_one_before(tiny, slices, tmp_path, monkeypatch):
+    result = fit(replace(tiny, epochs=1), *slices, out=tmp_path)
+    before = (tmp_path / CHECKPOINT).read_bytes()
+
+    def half(self, content):
+        with self.open("wb") as file:
+            file.write(content[:100])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(KeyboardInterrupt):
+        fit(replace(tiny, epochs=1), *slices, out=tmp_path)
+    with pytest.raises(KeyboardInterrupt):  # what counts as finished is the model, written last
+        checkpoint.save(result, tmp_path)
+    assert (tmp_path / CHECKPOINT).read_bytes() == before and files_in(tmp_path) == [CHECKPOINT]
+
+
+def test_a_saved_network_is_loaded_the_same(tiny, slices, tmp_path):
+    result = fit(tiny, *slices)
+    checkpoint.save(result, tmp_path / "a" / "b")
+    again = checkpoint.load(tmp_path / "a" / "b")
+    assert files_in(tmp_path / "a" / "b") == ["config.json", MODEL]
+    assert again.config == tiny and not again.model.training
+    for a, b in zip(result.model.state_dict().values(), again.model.state_dict().values()):
+        assert torch.equal(a, b)
+    images = slices[1].images
+    np.testing.assert_array_equal(predict(again.model, images), predict(result.model, images))
+
+
+# --- killed --------------------------------------------------------------------------------------
+
+
+def train_words(root, out):
+    words = ("train", "--preset", "modern", "--data", root, "--out", out, "--threads", 1)
+    return (*words, "--resume")
+
+
+def digest(out):
+    return hashlib.sha256((out / MODEL).read_bytes()).hexdigest()
+
+
+def _train(words):
+    """A training in a process of its own, which was forked with everything imported."""
+    PRESETS["modern"] = STATEFUL
+    sys.argv = ["cmrseg", *map(str, words)]
+    cli.main()
+
+
+def _train_until(words, moment, write):
+    """A training that kills itself while it writes a file, counted from 1: with half of it written,
+    or as soon as the file is there."""
+    writes, move = itertools.count(1), os.replace
+
+    def dying(source, target):
+        at = next(writes) == write
+        if at and moment == "half":
+            os.truncate(source, os.path.getsize(source) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        move(source, target)
+        if at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = dying
+    _train(words)
+
+
+@pytest.fixture(scope="module")
+def forked():
+    """Start a training at once: its process comes from one that has imported the package."""
+    context = multiprocessing.get_context("forkserver")
+    modules = ["cmrseg.datasets.doctor", "cmrseg.record", "cmrseg.train", "cmrseg.cli", "pytest"]
+    context.set_forkserver_preload(modules)
+
+    def start(*words, target=_train, more=()):
+        process = context.Process(target=target, args=(words, *more))
+        process.start()
+        return process
+
+    return start
+
+
+def killed_and_resumed(forked, root, out, kills, rng):
+    """Kill a training after an epoch and a random while, so many times; then let it end."""
+    path = out / CHECKPOINT
+    for _ in range(kills):
+        before, process = time.time(), forked(*train_words(root, out))
+        while process.is_alive() and not (path.exists() and path.stat().st_mtime >= before):
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.3)
+        process.kill()
+        process.join()
+    process = forked(*train_words(root, out))
+    process.join(1200)
+    assert process.exitcode == 0
+    return digest(out)
+
+
+@pytest.fixture
+def straight(root, tmp_path, monkeypatch, command):
+    """The folder of a training that nothing stopped."""
+    monkeypatch.setitem(PRESETS, "modern", STATEFUL)
+    assert command(*train_words(root, tmp_path / "straight")).status == 0
+    return tmp_path / "straight"
+
+
+LAST = STATEFUL.epochs + 3  # the record and the configuration are written before the network
+
+
+@pytest.mark.parametrize(
+    "write, moment, left",
+    [
+        (1, "half", []),
+        (1, "whole", [CHECKPOINT]),
+        (7, "half", [CHECKPOINT]),
+        (7, "whole", [CHECKPOINT]),
+        (LAST, "half", [CHECKPOINT, "config.json", "record.json"]),
+        (LAST, "whole", [CHECKPOINT, "config.json", MODEL, "record.json"]),
+    ],
+)
+def test_killed_within_a_write_a_training_goes_on_to_the_same_weights(
+    write, moment, left, forked, root, straight, tmp_path
+):
+    out = tmp_path / "killed"
+    process = forked(*train_words(root, out), target=_train_until, more=(moment, write))
+    process.join(1200)
+    assert process.exitcode == -signal.SIGKILL
+    assert [name for name in files_in(out) if not name.startswith(".")] == left
+    assert (moment == "half") == any(name.endswith(".part") for name in files_in(out))
+    assert killed_and_resumed(forked, root, out, 0, None) == digest(straight)
+    assert files_in(out) == files_in(straight)
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_a_training_ends_with_the_same_weights(
+    times, forked, root, straight, tmp_path
+):
+    seed = random.randrange(10**6)
+    rng = random.Random(seed)
+    for n in range(times):
+        out = tmp_path / f"killed{n}"
+        weights = killed_and_resumed(forked, root, out, 1 + n % 2, rng)
+        assert weights == digest(straight), f"run {n} of seed {seed}"
+        assert files_in(out) == files_in(straight)
+
+
+@pytest.mark.usefixtures("tiny_presets")
+@pytest.mark.parametrize(
+    "lost", [("record.json", "config.json", MODEL), ("config.json", MODEL), (MODEL,), ()]
+)
+def test_killed_while_the_network_is_saved_a_training_ends_all_the_same(
+    lost, root, tmp_path, command, monkeypatch
+):
+    """Files are written in this order: record, configuration, network; then the checkpoint goes."""
+    out, begun = tmp_path / "out", tmp_path / "begun"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", lambda result, out: None)
+        patch.setattr(cli.Path, "unlink", lambda path, missing_ok=False: None)
+        assert command(*train_words(root, begun)).status == 0
+    assert command(*train_words(root, out)).status == 0
+    whole = {name: (out / name).read_bytes() for name in files_in(out)}
+    shutil.copy(begun / CHECKPOINT, out)
+    for name in lost:
+        (out / name).unlink()
+    assert command(*train_words(root, out)).status == 0
+    assert files_in(out) == sorted(whole)
+    for name in ("config.json", MODEL):
+        assert (out / name).read_bytes() == whole[name]
+
+
+# --- full and read-only disks --------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A small disk in memory: ``disk(options)`` gives its folder, again for others."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = []
+
+    def mount(options):
+        again = ["-o", f"remount,{options}"] if mounted else ["-t", "tmpfs", "-o", options, "tmpfs"]
+        words = ["mount", *again, folder]
+        if not shutil.which("mount") or subprocess.run(words, capture_output=True).returncode:
+            pytest.skip("mounting a small disk is not allowed here")
+        mounted.append(options)
+        return folder
+
+    yield mount
+    if mounted:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def writers(root, model, out, tmp_path):
+    """Command lines that write into ``out``."""
+    masks, rng = tmp_path / "masks", np.random.default_rng(0)
+    masks.mkdir()
+    for n in range(1, 5):
+        noise = rng.integers(0, 4, (96, 96), dtype=np.uint8)
+        data.write_png(masks / f"cmr{n}_mask.png", noise)
+    yield ("submit", "--masks", masks, "--out", out / "s.csv")
+    yield ("train", "--data", root, "--out", out / "run")
+    yield ("predict", "--model", model, "--images", root / "test/image", "--out", out / "masks")
+    yield ("data", "--source", "phantom", "--out", out / "phantom")
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_on_a_full_disk_every_command_says_so_and_leaves_no_half(
+    disk, root, model, mistake, tmp_path
+):
+    out = disk("size=64k")
+    with suppress(OSError), (out / "ballast").open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+    for words in writers(root, model, out, tmp_path):
+        line = mistake(*words, naming=out)
+        assert "No space left on device" in line and "the space left" in line
+        assert [name for name in files_in(out) if (out / name).stat().st_size] == ["ballast"]
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_on_a_read_only_disk_every_command_says_so(disk, root, model, mistake, tmp_path):
+    out = disk("size=64k")
+    disk("ro")
+    for words in writers(root, model, out, tmp_path):
+        assert "Read-only file system" in mistake(*words, naming=out)
+    assert files_in(out) == []
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_a_file_that_cannot_grow_is_named_and_the_old_one_stays(root, mistake, tmp_path, request):
+    """What a full disk does, for those who may not mount one."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "s.csv").write_text("id,encoding\n")
+    submit, training, *_ = writers(root, None, out, tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    assert "s.csv" in mistake(*submit, naming=out)
+    assert CHECKPOINT in mistake(*training, naming=out)
+    assert (out / "s.csv").read_text() == "id,encoding\n" and files_in(out) == ["s.csv"]
+
+
+def test_a_training_that_filled_the_disk_goes_on_when_there_is_room(
+    disk, root, straight, command, monkeypatch
+):
+    out, epochs, whole = disk("size=4m"), [], train.train_epoch
+
+    def shrink(*arguments):
+        """After two epochs the disk has no room for a second checkpoint beside the first."""
+        epochs.append(arguments[-1])
+        if len(epochs) == 3:
+            disk(f"size={(out / 'run' / CHECKPOINT).stat().st_size * 3 // 2 // 1024}k")
+        return whole(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_epoch", shrink)
+        stopped = command(*train_words(root, out / "run"))
+    assert stopped.status == 2 and CHECKPOINT in stopped.err.splitlines()[-1]
+    assert epochs == [1, 2, 3] and files_in(out / "run") == [CHECKPOINT]
+    disk("size=4m")
+    assert command(*train_words(root, out / "run")).status == 0
+    assert digest(out / "run") == digest(straight)
+
+
+# --- signals and company -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("kept", [0, 3])
+def test_a_stopped_prediction_leaves_whole_masks_or_none(
+    number, status, kept, root, model, command, tmp_path, monkeypatch, request
+):
+    # a shell starts what runs in the background deaf to Ctrl-C
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+    masks, write = tmp_path / "masks", cli.write_png
+    options = ("predict", "--model", model, "--images", root / "train/image", "--out")
+    assert command(*options, tmp_path / "all").status == 0
+
+    def stopping(path, pixels):
+        if len(files_in(masks)) == kept:
+            signal.raise_signal(number)
+        write(path, pixels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "write_png", stopping)
+        done = command(*options, masks)
+    assert done.status == status and "stopped" in done.err and "Traceback" not in done.err
+    assert len(files_in(masks)) == kept
+    for name in files_in(masks):
+        assert (masks / name).read_bytes() == (tmp_path / "all" / name).read_bytes()
+    assert command(*options, masks).status == 0 and files_in(masks) == files_in(tmp_path / "all")
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_two_trainings_do_not_share_a_folder(root, command, mistake, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / f".{CHECKPOINT}.123.part").write_bytes(b"a killed process left this")
+    with FileLock(out / ".lock"):
+        line = mistake("train", "--data", root, "--out", out, naming=out)
+        assert "another process" in line
+    assert command("train", "--data", root, "--out", out).status == 0
+    assert files_in(out) == ["config.json", MODEL, "record.json"]
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_a_finished_run_with_a_torn_record_is_named(root, command, mistake, tmp_path):
+    words, record = train_words(root, tmp_path / "run"), tmp_path / "run" / "record.json"
+    assert command(*words).status == 0
+    edited = record.read_text().replace('"seconds": ', '"seconds": 1')
+    for harm in (lambda: record.write_text(edited), lambda: record.write_text("{"), record.unlink):
+        harm()
+        mistake(*words, naming=record)

@@ -1,0 +1,81 @@
+"""Nothing that could run what a file says: no pickle, no eval, no shell; and a page on it."""
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import cmrseg
+from cmrseg.datasets import acdc
+
+ROOT = Path(cmrseg.__file__).parents[1]
+SOURCES = sorted(path for name in ("cmrseg", "cmrtrial") for path in (ROOT / name).rglob("*.py"))
+MODULES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "code", "pty", "yaml"}
+CALLS = {"eval", "exec", "compile", "__import__", "builtins.eval", "builtins.exec"}
+CALLS |= {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
+CALLS |= {"torch.load", "np.load", "numpy.load", "pd.read_pickle"}
+SAFE = {"pickle.UnpicklingError"}  # the name of an error
+
+
+def dangers(source: str) -> list[str]:
+    """Names in a source that could run what a file says."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names if alias.name.split(".")[0] in MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            imported = [f"{node.module}.{alias.name}" for alias in node.names]
+            some = (node.module or "").split(".")[0] in MODULES
+            names += [name for name in imported if some or name in CALLS]
+        elif isinstance(node, ast.Call):
+            called, options = ast.unparse(node.func), {o.arg: o.value for o in node.keywords}
+            weights = ast.unparse(options.get("weights_only", ast.Constant(None))) == "True"
+            if not (called == "torch.load" and weights):
+                names += [called] if called in CALLS else []
+            names += [called] if called.startswith(("os.exec", "os.spawn")) else []
+            names += [f"{called}({o}=...)" for o in options if o in ("shell", "allow_pickle")]
+    return [name for name in names if name not in SAFE]
+
+
+def test_nothing_in_the_packages_runs_what_a_file_says():
+    found = {str(path): dangers(path.read_text(encoding="utf-8")) for path in SOURCES}
+    assert {path: names for path, names in found.items() if names} == {} and len(found) > 30
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from pickle import loads",
+        "import torch\ntorch.load('m.pt')",
+        "torch.load('m.pt', weights_only=False)",
+        "eval('1')",
+        "exec(text)",
+        "import os\nos.system('ls')",
+        "subprocess.run('ls', shell=True)",
+        "from torch import load",
+        "np.load('a.npy', allow_pickle=True)",
+        "os.execv('a', [])",
+    ],
+)
+def test_the_search_finds_what_it_looks_for(line):
+    assert dangers(line)
+
+
+def test_what_is_downloaded_is_checked_before_it_is_used():
+    """Each call of pooch names a hash; test_data.py offers it torn and changed files."""
+    nodes = ast.walk(ast.parse(inspect.getsource(acdc)))
+    calls = [
+        n for n in nodes if isinstance(n, ast.Call) and "pooch.retrieve" in ast.unparse(n.func)
+    ]
+    assert len(calls) == 1 and "sha256:" in ast.unparse(calls[0].args[1])
+    fetching = re.compile(r"urllib|urlopen|urlretrieve|requests\.(get|post)|hf_hub|torch\.hub")
+    assert [path.name for path in SOURCES if fetching.search(path.read_text("utf-8"))] == []
+
+
+def test_the_page_on_security_names_what_exists():
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    names = re.findall(r"`((?:cmrseg|cmrtrial|tests|tools)/[\w./]+)`", page)
+    assert len(names) >= 4 and [name for name in names if not (ROOT / name).exists()] == []
