@@ -1,0 +1,110 @@
+"""The house: who may import whom, and how long a file and a function may be."""
+
+import ast
+import graphlib
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+FILES = sorted(p for name in ("cmrseg", "cmrtrial") for p in (REPOSITORY / name).rglob("*.py"))
+# From the ground up: a module may import what stands on an earlier line, or in its own folder.
+STOREYS = [
+    ["data"],
+    ["models", "losses", "metrics", "rle", "augment", "postprocess", "datasets", "config"],
+    ["predict", "plots"],
+    ["checkpoint", "record"],
+    ["train"],
+    ["deploy"],
+    ["console"],
+    ["cli"],
+    ["__main__", "cmrtrial"],
+]
+LEVEL = {name: n for n, storey in enumerate(STOREYS) for name in storey}
+
+
+def storey(module):
+    """``"cmrseg.models.unet"`` -> ``"models"``; all of ``cmrtrial`` is one storey."""
+    package, _, rest = module.partition(".")
+    return package if package == "cmrtrial" else rest.partition(".")[0]
+
+
+def imports(path):
+    """Modules of ours that a file imports, also inside functions: (line, dotted name)."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{a.name}" for a in node.names]
+        else:
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        yield from (
+            (node.lineno, name) for name in names if name.split(".")[0] in ("cmrseg", "cmrtrial")
+        )
+
+
+def test_imports_go_one_way_only():
+    wrong = []
+    for path in FILES:
+        here = storey(".".join(path.relative_to(REPOSITORY).with_suffix("").parts))
+        for line, name in imports(path):
+            there = storey(name)
+            if there != here and here in LEVEL and there in LEVEL and LEVEL[there] >= LEVEL[here]:
+                wrong.append(f"{path.relative_to(REPOSITORY)}:{line} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_imports_make_no_circle():
+    modules = {
+        ".".join(p.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): p
+        for p in FILES
+    }
+    graph = {}
+    for module, path in modules.items():
+        names = {name for _, name in imports(path)}
+        graph[module] = {n if n in modules else n.rpartition(".")[0] for n in names} - {module}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_no_module_is_outside_the_plan():
+    top = {
+        p.relative_to(REPOSITORY / "cmrseg").parts[0].removesuffix(".py")
+        for p in FILES
+        if p.is_relative_to(REPOSITORY / "cmrseg")
+    }
+    assert top - {"__init__"} <= LEVEL.keys()
+
+
+def test_no_file_and_no_function_is_long():
+    long = []
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        if text.count("\n") > 400:
+            long.append(f"{path.relative_to(REPOSITORY)} has {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:
+                long.append(
+                    f"{path.name}: {node.name} has {node.end_lineno - node.lineno + 1} lines"
+                )
+    assert not long, "\n".join(long)
+
+
+def test_every_file_says_what_it_is():
+    assert not [
+        p.name
+        for p in FILES
+        if not ast.get_docstring(ast.parse(p.read_text(encoding="utf-8")))
+        and p.name != "__main__.py"
+    ]
+
+
+@pytest.mark.parametrize("words", [["-c", "import cmrseg"], ["-m", "cmrseg", "--help"]])
+def test_help_is_there_without_pytorch_and_pictures_without_pillow(words):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *words],
+        cwd=REPOSITORY,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not loaded & {"torch", "PIL", "matplotlib", "pandas"}
