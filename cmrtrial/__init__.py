@@ -1,6 +1,6 @@
 """The trial: how the book judges what the 2020 report claimed. It stands on :mod:`cmrseg`.
 
-So far it holds the second trial: its runs (:mod:`cmrtrial.second_trial`), its statistics
-(:mod:`cmrtrial.statistics`), its claims and verdicts (:mod:`cmrtrial.claims`), the simulated worlds that the
-statistics were tried in (:mod:`cmrtrial.worlds`) and its power analysis (:mod:`cmrtrial.power`).
+What is run is planned in :mod:`cmrtrial.plans`, made by :mod:`cmrtrial.runner`, kept in
+:mod:`cmrtrial.records`, compared in :mod:`cmrtrial.compare` and judged in :mod:`cmrtrial.claims`. The
+second trial, with longer trainings and its own statistics, is :mod:`cmrtrial.second`.
 """

@@ -1,18 +1,34 @@
-"""Does a network know when it is wrong? Calibration, and what can be said of a mask without its truth.
+"""Calibration: does a network know when it is wrong, and what can be said of a mask without its truth?
 
 Probabilities are float arrays (N, 4, H, W) that sum to 1 over the classes, label maps integers (N, H, W).
 """
-
-from __future__ import annotations
 
 from itertools import combinations
 
 import numpy as np
 
 from cmrseg import metrics
+from cmrseg.record import rounded
 
 
-def reliability(probability: np.ndarray, truth: np.ndarray, bins: int = 10, reach: int = 3) -> dict[str, list]:
+def summary(probability: np.ndarray, truth: np.ndarray, masks: list[np.ndarray]) -> dict:
+    """What a record says of calibration.
+
+    Args:
+        probability: of all networks together.
+        truth: the true masks.
+        masks: those of each network alone.
+    """
+    return {
+        "reliability": reliability(probability, truth),
+        "expected_dice": rounded(expected_dice(probability)),
+        "agreement": rounded(agreement(masks)) if len(masks) > 1 else None,
+    }
+
+
+def reliability(
+    probability: np.ndarray, truth: np.ndarray, bins: int = 10, reach: int = 3
+) -> dict[str, list]:
     """How often the most probable class is right, by how probable it is (Guo et al. 2017).
 
     Only pixels near a border count (within ``reach`` pixels of a true or predicted one): far from the heart
@@ -60,7 +76,9 @@ def expected_dice(probability: np.ndarray) -> np.ndarray:
     for c in (1, 2, 3):
         mine, p = decided == c, probability[:, c]
         size = mine.sum((1, 2)) + p.sum((1, 2))
-        scores.append(np.where(mine.any((1, 2)), 2 * (p * mine).sum((1, 2)) / np.maximum(size, 1e-9), np.nan))
+        scores.append(
+            np.where(mine.any((1, 2)), 2 * (p * mine).sum((1, 2)) / np.maximum(size, 1e-9), np.nan)
+        )
     return np.stack(scores, 1)
 
 

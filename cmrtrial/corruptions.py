@@ -1,10 +1,8 @@
-"""Slices as another scanner, another patient or an experimenter would give them: does a network hold?
+"""Corruptions: slices as another scanner, another patient or an experimenter would give them.
 
 Each function takes slices and returns changed ones, image and mask together. The levels are in
 :data:`LEVELS`, from nothing to more than a scanner does.
 """
-
-from __future__ import annotations
 
 from dataclasses import replace
 
@@ -28,7 +26,9 @@ def noise(slices: Slices, level: float, seed: int = 0) -> Slices:
     """Add Gaussian noise of ``level`` times each slice's own standard deviation."""
     images = slices.images.astype(float)
     grain = np.random.default_rng(seed).standard_normal(images.shape)
-    return replace(slices, images=_uint8(images + level * images.std((1, 2), keepdims=True) * grain))
+    return replace(
+        slices, images=_uint8(images + level * images.std((1, 2), keepdims=True) * grain)
+    )
 
 
 def bias_field(slices: Slices, amount: float) -> Slices:
@@ -39,7 +39,11 @@ def bias_field(slices: Slices, amount: float) -> Slices:
 
 def rotation(slices: Slices, degrees: float) -> Slices:
     """Turn about the middle, anticlockwise as one looks at it."""
-    return _resampled(slices, lambda x, **how: ndimage.rotate(x, degrees, (1, 2), reshape=False, **how))
+
+    def rotated(stack, **options):
+        return ndimage.rotate(stack, degrees, (1, 2), reshape=False, **options)
+
+    return _resampled(slices, rotated)
 
 
 def zoom(slices: Slices, factor: float) -> Slices:
@@ -47,17 +51,20 @@ def zoom(slices: Slices, factor: float) -> Slices:
     middle = (np.array(slices.images.shape[1:]) - 1) / 2
     matrix, offset = np.full(2, 1 / factor), middle * (1 - 1 / factor)
 
-    def each(x, **how):
-        return np.stack([ndimage.affine_transform(y, matrix, offset, **how) for y in x])
+    def enlarged(stack, **options):
+        return np.stack([ndimage.affine_transform(x, matrix, offset, **options) for x in stack])
 
-    return _resampled(slices, each)
+    return _resampled(slices, enlarged)
 
 
 def _resampled(slices: Slices, move) -> Slices:
     """Images linearly, continued at their edges; masks by the nearest pixel, background beyond."""
     masks = slices.masks
-    return replace(slices, images=_uint8(move(slices.images.astype(float), order=1, mode="nearest")),
-                   masks=None if masks is None else move(masks, order=0, mode="constant", cval=0))
+    return replace(
+        slices,
+        images=_uint8(move(slices.images.astype(float), order=1, mode="nearest")),
+        masks=None if masks is None else move(masks, order=0, mode="constant", cval=0),
+    )
 
 
 def shuffle_positions(slices: Slices, most: int = 16, margin: int = 4, seed: int = 0) -> Slices:
@@ -71,8 +78,15 @@ def shuffle_positions(slices: Slices, most: int = 16, margin: int = 4, seed: int
         for axis, length in enumerate(mask.shape):
             (used,) = mask.any(1 - axis).nonzero()
             low, high = (used.min(), used.max()) if len(used) else (margin, length - 1 - margin)
-            by.append(int(np.clip(rng.integers(-most, most + 1), min(0, margin - low),
-                                  max(0, length - 1 - margin - high))))
+            by.append(
+                int(
+                    np.clip(
+                        rng.integers(-most, most + 1),
+                        min(0, margin - low),
+                        max(0, length - 1 - margin - high),
+                    )
+                )
+            )
         images[n] = ndimage.shift(slices.images[n], by, order=0, mode="reflect")
         masks[n] = ndimage.shift(mask, by, order=0, mode="constant")
     return replace(slices, images=images, masks=masks)

@@ -15,10 +15,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmrseg import comparisons, experiments, metrics, results
+from cmrseg import metrics
 from cmrseg.data import BadInput
-from cmrtrial import second_trial
-from cmrtrial.statistics import MARGIN, Difference, Proportion, Scores, compare, holm, p_values
+from cmrtrial import compare as comparisons
+from cmrtrial import records as results
+from cmrtrial.plans import timing
+from cmrtrial.second import plan as second_trial
+from cmrtrial.second.statistics import MARGIN, Difference, Proportion, Scores, compare, holm, p_values
 
 FAMILIES = {
     "dice": "differences in Dice",
@@ -47,7 +50,7 @@ def records(store: Path = results.STORE) -> dict[str, list[dict]]:
         path = planned.path(store=store)
         if not path.is_file():
             raise BadInput(path, f"no record: {second_trial.in_words(store)}", "Run tools/second_trial.sh")
-        found.setdefault(planned.setting, []).append(results.read(path))
+        found.setdefault(planned.setting, []).append(results.read_record(path))
     return found
 
 
@@ -136,8 +139,8 @@ def estimate(claim: dict, found: dict[str, list[dict]], store: Path = results.ST
         return None
     name, level = claim["endpoint"], float(claim.get("level", 0.0))
     if name == "seconds":  # the first trial's clock: short trainings in rounds
-        clock = comparisons.by_round(*(partial(experiments.timed, claim["experiment"], claim[side]) for side in "ab"), store)
-        return Difference(clock.difference.mean, clock.difference.se, clock.difference.freedom)
+        clock = comparisons.by_round(*(partial(timing.timed, claim["experiment"], claim[side]) for side in "ab"), store)
+        return Difference(clock.difference.mean, clock.difference.se, clock.difference.df)
     def side(setting: str, epochs: int) -> Scores:
         of_dice = name in ("dice", "gain") or name[:2] in ("RV", "My", "LV")
         return scores(found[setting], lambda record: endpoint(record, name, epochs, claim.get("since")),

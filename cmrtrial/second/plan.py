@@ -5,7 +5,7 @@ folds. Here a setting trains for the report's own number of epochs, with seeds t
 learning rate is constant, so a run contains every shorter one: at its *milestones* a run keeps what a run that
 ended there would have recorded, and settings are compared at equal epochs.
 
-    python -m cmrtrial.second_trial --data FOLDER --store FOLDER      # computes what is missing
+    python -m cmrtrial.second.plan --data FOLDER --store FOLDER      # computes what is missing
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cmrseg import data, experiments, results
-from cmrseg.experiments import ALEXNET, FOLDS, NING, SEGNET, WIDTHS, Planned
-from cmrseg.training import PRESETS
+from cmrseg import data, datasets
+from cmrseg.config import PRESETS
+from cmrtrial import records as results
+from cmrtrial import runner
+from cmrtrial.plans.report import ALEXNET, NING, SEGNET, WIDTHS
+from cmrtrial.spec import ACDC96, FOLDS, RunSpec
 
 PROTOCOL = "second"
 SCORE_EVERY = 5
@@ -110,14 +113,14 @@ def seed(replicate: int, fold: int) -> int:
     return 5 * replicate + fold
 
 
-def runs(settings: dict[str, dict], replicates) -> list[Planned]:
+def runs(settings: dict[str, dict], replicates) -> list[RunSpec]:
     """The runs of settings, replicate by replicate, in the order of the settings."""
     plan = []
     for replicate in replicates:
         for name, changes in settings.items():
             for number, fold in enumerate(FOLDS):
                 config = replace(REPORT, **changes, seed=seed(replicate, number))
-                plan.append(Planned(
+                plan.append(RunSpec(
                     name, config, fold + CHANGED_SLICES.get(name, ""), PROTOCOL, score_every=SCORE_EVERY,
                     milestones=(*(m for m in MILESTONES if m < config.epochs), config.epochs)))
     return plan
@@ -129,8 +132,8 @@ PLAN = (runs(SETTINGS, REPLICATES) + runs({name: SETTINGS[name] for name in MORE
 
 def overview(store: Path = results.STORE) -> dict:
     """What the second trial has and lacks: counts of settings, runs, missing and failed ones."""
-    lacking = len(experiments.missing(PLAN, experiments.ACDC96, store))
-    failed = len(experiments.failed_runs(PLAN, experiments.ACDC96, store))
+    lacking = len(runner.missing(PLAN, ACDC96, store))
+    failed = len(runner.failed_runs(PLAN, ACDC96, store))
     return {"settings": len({p.setting for p in PLAN}), "runs": len(PLAN) - lacking - failed,
             "missing": lacking, "failed": failed}
 
@@ -145,14 +148,14 @@ def in_words(store: Path = results.STORE) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compute the runs of the second trial that have no record yet. "
                                      "Safe to stop at any moment: the same command goes on.")
-    parser.add_argument("--data", default=data.source(), help="folder of the real slices, or acdc96")
+    parser.add_argument("--data", default=datasets.source(), help="folder of the real slices, or acdc96")
     parser.add_argument("--store", type=Path, default=results.STORE, help="folder of the records [results]")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each [2]")
     parser.add_argument("--hours", type=float, help="begin no run after so long")
     asked = parser.parse_args()
     try:
-        found = data.load(asked.data, "labelled").fingerprint
-        if found != experiments.ACDC96:
+        found = datasets.load(asked.data, "labelled").fingerprint
+        if found != ACDC96:
             raise data.BadInput(asked.data, "holds other slices than the second trial is about",
                                 "Give the folder of the 120 real slices")
         bar = tqdm(total=len(PLAN), desc=PROTOCOL, unit="run", disable=None)
@@ -161,8 +164,8 @@ def main() -> None:
             bar.update(len(PLAN) - planned + done - bar.n)
 
         with bar:
-            experiments.run_missing(PLAN, asked.data, asked.store, asked.workers,
-                                    None if asked.hours is None else 60 * asked.hours, progress=show)
+            runner.run_missing(PLAN, asked.data, asked.store, asked.workers,
+                               None if asked.hours is None else 60 * asked.hours, progress=show)
         print(in_words(asked.store))
     except (data.BadInput, OSError) as problem:
         sys.exit(f"error: {problem}")

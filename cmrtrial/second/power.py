@@ -24,7 +24,7 @@ other numbers of epochs (the nearest is taken); "stands in: ..."; "not measured"
 - Nothing here knows that a setting which still rises, or has some runs that learnt nothing, can't be said to be ahead
   or equal. Falls were scored every second epoch, not every fifth.
 
-    python -m cmrtrial.power          # writes results/second-power.csv
+    python -m cmrtrial.second.power          # writes results/second-power.csv
 """
 
 from __future__ import annotations
@@ -37,9 +37,13 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-from cmrseg import comparisons, experiments, results
-from cmrtrial import claims, second_trial
-from cmrtrial.statistics import ALPHA, MARGIN, Proportion, Scores, _interaction, _runs, p_values
+from cmrtrial import claims as first_claims
+from cmrtrial import compare as comparisons
+from cmrtrial import records as results
+from cmrtrial.plans import EXPERIMENTS, timing
+from cmrtrial.second import claims
+from cmrtrial.second import plan as second_trial
+from cmrtrial.second.statistics import ALPHA, MARGIN, Proportion, Scores, _interaction, _runs, p_values
 
 REPLICATES = (3, 5, 6, 10)
 PATIENTS, FOLDS = 60, 5
@@ -56,8 +60,8 @@ NEVER_RAN = "AlexNet, SGD 0.001"
 def _first() -> dict[tuple, dict[int, list]]:
     """What the first trial ran: (recipe without epochs and seed, split) -> epochs -> runs."""
     found: dict[tuple, dict[int, dict]] = {}
-    for planned in (p for plan in experiments.EXPERIMENTS.values() for p in plan):
-        if planned.protocol == "replica" and planned.ways is None and planned.path().is_file():
+    for planned in (p for plan in EXPERIMENTS.values() for p in plan):
+        if planned.protocol == "replica" and planned.tta is None and planned.path().is_file():
             by_epochs = found.setdefault((replace(planned.config, epochs=1, seed=0), planned.split), {})
             by_epochs.setdefault(planned.config.epochs, {})[planned.path()] = planned
     return {recipe: {e: list(runs.values()) for e, runs in by_epochs.items()} for recipe, by_epochs in found.items()}
@@ -74,7 +78,7 @@ def records(setting: str) -> dict[int, list[dict]]:
         of_seed: dict[int, list[dict]] = {}
         for epochs, runs in sorted(_first().get((replace(config, epochs=1, seed=0), split), {}).items()):
             for planned in runs:
-                record = results.read(planned.path())
+                record = results.read_record(planned.path())
                 ends = of_seed.setdefault(record["seed"], [])
                 ends.append({"epoch": epochs, "dice": record["images"]["dice"], "dice_train": record["dice_train"],
                              "loss": record["history"]["loss"][-1], "distinct_masks": record["distinct_masks"]})
@@ -262,9 +266,9 @@ def row(claim: dict, size: int) -> dict:
              "level": claim.get("level"), "margin": margin}
     names = [claim[s] for s in "ab" if s in claim]
     if name == "seconds":
-        timed = comparisons.by_round(*(partial(experiments.timed, claim["experiment"], s) for s in names)).difference
+        timed = comparisons.by_round(*(partial(timing.timed, claim["experiment"], s) for s in names)).difference
         found |= {"basis": "as asked", "estimate": timed.mean, "registered": "10 rounds"}
-        errors = {r: (timed.se, timed.freedom) for r in (*REPLICATES, "registered")}
+        errors = {r: (timed.se, timed.df) for r in (*REPLICATES, "registered")}
         of = lambda r, truth: chances(*errors[r], claim["claim"], margin, alpha, truth)
     else:
         planned = tuple(replicates_of(s) for s in names)
@@ -307,7 +311,7 @@ def table() -> pd.DataFrame:
     asked = claims.claims()
     sizes = Counter(c["family"] for c in asked if "family" in c and "verdict" not in c)
     second, rows = {c["id"]: c for c in asked}, []
-    for first in comparisons.claims():
+    for first in first_claims.claims():
         claim = second[first["id"]]
         if "endpoint" not in claim:
             rows.append({"id": first["id"], "family": claim["verdict"]})

@@ -1,12 +1,12 @@
 """Simulated worlds in which the truth is known: how often does the second trial's procedure say what is false?
 
 In each world a whole trial is drawn, many times over: the settings of a family share the baseline, the patients and
-the folds, as the real ones do, and go through :func:`cmrtrial.statistics.compare`, ``p_values`` and ``holm``. A trial
+the folds, as the real ones do, and go through :func:`cmrtrial.second.statistics.compare`, ``p_values`` and ``holm``. A trial
 is counted when *any* of its verdicts is false. Half of the claims of a family ask for a direction where there is no
 difference, a quarter for equality and a quarter for no gain where the difference is just the margin: the places where
 errors are likeliest.
 
-    python -m cmrtrial.worlds          # writes results/second-worlds.json; a quarter of an hour on two cores
+    python -m cmrtrial.second.worlds          # writes results/second-worlds.json; a quarter of an hour on two cores
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cmrseg import results
-from cmrseg.training import write_text
-from cmrtrial.statistics import MARGIN, Scores, compare, holm, p_values
+from cmrseg.data import write_text
+from cmrtrial import records as results
+from cmrtrial.second.statistics import MARGIN, Scores, compare, holm, p_values
 
 FOLDS, REPLICATES, PATIENTS = 5, 3, 12  # patients in a fold
 # Standard deviations of Dice, near those of the first trial: between patients, of a setting's effect on a patient, between

@@ -1,0 +1,5 @@
+"""``python -m cmrtrial``."""
+
+from cmrtrial.cli import main
+
+main()

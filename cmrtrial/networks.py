@@ -1,0 +1,115 @@
+"""What a planned run is: a network trained and evaluated here, or kept networks that predict together."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from cmrseg import checkpoint, datasets
+from cmrseg.config import TrainingResult
+from cmrseg.data import write_text
+from cmrseg.predict import Ensemble
+from cmrseg.record import make_record, record_of_tta
+from cmrseg.train import fit
+from cmrtrial import calibration
+from cmrtrial.corruptions import LEVELS
+from cmrtrial.plans.report import ON_PHANTOMS, PHANTOMS
+from cmrtrial.records import STORE
+from cmrtrial.spec import TRAIN_FOLDS, RunSpec
+from cmrtrial.splits import split
+
+HISTORY = "history.json"
+
+
+def train_and_evaluate(
+    spec: RunSpec, source: str, store: Path = STORE, precision: str = "fp32"
+) -> dict:
+    """The record of a run: trained here; or of kept networks, with test-time augmentation."""
+    fingerprint = datasets.load(source, "labelled").fingerprint
+    train, held_out = split(source, spec.split)
+    if spec.tta is not None:
+        networks = cached_networks(spec, source, store, precision)
+        if spec.shift is not None:
+            (change, _), level = LEVELS[spec.shift[0]], spec.shift[1]
+            held_out = change(held_out, level)
+        models = [network.model for network in networks]
+        return record_of_tta(
+            Ensemble(models, spec.config.scale, spec.tta),
+            spec.config,
+            spec.seeds,
+            held_out,
+            spec.split,
+            fingerprint,
+            spec.protocol,
+            spec.shift,
+            calibration.summary,
+        )
+    if spec.keep:
+        result = cached_network(spec, source, store, precision)
+    else:
+        result = fit(
+            spec.config,
+            train,
+            held_out,
+            score_train=spec.score_train,
+            precision=precision,
+            start=_start(spec, source, store, precision),
+            score_every=spec.score_every,
+            milestones=spec.milestones,
+        )
+    return make_record(result, train, held_out, spec.split, fingerprint, spec.protocol)
+
+
+def _start(spec: RunSpec, source: str, store: Path, precision: str):
+    """The network that a training begins with, if its configuration asks for one."""
+    if spec.config.start != PHANTOMS:
+        return None
+    config = replace(ON_PHANTOMS.config, seed=int(spec.fold[4]))  # each fold has one of its own
+    return cached_network(replace(ON_PHANTOMS, config=config), source, store, precision).model
+
+
+def cached_networks(
+    spec: RunSpec, source: str, store: Path = STORE, precision: str = "fp32"
+) -> list[TrainingResult]:
+    """The kept networks that a run predicts with."""
+    trained = replace(spec, tta=None, shift=None, keep=True)
+    splits = TRAIN_FOLDS if spec.split == "val" and spec.seeds else (spec.split,)
+    specs = [
+        replace(trained, split=name, config=replace(spec.config, seed=seed))
+        for name in splits
+        for seed in spec.seeds or (spec.config.seed,)
+    ]
+    return [cached_network(one, source, store, precision) for one in specs]
+
+
+def cached_network(
+    spec: RunSpec, source: str, store: Path = STORE, precision: str = "fp32"
+) -> TrainingResult:
+    """The network of a run that is kept, from ``runs/networks`` beside the store, or else trained.
+
+    The held-out slices are not scored on the way: such a network is judged when it is ready, once.
+    """
+    fingerprint = datasets.load(source, "labelled").fingerprint
+    folder = store.parent / "runs" / "networks" / spec.key(fingerprint)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / checkpoint.MODEL).is_file():
+            folder.mkdir(exist_ok=True)
+            train, _ = split(source, spec.split)
+            save_network(
+                fit(spec.config, train, out=folder, resume=True, precision=precision), folder
+            )
+        result = checkpoint.load(folder)
+        for name, value in json.loads((folder / HISTORY).read_text(encoding="utf-8")).items():
+            setattr(result, name, value)
+    return result
+
+
+def save_network(result: TrainingResult, folder: Path) -> None:
+    """Keep a trained network and its history; its checkpoint goes."""
+    names = ("history", "seconds", "cpu_seconds")
+    kept = {name: getattr(result, name) for name in names}
+    write_text(folder / HISTORY, json.dumps(kept) + "\n")
+    checkpoint.save(result, folder)
+    (folder / checkpoint.CHECKPOINT).unlink(missing_ok=True)
