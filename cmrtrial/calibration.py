@@ -1,6 +1,7 @@
-"""Calibration: does a network know when it is wrong, and what can be said of a mask without its truth?
+"""Calibration: does a network know when it is wrong? What can be said of a mask without the truth?
 
-Probabilities are float arrays (N, 4, H, W) that sum to 1 over the classes, label maps integers (N, H, W).
+Probabilities are float arrays (N, 4, H, W) that sum to 1 over the classes, label maps are integer
+arrays (N, H, W).
 """
 
 from itertools import combinations
@@ -31,12 +32,12 @@ def reliability(
 ) -> dict[str, list]:
     """How often the most probable class is right, by how probable it is (Guo et al. 2017).
 
-    Only pixels near a border count (within ``reach`` pixels of a true or predicted one): far from the heart
-    all is easy, and would hide the rest.
+    Only pixels near a border count (within ``reach`` pixels of a true or predicted one): far from
+    the heart all is easy, and would hide the rest.
 
     Returns:
-        Lists of ``bins`` entries for equal ranges of confidence from 1/4 to 1: ``count`` of pixels, their
-        mean ``confidence``, and the share that is ``right`` (0 where the count is 0).
+        Lists of ``bins`` entries for equal ranges of confidence from 1/4 to 1: ``count`` of pixels,
+        their mean ``confidence``, and the share that is ``right`` (0 where the count is 0).
     """
     decided = probability.argmax(1)
     near = _near_a_border(decided, reach) | _near_a_border(truth, reach)
@@ -63,15 +64,15 @@ def _near_a_border(labels: np.ndarray, reach: int) -> np.ndarray:
 
 
 def calibration_error(table: dict[str, list]) -> float:
-    """The expected calibration error of a :func:`reliability` table: the mean distance between confidence
-    and share of right answers, by count."""
+    """The expected calibration error of a :func:`reliability` table: the mean distance between
+    confidence and share of right answers, by count."""
     count, confidence, right = (np.array(table[name]) for name in ("count", "confidence", "right"))
     return float((count * np.abs(confidence - right)).sum() / count.sum())
 
 
 def expected_dice(probability: np.ndarray) -> np.ndarray:
-    """The Dice (N, 3) that the network expects of its own masks, RV, Myo and LV: the soft Dice between
-    probabilities and decision; NaN where a class is not predicted."""
+    """The Dice (N, 3) that the network expects of its own masks, RV, Myo and LV: the soft Dice
+    between probabilities and decision; NaN where a class is not predicted."""
     decided, scores = probability.argmax(1), []
     for c in (1, 2, 3):
         mine, p = decided == c, probability[:, c]
@@ -83,8 +84,8 @@ def expected_dice(probability: np.ndarray) -> np.ndarray:
 
 
 def agreement(masks: list[np.ndarray]) -> np.ndarray:
-    """Mean Dice (N, 3) between the masks that several networks gave, two by two; NaN where no network
-    predicts a class.
+    """Mean Dice (N, 3) between the masks that several networks gave, two by two; NaN where no
+    network predicts a class.
 
     Raises:
         ValueError: fewer than two networks.

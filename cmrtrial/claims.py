@@ -1,6 +1,7 @@
-"""The first trial's claims and their verdicts: ``results/claims.toml`` says what the report claimed.
+"""The first trial's claims and the verdicts on them.
 
-:func:`judge` answers each claim, and all of them together as one family.
+``results/claims.toml`` says what the report claimed; :func:`judge` answers each claim, and all of
+them together as one family.
 """
 
 import tomllib
@@ -28,23 +29,24 @@ def claims(store: Path = STORE) -> list[dict]:
 
 
 def not_asked(store: Path = STORE) -> list[dict]:
-    """What the report says besides: text, why there is no claim of it, and the page that comes nearest."""
+    """What the report says besides: text, why it is no claim, and the page that comes nearest."""
     return tomllib.loads((store / "claims.toml").read_text(encoding="utf-8"))["not-asked"]
 
 
 def judge(store: Path = STORE, level: float = 0.95) -> pd.DataFrame:
     """Every claim with its estimate and its verdict.
 
-    The claims are one family: intervals are widened together so that with probability ``level`` all of
-    them hold at once (the single-step max-T procedure of Hothorn, Bretz and Westfall 2008, by drawing
-    the errors of patients, runs and folds that the comparisons share). Late claims, written down when the
-    records were there, are a family of their own.
+    The claims are one family: intervals are widened together so that with probability ``level`` all
+    of them hold at once (the single-step max-T procedure of Hothorn, Bretz and Westfall 2008, by
+    drawing the errors of patients, runs and folds that the comparisons share). Late claims, written
+    down when the records were there, are a family of their own.
 
     Returns:
-        A row for each claim: its id, text, source, said, note, ambiguous (why, or nothing), late; where it could be
-        tested also estimate, low, high (simultaneous), low_alone, high_alone (its own interval), against (what
-        equality would be: 0, or the claim's level); and verdict, ``"not run yet"`` where records are missing. A claim
-        that can be read in more than one way stays in its family and keeps its estimate; its verdict is ``"ambiguous"``.
+        A row for each claim: its id, text, source, said, note, ambiguous (why, or nothing), late;
+        where it could be tested also estimate, low, high (simultaneous), low_alone, high_alone (its
+        own interval), against (what equality would be: 0, or the claim's level); and verdict,
+        ``"not run yet"`` where records are missing. A claim that can be read in more than one way
+        stays in its family and keeps its estimate; its verdict is ``"ambiguous"``.
     """
     table = claims(store)
     answers = [evaluate_claim(claim, store) for claim in table]
@@ -81,7 +83,7 @@ def _row(
 def family_level(
     contrasts: list[Comparison | Proportion], level: float = 0.95, seed: int = 0
 ) -> float:
-    """The level that each interval must have so that all hold at once with probability ``level``."""
+    """The level of each interval at which all hold at once with probability ``level``."""
     loadings = [c.loadings if isinstance(c, Comparison) else {} for c in contrasts]
     names = sorted({name for of_contrast in loadings for name in of_contrast})
     place = {name: i for i, name in enumerate(names)}
@@ -137,7 +139,7 @@ def evaluate_claim(claim: dict, store: Path = STORE) -> Comparison | Proportion 
 
 
 def _sixth_block_fails() -> bool:
-    """Whether a sixth block of the report's U-Net is at odds with 96 pixels, which halve five times."""
+    """Whether 96 pixels, which halve five times, are too few for a sixth block of its U-Net."""
     net = ReportUNet((1,) * 6)
     try:
         net(torch.zeros(2, 1, 96, 96))
@@ -150,10 +152,10 @@ def _sixth_block_fails() -> bool:
 
 
 def verdicts(name: str, *ids: str, store: Path = STORE) -> pd.DataFrame:
-    """The claims about one experiment (with ``ids``: only those), in words: claim -> verdict, what we found,
-    what was said.
+    """The claims about one experiment in words: claim -> verdict, what we found, what was said.
 
-    Intervals are the wide ones that hold together for all claims, or for all late ones; a late claim says so.
+    With ``ids`` only those. Intervals are the wide ones that hold together for all claims, or for
+    all late ones; a late claim says so.
     """
     table = judge(store)
     table = table[(table["experiment"] == name) & (table["id"].isin(ids) if ids else True)]
@@ -178,7 +180,7 @@ QUANTITIES = {
 
 
 def in_words(row) -> str:
-    """What was measured for a claim, a row of :func:`judge`: the estimate and its interval, or nothing."""
+    """The estimate of a claim and its interval, from a row of :func:`judge`; or nothing."""
     estimate, kind = row.get("estimate"), row["endpoint"]
     if estimate is None or np.isnan(estimate):
         return ""

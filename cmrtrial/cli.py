@@ -1,4 +1,4 @@
-"""The trial's command line, ``python -m cmrtrial``: compute what is missing, and say what there is."""
+"""The trial's command line, ``python -m cmrtrial``: compute what is missing, say what there is."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def _planned(name: str, protocol: Preset | None) -> list:
 
 
 def _progress(name: str, bar: tqdm):
-    """A function that shows how many runs are done: a bar, or a line for each where nobody looks."""
+    """A function that shows how many runs are done: a bar; where nobody looks, lines."""
     started, known = time.monotonic(), -1
 
     def show(done: int, planned: int) -> None:

@@ -1,7 +1,7 @@
 """Settings compared: from the records of an experiment to tables, differences and their errors.
 
-Two settings are compared in pairs: patient by patient where the quantity belongs to a patient (Dice),
-fold by fold where it belongs to a run (time, loss, epochs).
+Two settings are compared in pairs: patient by patient where the quantity belongs to a patient
+(Dice), fold by fold where it belongs to a run (time, loss, epochs).
 """
 
 from collections.abc import Callable, Iterable
@@ -14,7 +14,6 @@ import pandas as pd
 from scipy import stats
 
 from cmrseg.data import BadInput
-from cmrseg.metrics import mean_interval
 from cmrseg.record import mean_dice, read_record
 from cmrtrial.plans import EXPERIMENTS, POOLED
 from cmrtrial.plans.timing import ROUNDS
@@ -22,6 +21,8 @@ from cmrtrial.records import CLASSES, STORE, curve, dice_table
 from cmrtrial.spec import RunSpec
 from cmrtrial.statistics import Difference, paired_difference, pooled_run_variance
 
+RUN_COLUMNS = ["setting", "split", "seed", "key", "dice", "dice_best", "loss", "seconds"]
+RUN_COLUMNS += ["collapsed", "patients", "record"]
 COLLAPSED = 0.1  # below this Dice a network has drawn next to nothing
 
 
@@ -47,21 +48,31 @@ def records(name: str, store: Path = STORE) -> list[tuple[RunSpec, dict]]:
 def runs(name: str, protocol: str = "replica", store: Path = STORE) -> pd.DataFrame:
     """The finished runs of an experiment, a row for each.
 
-    Columns: setting, split (the fold), seed, key, dice (last epoch), dice_best, loss (last epoch's),
-    seconds (of the processor; NaN in the oldest records), collapsed, patients (a table of the Dice of RV,
-    Myo and LV for each held-out patient, the mean of its slices), and record, the whole of it.
+    Columns: setting, split (the fold), seed, key, dice (last epoch), dice_best, loss (last
+    epoch's), seconds (of the processor; NaN in the oldest records), collapsed, patients (a table of
+    the Dice of RV, Myo and LV for each held-out patient, the mean of its slices), and record, the
+    whole of it.
     """
-    columns = "setting split seed key dice dice_best loss seconds collapsed patients record".split()
     rows = []
     for spec in EXPERIMENTS[name]:
         path = spec.path(store=store)
         if spec.protocol == protocol and path.is_file():
             record, patients = _read(path, path.stat().st_mtime_ns)
-            dice, loss = record["dice_last"], (record["history"]["loss"] or [np.nan])[-1]
-            row = (spec.setting, spec.fold, spec.config.seed, record["key"], dice)
-            row += (record["dice_best"], loss, record.get("cpu_seconds", np.nan))
-            rows.append((*row, dice < COLLAPSED, patients, record))
-    return pd.DataFrame(rows, columns=columns)
+            row = {
+                "setting": spec.setting,
+                "split": spec.fold,
+                "seed": spec.config.seed,
+                "key": record["key"],
+                "dice": record["dice_last"],
+                "dice_best": record["dice_best"],
+                "loss": (record["history"]["loss"] or [np.nan])[-1],
+                "seconds": record.get("cpu_seconds", np.nan),
+                "collapsed": record["dice_last"] < COLLAPSED,
+                "patients": patients,
+                "record": record,
+            }
+            rows.append(row)
+    return pd.DataFrame(rows, columns=RUN_COLUMNS)
 
 
 @cache
@@ -73,8 +84,8 @@ def _read(path: Path, _changed: int) -> tuple[dict, pd.DataFrame]:
 def by_patient(table: pd.DataFrame, what: str = "dice") -> pd.Series:
     """Dice of each held-out patient over the runs of a table: Series indexed by patient.
 
-    ``what`` is ``"dice"`` (the mean of RV, Myo and LV), one of the three, or a difference of two, such
-    as ``"RV-Myo"``.
+    ``what`` is ``"dice"`` (the mean of RV, Myo and LV), one of the three, or a difference of two,
+    such as ``"RV-Myo"``.
     """
     by_class = pd.concat(list(table["patients"])).groupby(level=0).mean()
     if what == "dice":
@@ -84,27 +95,28 @@ def by_patient(table: pd.DataFrame, what: str = "dice") -> pd.Series:
 
 
 def patients_of(settings: Iterable[tuple[str, pd.DataFrame]]) -> dict[str, pd.Series]:
-    """Dice of each held-out patient, for every setting: a table of runs grouped by ``"setting"``, or the like."""
+    """Dice of each held-out patient, for every setting of a table grouped by ``"setting"``."""
     return {name: by_patient(table) for name, table in settings}
 
 
 def mean_curve(table: pd.DataFrame) -> pd.Series:
-    """Held-out Dice by scored epoch, mean over the runs of a table (empty for none): Series indexed by epoch.
+    """Held-out Dice by scored epoch, mean over the runs of a table: Series indexed by epoch.
 
-    The runs were scored at the same epochs; where a run drew nothing that could be scored, it counts as 0.
+    The runs were scored at the same epochs; where a run drew nothing that could be scored, it
+    counts as 0.
     """
     curves = [curve(record).set_index("epoch")["mean"].fillna(0) for record in table["record"]]
     return pd.concat(curves, axis=1).mean(axis=1) if curves else pd.Series(dtype=float)
 
 
 def train_dice(table: pd.DataFrame) -> float:
-    """Mean Dice of the slices that the runs of a table were trained on; NaN where no record has it."""
+    """Mean Dice of the slices that runs were trained on; NaN where no record has it."""
     values = [mean_dice(r["dice_train"]) for r in table["record"] if "dice_train" in r]
     return float(np.mean(values or [np.nan]))
 
 
 def last_gain(table: pd.DataFrame, epochs: int = 10) -> float:
-    """Held-out Dice at the last epoch minus that of so many epochs before, mean over the runs of a table.
+    """Held-out Dice at the last epoch minus that of so many epochs before, mean over runs.
 
     Far above zero for a setting that was stopped while it still learned.
     """
@@ -138,27 +150,6 @@ def network(table: pd.DataFrame) -> str:
     return table["record"].iloc[0]["config"]["model"]
 
 
-def areas_by_phase(table: pd.DataFrame, chamber: str) -> pd.DataFrame:
-    """Areas of RV, Myo or LV at end-diastole and end-systole, a row for each held-out patient of a table.
-
-    Columns: true ED, true ES, predicted ED, predicted ES, in pixels, and true FAC, predicted FAC: the fractional area
-    change, the share of the area at end-diastole that is gone at end-systole. As in the book's slices, odd
-    numbers are end-diastole. With several runs on a fold the last counts.
-    """
-    place, rows = CLASSES.index(chamber), {}
-    for images in (record["images"] for record in table["record"]):
-        columns = (images[k] for k in ("name", "patient", "area_true", "area_pred"))
-        for name, patient, true, predicted in zip(*columns):
-            phase = "ED" if int(name[3:]) % 2 else "ES"
-            row = rows.setdefault(patient, {})
-            row[f"true {phase}"], row[f"predicted {phase}"] = true[place], predicted[place]
-    areas = pd.DataFrame.from_dict(rows, orient="index").sort_index()
-    areas = areas[["true ED", "true ES", "predicted ED", "predicted ES"]]
-    for who in ("true", "predicted"):
-        areas[f"{who} FAC"] = 1 - areas[f"{who} ES"] / areas[f"{who} ED"]
-    return areas
-
-
 # --- the variance between runs -------------------------------------------------------------------
 
 
@@ -168,9 +159,10 @@ def run_variance(
 ) -> tuple[float, int]:
     """Variance between seeds of a run's mean Dice over its fold, and its degrees of freedom.
 
-    Pooled over the folds of a network's settings that ran with several seeds: each network has its own luck.
-    It is looked for in the experiments made for it, or where a store lacks them in any, and where no setting
-    of this network has several seeds, in those of the others. Collapsed runs are left out.
+    Pooled over the folds of a network's settings that ran with several seeds: each network has its
+    own luck. It is looked for in the experiments made for it, or where a store lacks them in any,
+    and where no setting of this network has several seeds, in those of the others. Collapsed runs
+    are left out.
 
     Raises:
         BadInput: no setting ran with several seeds.
@@ -192,7 +184,7 @@ def _pooled() -> list[str]:
 def _seed_groups(
     names: Iterable[str], protocol: str, what: str, store: Path
 ) -> list[tuple[str, list[float]]]:
-    """Network and mean Dice of each seed's run, for every setting and fold with several seeds that trained."""
+    """Network and mean Dice of each seed's run, for every setting and fold with several seeds."""
     groups = []
     for name in names:
         table = runs(name, protocol, store)
@@ -212,8 +204,8 @@ def seed_variance(
 ) -> tuple[str, float, int]:
     """Between-seed variance of a setting: whose it is, the variance and its degrees of freedom.
 
-    It is that of the network, see :func:`run_variance`; but a setting outside those pooled for it, with three
-    seeds or more on each fold, has told its own.
+    It is that of the network, see :func:`run_variance`; but a setting outside those pooled for it,
+    with three seeds or more on each fold, has told its own.
     """
     folds = [group for _, group in table.groupby("split")]
     if min(map(len, folds)) > 2 and not table["collapsed"].any():
@@ -233,8 +225,8 @@ class Comparison:
 
     Attributes:
         difference: its mean and standard error.
-        loadings: what each patient, run or fold contributes to the error: name -> factor of a standard
-            normal number. Comparisons that share patients or runs err together.
+        loadings: what each patient, run or fold contributes to the error: name -> factor of a
+            standard normal number. Comparisons that share patients or runs err together.
     """
 
     difference: Difference
@@ -255,8 +247,8 @@ def compare(
 
     Args:
         a, b: rows of :func:`runs`, with runs on the same folds; ``b`` may be a number.
-        protocol, store: where the variance between seeds is taken from, see :func:`run_variance`; a setting
-            with three seeds on each fold brings its own.
+        protocol, store: where the variance between seeds is taken from, see :func:`run_variance`; a
+            setting with three seeds on each fold brings its own.
         what: see :func:`by_patient`.
     """
     tables = [side for side in (a, b) if isinstance(side, pd.DataFrame)]
@@ -281,7 +273,8 @@ def compare(
 def between_folds(a: pd.DataFrame, b: pd.DataFrame | float, what: str = "dice") -> Comparison:
     """Dice of setting a minus setting b, fold by fold, with the spread between folds as the error.
 
-    The arguments are those of :func:`compare`, which borrows the variance between seeds from other settings.
+    The arguments are those of :func:`compare`, which borrows the variance between seeds from other
+    settings.
     """
 
     def means(side):
@@ -293,7 +286,7 @@ def between_folds(a: pd.DataFrame, b: pd.DataFrame | float, what: str = "dice") 
 
 
 def by_fold(a: dict[str, float], b: dict[str, float] | float = 0.0) -> Comparison:
-    """Mean difference of a and b (fold -> value, or a number for b), with the error of a few folds."""
+    """Mean difference of a and b (fold -> value; b may be a number), with a few folds' error."""
     d = np.array([a[fold] - (b[fold] if isinstance(b, dict) else b) for fold in a], dtype=float)
     difference = Difference(float(d.mean()), float(stats.sem(d)), len(d) - 1)
     return Comparison(difference, {f"fold {s}": v / len(d) for s, v in zip(a, d - d.mean())})
@@ -318,44 +311,6 @@ def by_round(
     )
 
 
-def seed_effect(table: pd.DataFrame) -> tuple[float, float]:
-    """Do runs of one seed resemble each other across folds? F and p of the seed, by a two-way analysis of variance.
-
-    Args:
-        table: runs of one setting, each seed once on each fold.
-    """
-    dice = table.pivot(index="split", columns="seed", values="dice").to_numpy()
-    folds, seeds = dice.shape
-    rest = dice - dice.mean(0) - dice.mean(1, keepdims=True) + dice.mean()
-    df = (folds - 1) * (seeds - 1)
-    f = folds * dice.mean(0).var(ddof=1) / ((rest**2).sum() / df)
-    return float(f), float(stats.f.sf(f, seeds - 1, df))
-
-
-def aa_test(
-    protocol: str = "replica", draws: int = 1000, seed: int = 0, store: Path = STORE
-) -> pd.DataFrame:
-    """The A/A test: two halves of one setting, compared as if they were two settings.
-
-    For each draw and fold, two of the baseline's seeds are taken at random, one for each side, and the
-    sides go through :func:`compare`. There is no true difference, so an interval without zero is an error.
-
-    Returns:
-        A row for each draw: difference, low, high, and low_alone, high_alone: the interval that only
-        looks at the spread over patients.
-    """
-    table, rng = runs("baseline", protocol, store), np.random.default_rng(seed)
-    folds = [group.index.to_numpy() for _, group in table.groupby("split")]
-    rows = []
-    for _ in range(draws):
-        a, b = zip(*(rng.choice(fold, 2, replace=False) for fold in folds))
-        a, b = table.loc[list(a)], table.loc[list(b)]
-        difference = compare(a, b, protocol, store=store).difference
-        alone = mean_interval((by_patient(a) - by_patient(b)).to_numpy())
-        rows.append((difference.mean, *difference.interval(), *alone))
-    return pd.DataFrame(rows, columns=["difference", "low", "high", "low_alone", "high_alone"])
-
-
 # --- showing -------------------------------------------------------------------------------------
 
 # Names in records are frozen; where one says too little, pages show another.
@@ -370,7 +325,7 @@ def shown(setting: str) -> str:
 
 
 def with_interval(number: str, values, unit: str = "") -> str:
-    """``0.812 (0.788 to 0.836)``: an estimate and its interval; a line may break between the two, not within."""
+    """``0.812 (0.788 to 0.836)``: an estimate and its interval, which no line break parts."""
     estimate, low, high = (number.format(value).replace("-", "\u2212") for value in values)
     return f"{estimate}{unit} ({low}\u00a0to\u00a0{high})"
 
@@ -381,9 +336,9 @@ def compare_to_baseline(
     """Every setting of an experiment beside its baseline.
 
     Returns:
-        A row for each setting: runs, folds, dice (mean over patients) with its 95 % interval (dice_low,
-        dice_high), collapsed (fraction of the runs), and for settings on the baseline's folds the paired
-        difference with its own (difference, low, high).
+        A row for each setting: runs, folds, dice (mean over patients) with its 95 % interval
+        (dice_low, dice_high), collapsed (fraction of the runs), and for settings on the baseline's
+        folds the paired difference with its own (difference, low, high).
     """
     table = runs(name, protocol, store)
     reference, rows = table[table["setting"] == baseline], {}
@@ -405,7 +360,7 @@ def compare_to_baseline(
 
 
 def format_table(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """What :func:`compare_to_baseline` returned, to be read: each number with its interval in one cell."""
+    """What :func:`compare_to_baseline` returned, each number with its interval in one cell."""
 
     def cells(names: list[str], sign: str) -> list[str]:
         rows = table[names].to_numpy(float)

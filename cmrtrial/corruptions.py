@@ -32,7 +32,7 @@ def noise(slices: Slices, level: float, seed: int = 0) -> Slices:
 
 
 def bias_field(slices: Slices, amount: float) -> Slices:
-    """Brighten to the left and darken to the right, up to ``1 + amount`` and down to ``1 - amount`` times."""
+    """Brighten the left and darken the right, up to ``1 + amount`` and ``1 - amount`` times."""
     slope = np.linspace(1 + amount, 1 - amount, slices.images.shape[2])
     return replace(slices, images=_uint8(slices.images * slope))
 
@@ -70,7 +70,8 @@ def _resampled(slices: Slices, move) -> Slices:
 def shuffle_positions(slices: Slices, most: int = 16, margin: int = 4, seed: int = 0) -> Slices:
     """Move each slice by up to ``most`` pixels either way, so that a heart's place says nothing.
 
-    What comes from outside is mirrored in the edge. A labelled heart stays ``margin`` pixels inside.
+    What comes from outside is mirrored in the edge. A labelled heart stays ``margin`` pixels
+    inside.
     """
     rng, images, masks = np.random.default_rng(seed), slices.images.copy(), slices.masks.copy()
     for n, mask in enumerate(slices.masks):
@@ -98,7 +99,7 @@ def around(mask: np.ndarray, reach: int = 8) -> np.ndarray:
 
 
 def equalise_grey(slices: Slices, reach: int = 8) -> Slices:
-    """Give the right ventricle the mean grey level of the background within ``reach`` pixels of it."""
+    """Give the right ventricle the mean grey level of the background within ``reach`` pixels."""
     images = slices.images.astype(float)
     for image, mask in zip(images, slices.masks):
         ventricle = mask == 1

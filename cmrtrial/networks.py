@@ -1,4 +1,4 @@
-"""What a planned run is: a network trained and evaluated here, or kept networks that predict together."""
+"""The making of a planned run: training and evaluating a network, or predicting with kept ones."""
 
 import json
 from dataclasses import replace

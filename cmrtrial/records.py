@@ -1,4 +1,4 @@
-"""The store of records: one run, one JSON file ``results/<protocol>/<key>.json``; and tables of a record."""
+"""The store of records: one run, one file ``results/<protocol>/<key>.json``; and their tables."""
 
 import json
 import tomllib
@@ -61,6 +61,28 @@ def curve(record: dict) -> pd.DataFrame:
         (epoch, loss, *dice, mean_dice(dice)) for epoch, loss, dice in epochs if dice is not None
     ]
     return pd.DataFrame(rows, columns=["epoch", "loss", *CLASSES, "mean"]).astype(float)
+
+
+def areas_by_phase(runs: pd.DataFrame, chamber: str) -> pd.DataFrame:
+    """Areas of RV, Myo or LV at end-diastole and end-systole, a row for each held-out patient.
+
+    Columns: true ED, true ES, predicted ED, predicted ES, in pixels, and true FAC, predicted FAC:
+    the fractional area change, the share of the area at end-diastole that is gone at end-systole.
+    As in the book's slices, odd numbers are end-diastole. With several runs on a fold the last
+    counts.
+    """
+    place, rows = CLASSES.index(chamber), {}
+    for images in (record["images"] for record in runs["record"]):
+        columns = (images[k] for k in ("name", "patient", "area_true", "area_pred"))
+        for name, patient, true, predicted in zip(*columns):
+            phase = "ED" if int(name[3:]) % 2 else "ES"
+            row = rows.setdefault(patient, {})
+            row[f"true {phase}"], row[f"predicted {phase}"] = true[place], predicted[place]
+    areas = pd.DataFrame.from_dict(rows, orient="index").sort_index()
+    areas = areas[["true ED", "true ES", "predicted ED", "predicted ES"]]
+    for who in ("true", "predicted"):
+        areas[f"{who} FAC"] = 1 - areas[f"{who} ES"] / areas[f"{who} ED"]
+    return areas
 
 
 def reported_numbers(store: Path = STORE) -> dict:

@@ -1,4 +1,4 @@
-"""The runner: computes what is missing of a list of runs, in processes here or as tasks of a Ray cluster.
+"""The runner computes what is missing of a list of runs, in processes here or on a Ray cluster.
 
 A run's record is filed under its key, so a run that two experiments need is computed and stored
 once, and running an experiment again only fills gaps. Several processes may work on one list: a
@@ -42,7 +42,7 @@ def failed_runs(plan: list[RunSpec], fingerprint: str = ACDC96, store: Path = ST
 def missing(
     plan: list[RunSpec], fingerprint: str = ACDC96, store: Path = STORE, retry: bool = False
 ) -> list[RunSpec]:
-    """Those of a plan that have neither record nor (unless ``retry``) a note of failure, once each."""
+    """The runs of a plan, once each, without record or (unless ``retry``) note of failure."""
     by_path = {spec.path(fingerprint, store): spec for spec in plan}
     return [
         spec
@@ -82,8 +82,8 @@ def run_one(
 ) -> Path | None:
     """Train one planned run and file its record, unless it is there or being made elsewhere.
 
-    A run that fails leaves a note with the reason in the place of its record, and is not tried again as long
-    as the note lies there.
+    A run that fails leaves a note with the reason in the place of its record, and is not tried
+    again as long as the note lies there.
 
     Returns:
         The path of the record or note, or None where another process holds the run.
@@ -154,7 +154,8 @@ def run_missing(
         How many runs are still missing.
 
     Raises:
-        BadInput: a record in the store, or a file that a run needs, is damaged; or a worker was killed.
+        BadInput: a record in the store, or a file that a run needs, is damaged; or a worker was
+            killed.
         OSError: a worker could not write, such as on a full disk.
     """
     deadline = None if limit_minutes is None else time.time() + 60 * limit_minutes

@@ -47,7 +47,7 @@ class RunSpec:
 
     @property
     def fold(self) -> str:
-        """The split without what was done to it: runs on one fold are judged on the same patients."""
+        """The split without what was done to it: the same patients are held out."""
         return re.split("[@+]", self.split)[0]
 
     def key(self, fingerprint: str = ACDC96) -> str:

@@ -1,4 +1,4 @@
-"""The trial's splits: besides the report's and the five folds, folds within the training slices and the like."""
+"""The trial's splits: the report's, five folds, folds within the training slices, and others."""
 
 import re
 from functools import lru_cache
@@ -20,9 +20,9 @@ def split(source: str | Path, name: str) -> tuple[Slices, Slices]:
             ``"train-fold0"`` ..: folds within the training split only; ``"inner0"`` ..: within the
             training part of a fold, a quarter held out to tune on; ``"random0"`` ..: slices dealt
             out at random whoever they belong to, as one should not. ``"fold0@10"``: with ten of the
-            training patients only. ``"fold0+shuffled"``, ``"fold0+equalised"``: of slices changed by
-            :mod:`cmrtrial.corruptions`. ``"from-phantom"``: phantoms against all labelled slices;
-            ``"to-phantom"``: the train split against phantoms.
+            training patients only. ``"fold0+shuffled"``, ``"fold0+equalised"``: of slices changed
+            by :mod:`cmrtrial.corruptions`. ``"from-phantom"``: phantoms against all labelled
+            slices; ``"to-phantom"``: the train split against phantoms.
 
     Raises:
         ValueError: an unknown name.

@@ -1,4 +1,5 @@
-"""Statistics of the first trial: the difference of two settings, its error, and what it says of a claim."""
+"""Statistics of the first trial: the difference of two settings, its error, and what it says of a
+claim."""
 
 from dataclasses import dataclass
 
@@ -48,14 +49,14 @@ def paired_difference(
 
     Patients of one fold share a trained network, so a lucky run lifts all of them at once, and the
     spread over patients alone is too sure (Bouthillier et al. 2021 on sources of variance). The
-    squared standard error has the variance of a - b over patients, divided by their number, and that of
-    the runs; its degrees of freedom follow Welch and Satterthwaite.
+    squared standard error has the variance of a - b over patients, divided by their number, and
+    that of the runs; its degrees of freedom follow Welch and Satterthwaite.
 
     Args:
         a, b: one value for each patient (P,), in one order: the mean of its slices over all seeds.
             NaN where a patient has no value. ``b`` may be a number to compare with.
-        run_parts: what the runs add to the squared standard error, with degrees of freedom, a pair for
-            each estimate of the variance between runs: where both settings share it (see
+        run_parts: what the runs add to the squared standard error, with degrees of freedom, a pair
+            for each estimate of the variance between runs: where both settings share it (see
             :func:`pooled_run_variance`), ``variance * (1 / runs_a + 1 / runs_b)``.
     """
     d = (a - b)[~np.isnan(a - b)]

@@ -1,4 +1,4 @@
-"""Plans towards the best model: a ladder of recipes, ways to predict with its networks, and what they stand."""
+"""Plans towards the best model: a ladder of recipes, and ways to predict with its networks."""
 
 from dataclasses import replace
 
@@ -7,8 +7,8 @@ from cmrseg.predict import TTA
 from cmrtrial.corruptions import LEVELS
 from cmrtrial.spec import TRAIN_FOLDS, RunSpec, cumulative, experiment, runs
 
-# Each step keeps what the steps before it brought. The one with the highest mean Dice on the five folds within the
-# training patients becomes the recipe.
+# Each step keeps what the steps before it brought. The one with the highest mean Dice on the five
+# folds within the training patients becomes the recipe.
 SHAPES = ("strong-affine", "elastic", "strong-intensity")
 GREYS = ("gamma", "bias-field", "low-resolution")
 LADDER_STEPS = {
@@ -43,7 +43,8 @@ LADDER = CUMULATIVE | {
 # One recipe ran with three seeds: what is luck worth here, and do such networks agree?
 REPEATED = "120 epochs, Dice of each slice"
 
-# The recipe and the test-time augmentation with the highest mean Dice on the folds within the training patients.
+# The recipe and the test-time augmentation with the highest mean Dice on the folds within the
+# training patients.
 FINAL = "1000 epochs, Dice of each slice"
 _ROTATIONS = (-10.0, 0.0, 10.0)
 TTAS = {
@@ -55,8 +56,8 @@ TTAS = {
     "mirrored, turned, cleaned": TTA(_ROTATIONS, flip=True, postprocess=True),
 }
 FINAL_TTA = TTAS["mirrored, turned, cleaned"]
-# The small network is there to be fast: a quarter of the work and one view. Should its mean on the same folds be
-# more than 0.01 below the recipe's, then it is of the recipe's size.
+# The small network is there to be fast: a quarter of the work and one view. Should its mean on the
+# same folds be more than 0.01 below the recipe's, then it is of the recipe's size.
 SMALL, SMALL_TTA = "1000 epochs, half as wide", TTA(postprocess=FINAL_TTA.postprocess)
 
 
@@ -84,7 +85,7 @@ def final_ways():
 
 @experiment("final-trust")
 def final_trust():
-    """Does a network know when it is wrong? One of a recipe that ran with three seeds, and all three."""
+    """Does a network know when it is wrong? One of a recipe with three seeds, and all three."""
     return [
         spec
         for name in ("as it is", "turned")
@@ -113,6 +114,6 @@ def final_shifts():
 
 @experiment("final")
 def final():
-    """The validation slices, once: five networks, one of each fold; and one, trained on all training slices."""
+    """The validation slices, once: five networks, one of each fold; and one of all slices."""
     five = with_networks("final", FINAL, FINAL_TTA, ["val"], seeds=(0,))
     return five + with_networks("small", SMALL, SMALL_TTA, ["val"])

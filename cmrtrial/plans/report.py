@@ -39,7 +39,7 @@ OWN_RATES = {
 }
 AUGMENT = {"augment": ("affine", "strong-intensity")}
 
-# The rivals at a quarter of their own width, as the replica is of the report's U-Net; Ning's is small.
+# The rivals at a quarter of their width, as the replica is of the report's U-Net; Ning's is small.
 SEGNET = {"model": "segnet", "channels": (16, 32, 64, 128, 128)}
 ALEXNET = {"model": "alexnet", "channels": (24, 64, 96, 96, 64, 256), "dropout": 0.5}
 NING = {"model": "ning", "channels": (6, 16, 40)}
@@ -95,14 +95,18 @@ UNREPAIRED = {
 
 # What the report did and the sweep does not repeat, with the reason.
 NOT_REPEATED = {
-    "epochs": "The report trained 100 to 500 epochs (Ning et al. 1000), the replica 100 (Ning et al. "
-    'also 500): "Early stopping" asks for more.',
-    "widths": "Every width is a quarter of the report's, so that hundreds of trainings fit on two cores.",
-    "learning_rate_narrow": "Seven runs of a rate on one split; here one run on each of five folds, or "
-    "of two.",
-    "learning_rate_wide": "Rates that no claim names run once, on one fold: they are drawn as points.",
-    "early_stopping": "2500 epochs; here 700, as long as forty minutes of two cores allow for five folds.",
-    "augmentation": "How the report mixed its doubled set is not said; here both halves are shuffled.",
+    "epochs": "The report trained 100 to 500 epochs (Ning et al. 1000), the replica 100 "
+    '(Ning et al. also 500): "Early stopping" asks for more.',
+    "widths": "Every width is a quarter of the report's, "
+    "so that hundreds of trainings fit on two cores.",
+    "learning_rate_narrow": "Seven runs of a rate on one split; "
+    "here one run on each of five folds, or of two.",
+    "learning_rate_wide": "Rates that no claim names run once, on one fold: "
+    "they are drawn as points.",
+    "early_stopping": "2500 epochs; "
+    "here 700, as long as forty minutes of two cores allow for five folds.",
+    "augmentation": "How the report mixed its doubled set is not said; "
+    "here both halves are shuffled.",
 }
 
 
@@ -125,7 +129,7 @@ def noise_floor():
 def architectures_tuning():
     """Three rates for each network; the best, by Dice after the last epoch, is used below.
 
-    Where it lay at the edge of the three, one more was added beyond it, for all where the U-Net's did.
+    Where it lay at the edge, one more was added beyond it, for all where the U-Net's did.
     """
     tried = {"replica": (0.0003, 0.001, 0.003, 0.01), "modern": (0.001, 0.003, 0.01)}
     specs = [
@@ -158,8 +162,8 @@ def _at_best_rate(protocol: str, nets: dict) -> dict:
 
 @experiment("architectures", pools_seeds=True)
 def architectures():
-    """The networks; what carries a headline has three seeds, the rest asks what size, epochs and dropout
-    would change."""
+    """The networks; what carries a headline has three seeds, the rest asks what size, epochs and
+    dropout would change."""
     nets = _at_best_rate("replica", NETS | {"AlexNet, SGD": ALEXNET | SGD})
     matched = _at_best_rate("replica", MATCHED)
     variants = {f"{net}, {what}": nets[net] | changes for (net, what), changes in VARIANTS.items()}
@@ -200,7 +204,7 @@ def optimiser():
 
 @experiment("batch-size")
 def batch_size():
-    """Batches of 2 to 32, for as many epochs and for as many steps; and a last batch that is not full."""
+    """Batches of 2 to 32, for as many epochs or steps; and without a short last one."""
     longest = "32, equal updates"
     main = each("batch", 2, 8, 32) | {longest: EQUAL_UPDATES[longest]}
     extra = each("batch", 4, 16) | {n: c for n, c in EQUAL_UPDATES.items() if n != longest}
@@ -310,7 +314,7 @@ def depth():
 
 # --- patients, and where networks fail -----------------------------------------------------------
 
-# Twice the steps of the modern recipe, on many phantoms: the network that a training may begin with.
+# Twice the steps of the modern recipe, on many phantoms: a network that a training may begin with.
 PHANTOMS = "phantoms"
 ON_PHANTOMS = RunSpec(
     f"{PHANTOMS} only",
@@ -323,8 +327,8 @@ ON_PHANTOMS = RunSpec(
 
 @experiment("patients")
 def patients():
-    """Trainings with some of the 48 patients of a fold, and about as many steps as with all of them; the
-    same begun with phantoms; phantoms alone; and patients judged on phantoms."""
+    """Trainings with some of the 48 patients of a fold, and about as many steps as with all of
+    them; the same begun with phantoms; phantoms alone; and patients judged on phantoms."""
     specs = []
     for count in (5, 10, 20, 35, 48):
         splits = FOLDS if count == 48 else [f"{fold}@{count}" for fold in FOLDS]

@@ -3,9 +3,9 @@
 from cmrseg.config import PRESETS
 from cmrtrial.spec import TRAIN_FOLDS, cumulative, experiment, runs
 
-# From the book's recipe, cut to 18 epochs, each idea kept; then other ideas, each alone. The ends were set
-# beforehand, from trials on some of the folds. The first sprint ended after "+ rate 0.006"; on the validation slices it
-# missed its line by 0.016, so it got the next two ideas.
+# From the book's recipe, cut to 18 epochs, each idea kept; then other ideas, each alone. The ends
+# were set beforehand, from trials on some of the folds. The first sprint ended after "+ rate
+# 0.006"; on the validation slices it missed its line by 0.016, so it got the next two ideas.
 IDEAS = {
     "book, 18 epochs": {
         "model": "unet",
@@ -41,8 +41,8 @@ _OTHER = {
 }
 OTHER_IDEAS = {name: SPRINTS[FIRST_SPRINT] | changes for name, changes in _OTHER.items()}
 
-# Ideas on top of the sprint as it now is. The last gives two threads more to do in a step; it was the sprint until
-# all its folds were there.
+# Ideas on top of the sprint as it now is. The last gives two threads more to do in a step; it was
+# the sprint until all its folds were there.
 _MOMENTUM = {"optimiser": "sgd", "momentum": 0.9}
 _LATER = {
     "rate 0.004": {"lr": 0.004},
@@ -57,9 +57,9 @@ _LATER = {
 }
 LATER_IDEAS = {name: SPRINTS[SPRINT] | changes for name, changes in _LATER.items()}
 
-# Larger batches gain more by a second thread. In the order of their time on two threads (a trial of some epochs: 4.3 to
-# 5.0 s, the sprint 5.3): the first whose mean Dice over five folds and five seeds is not below the sprint's takes its
-# place. That was set before their records; none did.
+# Larger batches gain more by a second thread. In the order of their time on two threads (a trial of
+# some epochs: 4.3 to 5.0 s, the sprint 5.3): the first whose mean Dice over five folds and five
+# seeds is not below the sprint's takes its place. That was set before their records; none did.
 LARGER_BATCHES = {
     f"batch {batch}, rate 0.01, {epochs} epochs": SPRINTS[SPRINT]
     | {"batch": batch, "lr": 0.01, "epochs": epochs}
@@ -69,7 +69,7 @@ LARGER_BATCHES = {
 
 @experiment("sprint-ideas")
 def sprint_ideas():
-    """All ideas; four more seeds of what was, or might have become, the sprint say what the luck of a run is worth."""
+    """All ideas; four more seeds of what was, or might have become, the sprint tell its luck."""
     ideas = SPRINTS | OTHER_IDEAS | LATER_IDEAS | LARGER_BATCHES
     repeated = (FIRST_SPRINT, SPRINT, "batch 10, rate 0.014, 26 epochs", *LARGER_BATCHES)
     return runs("sprint", TRAIN_FOLDS, settings=ideas) + runs(

@@ -6,8 +6,9 @@ from pathlib import Path
 from cmrtrial.plans.report import NETS
 from cmrtrial.spec import EXPERIMENTS, FOLDS, RunSpec, experiment, runs
 
-# Trainings of different days are not a clock: the same one took a sixth longer on another day. So the claims about
-# time have short trainings of their own, in rounds: each setting once in a round, one after the other.
+# Trainings of different days are not a clock: the same one took a sixth longer on another day. So
+# the claims about time have short trainings of their own, in rounds: each setting once in a round,
+# one after the other.
 TIMED = {
     "kernel-size": ("3", "5"),
     "depth": ("2", "6"),
@@ -35,7 +36,7 @@ def timed(name: str, setting: str, number: int) -> RunSpec:
 
 @experiment("clock")
 def clock():
-    """All rounds, each begun and ended by the baseline: the second, with seeds of its own, to check the clock."""
+    """All rounds, each begun and ended by the baseline: the second checks, with its own seeds."""
     specs: dict[Path, RunSpec] = {}  # several experiments have the baseline among their settings
     for number in ROUNDS:
         for spec in [timed(name, setting, number) for name in TIMED for setting in TIMED[name]]:
