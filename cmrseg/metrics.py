@@ -12,7 +12,6 @@ import warnings
 from functools import partial
 
 import numpy as np
-from scipy import stats
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from cmrseg.data import CLASSES
@@ -158,6 +157,8 @@ def mean_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float
 
     With fewer than two values nothing is known of their spread: (-inf, inf).
     """
+    from scipy import stats  # slow to import, and no training needs it
+
     values = values[~np.isnan(values)]
     if len(values) < 2:
         return -np.inf, np.inf

@@ -1,0 +1,531 @@
+"""The command line: from a folder of slices to a submission, and what it answers to mistakes."""
+
+import hashlib
+import json
+import os
+import pickle
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, files_in, fill
+from safetensors.torch import load_file
+
+from cmrseg import checkpoint, datasets
+from cmrseg.checkpoint import CHECKPOINT, MODEL
+from cmrseg.config import PRESETS
+from cmrseg.data import write_png
+from cmrseg.datasets.folders import read_masks
+from cmrseg.deploy import weights
+from cmrseg.losses import LOSSES
+from cmrseg.metrics import METRICS
+
+COMMANDS = {
+    "data",
+    "train",
+    "predict",
+    "evaluate",
+    "submit",
+    "decode",
+    "doctor",
+    "export",
+    "convert",
+}
+
+
+def lists(masks):
+    return {name: mask.tolist() for name, mask in masks.items()}
+
+
+# --- the way through -----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_from_slices_to_a_submission_and_back(root, command, tmp_path):
+    run, masks, back = tmp_path / "runs" / "first", tmp_path / "masks", tmp_path / "back"
+    options = ("--preset", "modern", "--epochs", 3, "--seed", 4, "--threads", 1)
+    done = command("train", "--data", root, "--out", run, *options)
+    assert done.status == 0, done.err
+    assert "validation Dice" in done.out and "epoch 3/3 loss" in done.err
+    assert files_in(run) == ["config.json", MODEL, "record.json"]
+    assert len({(run / name).stat().st_mode for name in files_in(run)}) == 1
+    config, record = (json.loads((run / f"{n}.json").read_text()) for n in ("config", "record"))
+    assert (config["epochs"], config["seed"]) == (3, 4) and record["config"] == config
+    assert record["precision"] == "fp32" and record["split"] == "val"
+    assert record["images"]["name"] == ["cmr3", "cmr4"] and {*METRICS} < {*record["images"]}
+    assert record["fingerprint"] == datasets.load(root, "labelled").fingerprint
+
+    done = command("predict", "--model", run, "--images", root / "test/image", "--out", masks)
+    assert done.status == 0 and files_in(masks) == ["cmr1_mask.png", "cmr2_mask.png"]
+    path = tmp_path / "new" / "s.csv"
+    assert command("submit", "--masks", masks, "--out", path).status == 0
+    ids = [line.split(",")[0] for line in path.read_text().splitlines()]
+    assert ids == ["id", *(f"cmr{n}_mask{c}" for n in (1, 2) for c in (1, 2, 3))]
+    done = command("decode", "--submission", path, "--out", back, "--size", "32x32")
+    assert done.status == 0 and lists(read_masks(back)) == lists(read_masks(masks))
+
+
+def test_true_masks_survive_the_way_through_a_submission(root, command, tmp_path):
+    masks, path, back = root / "train" / "mask", tmp_path / "s.csv", tmp_path / "back"
+    command("submit", "--masks", masks, "--out", path)
+    command("decode", "--submission", path, "--out", back, "--size", "32x32")
+    assert lists(read_masks(back)) == lists(read_masks(masks))
+
+
+def test_each_mask_is_that_of_its_own_image_whatever_else_lies_there(
+    root, model, command, tmp_path
+):
+    words = ("predict", "--model", model, "--images")
+    command(*words, root / "train/image", "--out", tmp_path / "together")
+    together = read_masks(tmp_path / "together")
+    for number in (5, 10):
+        (tmp_path / f"{number}").mkdir()
+        shutil.copy(root / "train/image" / f"cmr{number}.png", tmp_path / f"{number}")
+        command(*words, tmp_path / f"{number}", "--out", tmp_path / f"{number}" / "masks")
+        ((name, mask),) = read_masks(tmp_path / f"{number}" / "masks").items()
+        assert name == f"cmr{number}" and (mask == together[name]).all()
+
+
+def test_slices_of_a_size_the_network_cannot_halve_are_trained_on_and_predicted(
+    command, tmp_path, monkeypatch, tiny
+):
+    monkeypatch.setitem(PRESETS, "book", replace(tiny, channels=(2, 2, 2, 4)))
+    root, run, masks = fill(tmp_path / "root", size=27), tmp_path / "run", tmp_path / "masks"
+    assert command("train", "--data", root, "--out", run).status == 0
+    command("predict", "--model", run, "--images", root / "test/image", "--out", masks)
+    assert [m.shape for m in read_masks(masks).values()] == [(27, 27)] * 2
+
+
+def test_evaluate_as_json_has_plain_numbers_in_the_agreed_shape(tmp_path, command):
+    """Two slices, 4 x 1 pixels. RV: Dice 2*1/(2+1) = 2/3 and 0. Myo: 1 and absent from both, so
+    left out. LV: absent everywhere. Mean of the classes there: (1/3 + 1) / 2 = 2/3."""
+    truth, pred = [[1, 1, 2, 0], [1, 0, 0, 0]], [[1, 0, 2, 0], [0, 1, 0, 0]]
+    for folder, rows in {"truth": truth, "pred": pred}.items():
+        (tmp_path / folder).mkdir()
+        for number, row in enumerate(rows, start=9):  # 9 and 10: ordered by number
+            path = tmp_path / folder / f"cmr{number}_mask.png"
+            write_png(path, np.array([row], np.uint8))
+    words = ("evaluate", "--pred", tmp_path / "pred", "--truth", tmp_path / "truth")
+    said = json.loads(command(*words, "--json").out, parse_constant=pytest.fail)
+    assert list(said) == ["images", "dice", "interval", "absent", "metrics"]
+    means = {"RV": pytest.approx(1 / 3), "Myo": 1, "LV": None}
+    assert said["images"] == 2 and said["dice"] == means | {"mean": pytest.approx(2 / 3)}
+    assert said["absent"] == {"RV": 0, "Myo": 1, "LV": 2} and said["interval"]["LV"] is None
+    for name in ("RV", "Myo", "mean"):
+        low, high = said["interval"][name]
+        assert 0 <= low <= said["dice"][name] <= high <= 1
+    assert list(said["metrics"]) == [*METRICS] and said["metrics"]["dice"] == means
+    lines = command(*words).out.splitlines()
+    assert lines[0] == "2 slices of 2 patients" and "0.3333  [" in lines[1]
+    assert "1 left out" in lines[2] and "in no mask" in lines[3] and "2 left out" in lines[3]
+
+
+def test_evaluate_counts_the_patients_of_the_real_slices(real, command):
+    folder = real / "val" / "mask"
+    done = command("evaluate", "--pred", folder, "--truth", folder)
+    assert (
+        done.out.startswith("20 slices of 10 patients") and done.out.count("1.0000  [1.0000") == 4
+    )
+
+
+def test_data_writes_the_phantom_as_a_data_root(tmp_path, command):
+    out = tmp_path / "phantom"
+    assert command("data", "--source", "phantom", "--out", out).status == 0
+    assert datasets.load(out, "val").fingerprint == datasets.load("phantom", "val").fingerprint
+    assert command("doctor", out).status == 0
+
+
+# --- mistakes: masks and submissions -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["pred", "truth"])
+def test_evaluate_wants_the_same_slices_on_both_sides_and_one_size(side, root, mistake, tmp_path):
+    folders = {name: tmp_path / name for name in ("pred", "truth")}
+    for folder in folders.values():
+        shutil.copytree(root / "train" / "mask", folder)
+    words = [f"--{name}={folder}" for name, folder in folders.items()]
+    lost = folders[side] / "cmr7_mask.png"
+    lost.unlink()
+    mistake("evaluate", *words, naming=lost)
+    small = fill(tmp_path / "small", size=16) / "train" / "mask"
+    line = mistake("evaluate", "--pred", small, "--truth", root / "train/mask", naming=small)
+    assert "16 x 16" in line and "32 x 32" in line
+
+
+GOOD = [f"cmr{n}_mask{c},{5 * c} 2" for n in (1, 2) for c in (1, 2, 3)]
+
+
+def submission(path, rows, header="id,encoding"):
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return path
+
+
+def test_a_submission_may_have_a_byte_order_mark_and_dos_lines(tmp_path, command):
+    path = tmp_path / "s.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(["id,encoding", *GOOD, ""]).encode())
+    assert command("decode", "--submission", path, "--out", tmp_path / "out").status == 0
+    for mask in read_masks(tmp_path / "out").values():
+        assert mask.shape == (96, 96)
+        assert mask[:16, 0].tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 0, 2, 2, 0, 0, 0, 3, 3]
+    command("decode", "--submission", path, "--out", tmp_path / "small", "--size", "20x10")
+    assert read_masks(tmp_path / "small")["cmr1"].shape == (10, 20)  # width by height
+
+
+@pytest.mark.parametrize(
+    "rows, word",
+    [
+        ([*GOOD[:5], "cmr2_mask3,10 2"], "line 7"),  # two classes
+        ([*GOOD[:5], "cmr2_mask3,9216 2"], "line 7"),  # past the end
+        ([*GOOD[:5], "cmr2_mask3," + "9" * 5000 + " 1"], "line 7"),
+        ([*GOOD, "cmr2_mask2,50 2"], "line 8: repeats cmr2_mask2"),
+        ([*GOOD[:5], "../../cmr2_mask3,20 1"], "line 7"),
+        ([*GOOD[:5], "/tmp/cmr2_mask3,20 1"], "line 7"),
+        ([*GOOD[:5], "C:\\cmr2_mask3,20 1"], "line 7"),
+        ([*GOOD[:5], f"cmr{'2' * 5000}_mask3,20 1"], "line 7"),
+        ([*GOOD[:5], "cmr2_mask3\0,20 1"], "line 7"),
+        ([*GOOD[:5], "cmr2_mask4,20 1"], "line 7"),
+        ([*GOOD[:5], "cmr2_mask3,20 1,7"], "line 7"),
+        ([*GOOD[:5], "cmr2_mask3"], "line 7"),
+        (GOOD[:5], "cmr2_mask3"),  # a row is missing
+        ([*GOOD, *(row.replace("cmr2", "cmr02") for row in GOOD[3:])], "cmr"),  # one number twice
+        ([], ""),
+    ],
+)
+def test_a_wrong_submission_gets_one_line_and_no_masks(rows, word, tmp_path, mistake):
+    path = submission(tmp_path / "s.csv", rows)
+    line = mistake("decode", "--submission", path, "--out", tmp_path / "out", naming=path)
+    assert word in line and len(line) < 1000
+    assert os.listdir(tmp_path) == ["s.csv"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\0", b"id;encoding\n", b"\x89PNG\r\n", None])
+def test_a_file_that_is_no_submission_is_refused(content, tmp_path, mistake):
+    path, out = tmp_path / "s.csv", tmp_path / "out"
+    if content is not None:
+        path.write_bytes(content)
+    mistake("decode", "--submission", path, "--out", out, naming=path)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("size", ["96", "0x96", "-1x5", "axb", "9x9x9", "1e3x5", "99999x1"])
+def test_a_wrong_size_is_refused(size, tmp_path, mistake):
+    path = submission(tmp_path / "s.csv", GOOD)
+    words = ("decode", "--submission", path, "--out", tmp_path / "out", "--size")
+    mistake(*words, size, naming="size")
+    assert os.listdir(tmp_path) == ["s.csv"]
+
+
+# --- mistakes: networks --------------------------------------------------------------------------
+
+
+def put(content):
+    return lambda path: path.write_bytes(content)
+
+
+def instead(make):
+    def harm(path):
+        path.unlink()
+        make(path)
+
+    return harm
+
+
+def fields(**values):
+    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def tensors(change):
+    """A change of each tensor with a fraction, by its name and value."""
+
+    def harm(path):
+        state = load_file(path).items()
+        changed = {n: change(n, t) if t.is_floating_point() else t for n, t in state}
+        checkpoint.save_tensors(path, changed, {})
+
+    return harm
+
+
+class Trap:
+    """What a pickle can do to whoever opens it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps(Trap(f"{path}.opened")))
+
+
+HARMS = {
+    "config.json": {
+        "none": lambda path: path.unlink(),
+        "torn": put(b'{"model": "un'),
+        "binary": put(b"\xff\xfe\0"),
+        "a list": put(b"[1, 2]"),
+        "deep": put(b"[" * 100_000),
+        "a pipe": instead(os.mkfifo),
+        "endless": instead(lambda path: path.symlink_to("/dev/zero")),
+        "a folder": instead(os.mkdir),
+        "very long": lambda path: os.truncate(path, 2**30),
+        "an unknown field": fields(attention=True),
+        "an unknown model": fields(model="segnet-9"),
+        "an unknown activation": fields(activation="swish"),
+        "an unknown scale": fields(scale="minmax"),
+        "no channels": fields(channels=[]),
+        "channels of text": fields(channels="wide"),
+        "negative channels": fields(channels=[-4, 8]),
+        "other channels": fields(channels=[4, 16]),
+        "channels without end": fields(channels=[4, 10**9]),
+        "convolutions without end": fields(convolutions=10**9),
+        "levels without end": fields(channels=[4] * 1000),
+    },
+    MODEL: {
+        "none": lambda path: path.unlink(),
+        "torn": lambda path: path.write_bytes(path.read_bytes()[:-9]),
+        "empty": put(b""),
+        "text": put(b"weights" * 99),
+        "a pickle": pickled,
+        "no numbers": tensors(lambda name, t: t * np.nan),
+        "infinite": tensors(lambda name, t: t / 0),
+        "complex": tensors(lambda name, t: t.to(torch.complex64)),
+        "whole": tensors(lambda name, t: t.to(torch.int32)),
+        "leading to no numbers": tensors(lambda name, t: t * 0 + 3e38),
+        "a negative variance": tensors(lambda name, t: -t if "running_var" in name else t),
+        "three classes": tensors(lambda name, t: t[:3] if "head" in name else t),
+    },
+}
+CASES = [(file, harm) for file, harms in HARMS.items() for harm in harms]
+
+
+@pytest.mark.parametrize("file, harm", CASES)
+def test_a_wrong_network_gets_one_line_and_no_masks(file, harm, model, root, mistake, tmp_path):
+    run = shutil.copytree(model, tmp_path / "run")
+    HARMS[file][harm](run / file)
+    words = ("predict", "--images", root / "test/image", "--out", tmp_path / "out", "--model")
+    mistake(*words, run, naming=run)
+    mistake(*words, tmp_path / "none", naming=tmp_path / "none")
+    assert os.listdir(tmp_path) == ["run"] and len(files_in(run)) <= 2
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "model"])
+def test_a_pickle_is_refused_unopened(name, root, mistake, tmp_path):
+    pickled(tmp_path / name)
+    words = ("predict", "--images", root / "test/image", "--out", tmp_path / "out", "--model")
+    line = mistake(*words, tmp_path / name, naming=name)
+    assert ("is damaged" if name.endswith(".safetensors") else "can run code") in line
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_configuration_that_asks_for_too_much_gets_no_memory(model):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    config = replace(checkpoint.read_config(model / "config.json"), channels=(4, 4000))
+    with pytest.raises(RuntimeError):
+        checkpoint.model_from_state(config, load_file(model / MODEL))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+# --- mistakes: too small, too much at once -------------------------------------------------------
+
+
+def test_large_slices_are_predicted_one_by_one(tmp_path, command, monkeypatch):
+    counts = []
+    network = lambda x: counts.append(len(x)) or np.zeros_like(x)  # noqa: E731
+    monkeypatch.setattr(weights, "find", lambda name: network)
+    for name, size in {"large": 1000, "small": 100}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        for number in range(1, 4):
+            write_png(folder / f"cmr{number}.png", np.eye(size) * 255)
+        command("predict", "--model", "m", "--images", folder, "--out", tmp_path / f"{name}-masks")
+    assert counts == [1, 1, 1, 3]
+
+
+def test_a_submission_is_decoded_mask_by_mask(tmp_path, command):
+    rows = [f"cmr{n}_mask{c},{5 * c} 2" for n in range(1, 41) for c in (1, 2, 3)]
+    path, out = submission(tmp_path / "s.csv", rows), tmp_path / "out"
+    tracemalloc.start()
+    done = command("decode", "--submission", path, "--out", out, "--size", "1000x1000")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert done.status == 0 and len(files_in(out)) == 40 and most < 20e6
+
+
+@pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("can't allocate memory")])
+def test_too_little_memory_is_said_in_one_line(problem, root, mistake, monkeypatch, tmp_path):
+    def fail(*_):
+        raise problem
+
+    monkeypatch.setattr(weights, "find", lambda name: fail)
+    words = ("--images", root / "test/image", "--out", tmp_path / "out")
+    assert "out of memory" in mistake("predict", "--model", "m", *words)
+
+
+# --- mistakes: where to write --------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_a_run_is_not_overwritten(root, command, mistake, tmp_path):
+    run, other = tmp_path / "run", fill(tmp_path / "other", size=64)
+    words = ("train", "--out", run, "--data")
+    run.mkdir()
+    (run / CHECKPOINT).write_bytes(b"epochs of work")
+    assert "--resume" in mistake(*words, root, naming=run)
+    assert "damaged" in mistake(*words, root, "--resume", naming=CHECKPOINT)
+    assert (run / CHECKPOINT).read_bytes() == b"epochs of work"
+    (run / CHECKPOINT).unlink()
+    assert command(*words, root).status == 0
+    before = {name: (run / name).read_bytes() for name in files_in(run)}
+    mistake(*words, root, naming=run)
+    done = command(*words, root, "--resume")
+    assert done.status == 0 and "finished" in done.out
+    assert "seed" in mistake(*words, root, "--resume", "--seed", 9, naming=run)
+    assert "slices" in mistake(*words, other, "--resume", naming=run)
+    assert {name: (run / name).read_bytes() for name in files_in(run)} == before
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        instead(make)(run / "record.json")
+        mistake(*words, root, "--resume", naming="record.json")  # it has no end to wait for
+
+
+def test_masks_go_neither_among_others_nor_among_the_images(
+    root, model, mistake, command, tmp_path
+):
+    out, images = tmp_path / "masks", root / "test" / "image"
+    words = ("predict", "--model", model, "--images")
+    for _ in range(2):  # the same slices again may be replaced
+        assert command(*words, root / "val/image", "--out", out).status == 0
+    before = files_in(out)
+    mistake(*words, images, "--out", out, naming=before[0])
+    mistake(*words, images, "--out", images, naming=images)
+    assert files_in(out) == before and files_in(images) == ["cmr1.png", "cmr2.png"]
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_an_out_that_is_a_file_or_below_one_is_named(root, model, mistake, tmp_path):
+    file, path = tmp_path / "file", submission(tmp_path / "s.csv", GOOD)
+    file.write_text("mine")
+    for out in (file, file / "below"):
+        images = root / "test/image"
+        mistake("train", "--data", root, "--out", out, naming=file)
+        mistake("predict", "--model", model, "--images", images, "--out", out, naming=file)
+        mistake("decode", "--submission", path, "--out", out, naming=file)
+        mistake("data", "--source", "phantom", "--out", out, naming=file)
+    mistake("submit", "--masks", root / "val/mask", "--out", file / "s.csv", naming=file)
+    mistake("submit", "--masks", root / "val/mask", "--out", tmp_path, naming=tmp_path)
+    assert file.read_text() == "mine" and sorted(os.listdir(tmp_path)) == ["file", "s.csv"]
+
+
+def test_a_name_that_is_no_text_is_shown_as_far_as_it_goes(root, command, tmp_path):
+    odd = root.rename(tmp_path / os.fsdecode(b"b\xff"))
+    done = command("doctor", odd)
+    assert done.status == 0 and done.out.endswith(f"0 warnings in {tmp_path}/b\\udcff\n")
+    (tmp_path / "file").write_text("mine")
+    out = tmp_path / "file" / odd.name / "s.csv"
+    done = command("submit", "--masks", odd / "val/mask", "--out", out)
+    assert done.status == 2 and "file/b\\udcff: Not a directory" in done.err
+
+
+# --- the parser ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), *((name, "--help") for name in COMMANDS)])
+def test_help_exits_with_zero(words, command):
+    done = command(*words)
+    assert done.status == 0 and "Usage" in done.out and not done.err
+    assert len(words) == 2 or all(name in done.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        ("fly", "fly"),
+        ("sweep all", "python -m cmrtrial sweep"),
+        ("results", "python -m cmrtrial results"),
+        ("train --fast", "--fast"),
+        ("train", "--out"),
+        ("train --out x --preset best", "best"),
+        ("train --out x --epochs 0", "--epochs"),
+        ("train --out x --epochs many", "--epochs"),
+        ("train --out x --seed -1", "--seed"),
+        (f"train --out x --seed {'9' * 30} --data phantom", "--seed"),
+        ("train --out x --threads 0", "--threads"),
+        ("train --out x --precision auto", "auto"),
+        ("data --source mnist", "mnist"),
+        ("doctor", "folder"),
+        ("evaluate --pred", "--pred"),
+    ],
+)
+def test_a_wrong_option_gets_one_line(words, named, mistake, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mistake(*words.split(), naming=named)
+    assert os.listdir(tmp_path) == []
+
+
+# --- diverged, stopped, resumed ------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_a_training_without_one_epoch_leaves_nothing(root, command, mistake, tmp_path, monkeypatch):
+    words = ("train", "--data", root, "--out", tmp_path / "run")
+    monkeypatch.setitem(LOSSES, "ce+dice", lambda logits, labels: logits.mean() * np.nan)
+    assert "the loss is" in mistake(*words, naming="nan in epoch 1")
+    assert files_in(tmp_path) == []
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cmrseg.train.fit", stop)
+    done = command(*words)
+    assert done.status == 130 and "nothing is kept" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def start(root, out, *words):
+    """``python -m cmrseg train`` in a fresh process, which Ctrl-C reaches."""
+    options = ("--preset", "modern", "--epochs", "12", "--seed", "5", "--threads", "1")
+    program = [sys.executable, "-m", "cmrseg", "train", "--data", root, "--out", out]
+    return subprocess.Popen(
+        [*program, *options, *words],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def digest(run):
+    return hashlib.sha256((run / MODEL).read_bytes()).hexdigest()
+
+
+def test_fresh_processes_stopped_or_not_give_identical_weights(root, tmp_path):
+    straight, stopped = start(root, tmp_path / "straight"), {}
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        out = stopped[number] = tmp_path / number.name
+        process, deadline = start(root, out), time.time() + 120
+        while not (out / CHECKPOINT).exists() and process.poll() is None:
+            assert time.time() < deadline, "no checkpoint in two minutes"
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == status, err
+        assert "--resume" in err and "Traceback" not in err
+        assert files_in(out) == [CHECKPOINT]
+    assert straight.wait(timeout=240) == 0
+    out = stopped[signal.SIGINT]
+    assert start(root, out, "--resume").wait(timeout=240) == 0
+    assert digest(tmp_path / "straight") == digest(out)
+    paths = (tmp_path / "straight" / "record.json", out / "record.json")
+    first, second = (json.loads(path.read_text()) for path in paths)
+    assert first["images"] == second["images"] and first["history"] == second["history"]
+    assert files_in(out) == files_in(tmp_path / "straight")
