@@ -520,8 +520,8 @@ ax.set_yticks(range(3), ["batches of 2", "batches of 4", "batches of 16"])
 ax.set_xlabel("mean of channel 0 over one batch, in standard deviations");
 
 # %% [markdown]
-# *Each dot is the mean of one random batch; batch norm subtracts it. If pixels were independent, nearly all violet
-# dots would lie in the grey band.*
+# *Each dot is the mean of one random batch; batch norm subtracts it. If pixels were independent, nearly all the dots
+# of batches of 2 (top) would lie in the grey band.*
 #
 # The pixels of a slice are far from independent: one slice is brighter than another, and all its pixels share that.
 # What counts is the number of *slices*, and two is few. So the same slice is shifted differently each time it comes up in training, which

@@ -177,7 +177,7 @@ print("log_softmax:      ", z.log_softmax(0))
 # And do the masks change when all logits are multiplied by the same number?
 
 # %%
-small = ensemble.find("small")  # trained on other patients
+small = ensemble.find("small")  # a U-Net that this book has trained, on other patients
 p = torch.from_numpy(ensemble.probabilities(small, val.images))  # (N, 4, H, W)
 for factor in (0.5, 1, 2):
     largest, label = softmax(factor * p.log()).max(1)
@@ -610,8 +610,9 @@ ax.legend();
 # So imbalance can lead a network into zero Dice. But is it the cause? The records hold
 # runs in which one thing of the report's recipe was changed, each five times, every
 # time with other patients held out: *scale* normalises each slice, *loss* is
-# cross-entropy plus soft Dice, and *textbook decoder* is the way up as on [The
-# U-Net](the_unet), four changes in one.
+# cross-entropy plus soft Dice, and *textbook decoder* (in the
+# code `with skips`) is the way up as on [The U-Net](the_unet). It makes four changes at
+# once: [Repairs](../conclusions/repairs) lists them.
 
 # %%
 table = comparisons.runs("repairs").query("seed == 0")

@@ -281,7 +281,8 @@ def predict(model, data, batch=20):
 # ## The loop
 #
 # From [Batches and the loop](batches_and_the_loop). In every step: set the learning rate, augment, answer, compare,
-# `zero_grad`, `backward`, `step`. The last three must come in this order, and none may be missing.
+# `zero_grad`, `backward`, `step`. None may be missing: `zero_grad` has to come before
+# `backward`, and `step` after it.
 
 
 # %% tags=["piece"]
@@ -633,7 +634,7 @@ print(f"of {before.size} scores {higher} are higher and {lower} lower")
 # Two are loud: 1, since `affine_grid` wants four axes, and 6, since the shapes no longer fit. Two do no harm here. Without
 # 2 the slices come in another order, so the same seed gives another network, but every mask still has its own name.
 # Without 3 the labels stay `uint8` until `affine` makes int64 of them. The other four run on and are wrong. Without 4 the
-# network stays in evaluation mode after its first score, and batch norm's running averages stand still. Without 5
+# network stays in evaluation mode after its first score, and batch norm's running statistics stand still. Without 5
 # gradients add up. Without 7 a mask depends on the other slices in its batch, and each prediction changes the running
 # averages. Without 8 every code is valid, and of another mask. That's why you look at masks made from files.
 # ```
