@@ -238,8 +238,8 @@ for scale in (1, 0.001):
 # %% [markdown]
 # SGD's step follows the gradient, so a loss a thousand times smaller makes a step a thousand times shorter. Adam's
 # *first* step is the rate, whatever the gradient (as long as it isn't as tiny as $\epsilon$), and later steps are seldom
-# much longer. With the same learning rate of 0.001, SGD and Adam take steps of very different length: whoever compares
-# them compares that first of all, as the report's [optimisers](../experiments/optimiser) do. The report chose Adam at 0.001. In `cmrseg` its settings are the preset `report`:
+# much longer. With the same learning rate of 0.001, SGD and Adam take steps of very different length. So a
+# comparison at one rate, such as the report's ([Optimiser](../experiments/optimiser)), mostly compares step lengths. The report chose Adam at 0.001. In `cmrseg` its settings are the preset `report`:
 
 # %%
 from cmrseg.training import PRESETS, make_optimiser

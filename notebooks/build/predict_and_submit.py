@@ -316,8 +316,8 @@ assert np.isclose(scores.mean(), in_memory)
 
 # %% [markdown]
 # The mean is taken over the slices first and then over the classes; a class that is in neither mask gives NaN and is
-# left out. The command for it is `python -m cmrseg evaluate --pred predicted --truth val/mask`. In the last line two
-# numbers must agree, the Dice of the files and the Dice of the masks in memory.
+# left out. The command for it is `python -m cmrseg evaluate --pred predicted --truth val/mask`. In the last line that
+# the cell printed two numbers must agree, the Dice of the files and the Dice of the masks in memory.
 #
 # ## The right mask under the wrong name
 #

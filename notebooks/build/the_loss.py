@@ -480,8 +480,9 @@ for pixels in (30, 300, 3000):
 #
 # ## Loss down, Dice zero
 #
-# Here are ten runs of the report's recipe with a narrower network, from this book's
-# records on the real slices. Only the random seed differs. (An **epoch** is one pass
+# Here are ten runs of the report's recipe with a narrower network. They were trained on
+# the real slices, and the book keeps a **record** of every run: its settings, losses and
+# scores. Only the random seed differs. (An **epoch** is one pass
 # over all training slices.)
 
 # %%

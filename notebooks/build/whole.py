@@ -60,8 +60,8 @@ if importlib.util.find_spec("cmrseg") is None and "google.colab" in sys.modules:
 # ```
 #
 # *On the left the script, on the right what it does to the slices. Blue brings them in, violet answers, gold learns,
-# magenta brings masks out. Validation slices take the arrow at the upper left, past the variation, and the outer one on
-# the right, past the loss.*
+# magenta brings masks out. Training slices take the inner arrows. Validation slices take the outer ones: on the left they
+# skip the augmentation, on the right the loss.*
 
 # %%
 import argparse, csv, math, os, sys
@@ -478,9 +478,10 @@ print("all", len(ours.state_dict()), "tensors are equal, to the last bit")
 # | scores | after epochs 1, 11, 21 ... and 131 | after epochs 10, 20 ... and the last |
 # | names of masks | a counter | the image's name |
 #
-# The last row fixes a slip, and so does the row above it: the report has no score of the network that it saves. On
-# [The U-Net](the_unet) you met another, skips after the pooling. Softmax inside the network and a loss written for batches
-# of two ([The loss](the_loss)) are traps for whoever changes something else. The rest are choices, and today's usual
+# The last row fixes a slip, and so does the row above it: the report has no score of the network that it saves. You
+# met the other four before. Skips after the pooling ([The U-Net](the_unet)) bring no map of full resolution across.
+# An overridden `__call__` (on the same page), softmax inside the network and a loss written for batches of two (both on
+# [The loss](the_loss)) did the report no harm: they are traps for whoever changes something else. The rest are choices, and today's usual
 # practice is no proof that each of them pays: [Repairs](../conclusions/repairs) takes them apart one by one.
 #
 # ## Recap
