@@ -238,7 +238,7 @@ assert np.array_equal(looped, broadcast)
 print(f"the loop took {(half - start) / (end - half):.0f} times as long")
 
 # %% [markdown]
-# The numbers are the same, but the loop takes a hundred times as long or more. (How much depends on the machine.)
+# The numbers are the same, but the loop takes about a hundred times as long. (How much depends on the machine.)
 #
 # Broadcasting can go wrong without an error. Take as many slices as a slice has columns, and forget the `None`.
 #

@@ -281,7 +281,8 @@ for name, leaf, mine in zip("xwbvc", leaves, (g_x, g_w, g_b, g_v, g_c)):
 assert g_w.tolist() == [12, 0, -4] and g_x == 1  # the numbers in the drawing
 
 # %% [markdown]
-# And do the slopes help? One step with a learning rate of 0.01, for all weights at once:
+# The slopes of the three weights are 12, 0 and -4: a rise of the first raises the loss, behind
+# the closed ReLU nothing changes, and a rise of the third lowers the loss. Do the slopes help? One step with a learning rate of 0.01, for all weights at once:
 
 # %%
 w, b, v, c = (t - 0.01 * g for t, g in ((w, g_w), (b, g_b), (v, g_v), (c, g_c)))

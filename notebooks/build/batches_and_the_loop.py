@@ -487,7 +487,7 @@ print(f"of which reading the files is about {seconds(lambda: loader) / took:.0%}
 #
 # | line | what it does | without it |
 # |---|---|---|
-# | `model.train()` | batch norm normalises with the batch, and updates its running averages | after a prediction the network stays in evaluation mode, and the averages stay as they are |
+# | `model.train()` | batch norm normalises with the batch, and updates its running statistics | after a prediction the network stays in evaluation mode, and the statistics stay as they are |
 # | `if rng: ...` | a new variation of each slice | the slices are learned by heart, see below |
 # | `ce_dice(model(x), y)` | how wrong is the answer? | nothing to learn from |
 # | `zero_grad()` | forgets the gradients of the last step | gradients add up, and each step goes along the sum of all batches so far ([One weight](one_weight)) |
@@ -623,7 +623,7 @@ print("counted from 1:   ", *[epoch for epoch in range(1, 141) if epoch % 10 == 
 
 # %% [markdown]
 # The last score is that after epoch 131, but the network that is saved is that after epoch 140. Today's usual practice
-# adds AdamW {cite}`loshchilov2019`, a schedule and augmentation. Whether each of them pays is a question for part IV.
+# adds AdamW {cite}`loshchilov2019`, a schedule and augmentation. Whether each of them pays is asked in part IV, *The report on trial*.
 #
 # ## Overfitting
 #
@@ -683,7 +683,7 @@ print(copy.load_state_dict(weights, strict=True))
 assert (predict(copy, held_out) == predict(model, held_out)).all()
 
 # %% [markdown]
-# The running averages of batch norm are in the file as well; `eval` needs them. `weights_only=True` reads tensors,
+# The running statistics of batch norm are in the file as well; `eval` needs them. `weights_only=True` reads tensors,
 # numbers and plain containers, and runs no code: a file from `torch.save` can contain code, which would otherwise run
 # when you load it. And `strict=True` (the default) demands that all names fit.
 #

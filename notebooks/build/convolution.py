@@ -418,7 +418,7 @@ axes[3].set_title("where the two differ");
 
 # %% [markdown]
 # *They differ along the frame, and along the seam where the old frame came to lie (orange in the last picture): where
-# zeros were padded. (In the gaps both sums happen to be the same.) Everywhere else the detector finds the same edges, at
+# zeros were padded. (Where the seam is interrupted, both results happen to be the same.) Everywhere else the detector finds the same edges, at
 # their new places.*
 #
 # A network made of convolutions needn't learn each heart again for each place. But this holds for shifts only: turn the

@@ -319,7 +319,7 @@ for ax, (rate, path) in zip(axes, walks.items()):
 # %% [markdown]
 # *Thirteen positions of the ball in each panel, from pale (the start) to dark. Left: it creeps, and after twelve steps
 # it is still on the slope. Middle: a few steps, and it rests at the bottom. Right, on a wider stretch of the same
-# curve: it leaps over the valley, is thrown from one side to the other, and every third step is back near where it started.*
+# curve: it leaps over the valley from one side to the other, and after every third step it is back near where it started.*
 #
 # Nothing is wrong with the loss, the slope or the code on the right; only the step is too long. How long is too long?
 # Near the bottom the valley looks like a parabola, and its slope grows in proportion to the distance from the bottom:

@@ -238,8 +238,8 @@ for scale in (1, 0.001):
 # %% [markdown]
 # SGD's step follows the gradient, so a loss a thousand times smaller makes a step a thousand times shorter. Adam's
 # *first* step is the rate, whatever the gradient (as long as it isn't as tiny as $\epsilon$), and later steps are seldom
-# much longer. With the same learning rate of 0.001, SGD and Adam take steps of very different length: whoever compares
-# them compares that first of all, as the report's [optimisers](../experiments/optimiser) do. The report chose Adam at 0.001. In `cmrseg` its settings are the preset `report`:
+# much longer. With the same learning rate of 0.001, SGD and Adam take steps of very different length. So a
+# comparison at one rate, such as the report's ([Optimiser](../experiments/optimiser)), mostly compares step lengths. The report chose Adam at 0.001. In `cmrseg` its settings are the preset `report`:
 
 # %%
 from cmrseg.training import PRESETS, make_optimiser
@@ -520,8 +520,8 @@ ax.set_yticks(range(3), ["batches of 2", "batches of 4", "batches of 16"])
 ax.set_xlabel("mean of channel 0 over one batch, in standard deviations");
 
 # %% [markdown]
-# *Each dot is the mean of one random batch; batch norm subtracts it. If pixels were independent, nearly all violet
-# dots would lie in the grey band.*
+# *Each dot is the mean of one random batch; batch norm subtracts it. If pixels were independent, nearly all the dots
+# of batches of 2 (top) would lie in the grey band.*
 #
 # The pixels of a slice are far from independent: one slice is brighter than another, and all its pixels share that.
 # What counts is the number of *slices*, and two is few. So the same slice is shifted differently each time it comes up in training, which

@@ -369,7 +369,7 @@ print(f"of the true LV pixels it finds {found:.0%}")
 # %% [markdown]
 # RV and Myo get 0, because this baseline never answers them. For the LV the Dice is poor, although most of its pixels
 # are found: the grey levels of the two ventricles overlap widely, and the background has more than ten times as many
-# pixels as the LV, so even its small part to the right of the line is larger than the LV. A grey level doesn't say
+# pixels as the LV, so even the small part of it that is brighter than 140 is larger than the LV. A grey level doesn't say
 # where a pixel is.
 #
 # Besides, grey levels have no unit: the same blood may be twice as bright in one patient as in the next.

@@ -316,8 +316,8 @@ assert np.isclose(scores.mean(), in_memory)
 
 # %% [markdown]
 # The mean is taken over the slices first and then over the classes; a class that is in neither mask gives NaN and is
-# left out. The command for it is `python -m cmrseg evaluate --pred predicted --truth val/mask`. In the last line two
-# numbers must agree, the Dice of the files and the Dice of the masks in memory.
+# left out. The command for it is `python -m cmrseg evaluate --pred predicted --truth val/mask`. In the last line that
+# the cell printed two numbers must agree, the Dice of the files and the Dice of the masks in memory.
 #
 # ## The right mask under the wrong name
 #
@@ -486,10 +486,10 @@ for c in (1, 2, 3):  # the same as cmrseg's, for all masks of this page
 
 # %% [markdown]
 # Another one, and a valid code of another mask. No program complains, and the score is merely low.
-# Paint a mask and watch its code, or write a code and watch its mask:
 #
-# <div class="explorer" data-explorer="rle" aria-label="A mask and its run-length code">On the book's web page a
-# board of 8 x 8 pixels stands here. A column of three pixels from the top left has the code 1 3.</div>
+# <div class="explorer" data-explorer="rle" aria-label="A mask and its run-length code">On the book's web page
+# you can paint a mask on a board of 8 x 8 pixels here and watch its code, or write a code and watch its mask. A column of
+# three pixels from the top left has the code 1 3.</div>
 #
 # The file has a header and three rows for each slice, one for each class. Where a class is missing the code is empty, but
 # its row must be there.

@@ -177,7 +177,7 @@ print("log_softmax:      ", z.log_softmax(0))
 # And do the masks change when all logits are multiplied by the same number?
 
 # %%
-small = ensemble.find("small")  # trained on other patients
+small = ensemble.find("small")  # a U-Net that this book has trained, on other patients
 p = torch.from_numpy(ensemble.probabilities(small, val.images))  # (N, 4, H, W)
 for factor in (0.5, 1, 2):
     largest, label = softmax(factor * p.log()).max(1)
@@ -480,8 +480,9 @@ for pixels in (30, 300, 3000):
 #
 # ## Loss down, Dice zero
 #
-# Here are ten runs of the report's recipe with a narrower network, from this book's
-# records on the real slices. Only the random seed differs. (An **epoch** is one pass
+# Here are ten runs of the report's recipe with a narrower network. They were trained on
+# the real slices, and the book keeps a **record** of every run: its settings, losses and
+# scores. Only the random seed differs. (An **epoch** is one pass
 # over all training slices.)
 
 # %%
@@ -610,8 +611,9 @@ ax.legend();
 # So imbalance can lead a network into zero Dice. But is it the cause? The records hold
 # runs in which one thing of the report's recipe was changed, each five times, every
 # time with other patients held out: *scale* normalises each slice, *loss* is
-# cross-entropy plus soft Dice, and *textbook decoder* is the way up as on [The
-# U-Net](the_unet), four changes in one.
+# cross-entropy plus soft Dice, and *textbook decoder* (in the
+# code `with skips`) is the way up as on [The U-Net](the_unet). It makes four changes at
+# once: [Repairs](../conclusions/repairs) lists them.
 
 # %%
 table = comparisons.runs("repairs").query("seed == 0")

@@ -460,7 +460,7 @@ axes[1, 5].axis("off");
 # | trained with | SGD, momentum 0.99, one tile a step; elastic deformation | Adam, two slices; no augmentation | AdamW, four slices; affine and intensity augmentation |
 #
 # Our copy of the report's network follows its code, with two exceptions: it has a `forward`, and softmax is part of the loss. Its
-# slips of code are met below, and where they happen on the next pages.
+# slips of code come one by one: three at the end of this page, the others on the next pages, each where it happened.
 #
 # First, the row on padding. The paper doesn't pad, so each convolution eats a rim of one pixel. **Predict, then run**: what is left of its tile
 # of 572 pixels, and of one of our slices?

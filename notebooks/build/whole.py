@@ -60,8 +60,8 @@ if importlib.util.find_spec("cmrseg") is None and "google.colab" in sys.modules:
 # ```
 #
 # *On the left the script, on the right what it does to the slices. Blue brings them in, violet answers, gold learns,
-# magenta brings masks out. Validation slices take the arrow at the upper left, past the variation, and the outer one on
-# the right, past the loss.*
+# magenta brings masks out. Training slices take the inner arrows. Validation slices take the outer ones: on the left they
+# skip the augmentation, on the right the loss.*
 
 # %%
 import argparse, csv, math, os, sys
@@ -281,7 +281,8 @@ def predict(model, data, batch=20):
 # ## The loop
 #
 # From [Batches and the loop](batches_and_the_loop). In every step: set the learning rate, augment, answer, compare,
-# `zero_grad`, `backward`, `step`. The last three must come in this order, and none may be missing.
+# `zero_grad`, `backward`, `step`. None may be missing: `zero_grad` has to come before
+# `backward`, and `step` after it.
 
 
 # %% tags=["piece"]
@@ -477,9 +478,10 @@ print("all", len(ours.state_dict()), "tensors are equal, to the last bit")
 # | scores | after epochs 1, 11, 21 ... and 131 | after epochs 10, 20 ... and the last |
 # | names of masks | a counter | the image's name |
 #
-# The last row fixes a slip, and so does the row above it: the report has no score of the network that it saves. On
-# [The U-Net](the_unet) you met another, skips after the pooling. Softmax inside the network and a loss written for batches
-# of two ([The loss](the_loss)) are traps for whoever changes something else. The rest are choices, and today's usual
+# The last row fixes a slip, and so does the row above it: the report has no score of the network that it saves. You
+# met the other four before. Skips after the pooling ([The U-Net](the_unet)) bring no map of full resolution across.
+# An overridden `__call__` (on the same page), softmax inside the network and a loss written for batches of two (both on
+# [The loss](the_loss)) did the report no harm: they are traps for whoever changes something else. The rest are choices, and today's usual
 # practice is no proof that each of them pays: [Repairs](../conclusions/repairs) takes them apart one by one.
 #
 # ## Recap
@@ -633,7 +635,7 @@ print(f"of {before.size} scores {higher} are higher and {lower} lower")
 # Two are loud: 1, since `affine_grid` wants four axes, and 6, since the shapes no longer fit. Two do no harm here. Without
 # 2 the slices come in another order, so the same seed gives another network, but every mask still has its own name.
 # Without 3 the labels stay `uint8` until `affine` makes int64 of them. The other four run on and are wrong. Without 4 the
-# network stays in evaluation mode after its first score, and batch norm's running averages stand still. Without 5
+# network stays in evaluation mode after its first score, and batch norm's running statistics stand still. Without 5
 # gradients add up. Without 7 a mask depends on the other slices in its batch, and each prediction changes the running
 # averages. Without 8 every code is valid, and of another mask. That's why you look at masks made from files.
 # ```
