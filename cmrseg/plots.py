@@ -125,8 +125,8 @@ def intervals(ax: Axes, rows: dict[str, tuple[float, float, float]], colour: str
     return ax
 
 
-def differences(ax: Axes, rows: dict, margin: float, colour: str = ACCENT) -> Axes:
-    """Draw (difference, low, high) of each row, with zero and the margin that does not matter."""
+def differences(ax: Axes, rows: dict, margin: float = 0.02, colour: str = ACCENT) -> Axes:
+    """Draw (difference, low, high) of each row, with zero and the margin that does not matter (the book's is 0.02)."""
     ax.axvspan(-margin, margin, color=GREY, alpha=0.15, linewidth=0)
     ax.axvline(0, color=GREY, linewidth=1)
     return intervals(ax, rows, colour)

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from cmrseg import data, plots
-from cmrseg.training import TrainConfig, fit, predict
+from cmrseg import datasets, plots
+from cmrseg.config import TrainConfig
+from cmrseg.predict import predict
+from cmrseg.train import fit
 
 COVER = Path(__file__).resolve().parents[1] / "book" / "assets" / "cover.png"
 SLICES = (0, 1, 2, 4)  # of the validation split: the first patient twice, then the next two
 
 
 def main() -> None:
-    train, val = data.split("phantom", "val")
+    train, val = datasets.split("phantom", "val")
     run = fit(TrainConfig(channels=(8, 16, 32, 64, 128), epochs=25), train, precision="fp32")
     masks = predict(run.model, val.images)
     plots.style()

@@ -17,7 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from cmrseg import comparisons, data, ensemble, experiments, export, results, rle, runtime, statistics
+from cmrseg import data, datasets, metrics, rle
+from cmrseg.deploy import export, weights
+from cmrseg.predict import predict
+from cmrseg.record import read_record
+from cmrtrial import compare, records
+from cmrtrial.networks import cached_networks
+from cmrtrial.plans import EXPERIMENTS
+from cmrtrial.plans.best import FINAL, SMALL
+from cmrtrial.spec import ACDC96
 
 CARD = Path(__file__).resolve().parents[1] / "book" / "model_card.md"
 ROWS = r"(\| (Dice|training) of `\w+` .*\n)+"
@@ -25,12 +33,12 @@ ROWS = r"(\| (Dice|training) of `\w+` .*\n)+"
 
 def scores() -> str:
     """What the records say of both on the validation slices, as rows of the model card."""
-    rows, minutes = [], comparisons.runs("final-ladder", "final").groupby("setting")["seconds"].mean() / 60
-    for planned, rung in zip(experiments.EXPERIMENTS["final"], (experiments.FINAL, experiments.SMALL)):
-        images = results.read(planned.path())["images"]
-        said = statistics.dice_summary(np.array(images["dice"], float), np.array(images["patient"]))
+    rows, minutes = [], compare.runs("final-ladder", "final").groupby("setting")["seconds"].mean() / 60
+    for planned, rung in zip(EXPERIMENTS["final"], (FINAL, SMALL)):
+        images = read_record(planned.path())["images"]
+        said = metrics.dice_summary(np.array(images["dice"], float), np.array(images["patient"]))
         low, high = said["interval"]["mean"]
-        classes = ", ".join(f"{name} {said['dice'][name]:.3f}" for name in results.CLASSES)
+        classes = ", ".join(f"{name} {said['dice'][name]:.3f}" for name in records.CLASSES)
         rows.append(f"| Dice of `{planned.setting}` | {said['dice']['mean']:.3f} ({low:.3f} to {high:.3f}, 95 % interval "
                     f"over ten patients); {classes} |\n")
         rows.append(f"| training of `{planned.setting}` | {'five networks, each' if len(planned.seeds) else 'one network,'} "
@@ -38,17 +46,17 @@ def scores() -> str:
     return "".join(rows)
 
 
-def main(store: Path = results.STORE, weights: Path = ensemble.WEIGHTS) -> None:
-    source = data.source()
-    for planned in experiments.EXPERIMENTS["final"]:
-        networks = experiments.networks(planned, source, store)
+def main(store: Path = records.STORE, weights: Path = weights.WEIGHTS) -> None:
+    source = datasets.source()
+    for planned in EXPERIMENTS["final"]:
+        networks = cached_networks(planned, source, store)
         path = weights / f"{planned.setting}.safetensors"
-        ensemble.save(path, networks, planned.ways)
+        weights.save_ensemble(path, networks, planned.tta)
         if planned.setting == "small":
-            export.export(ensemble.load(path), path.with_suffix(".onnx"))
-            runtime.enlist(path.with_suffix(".onnx"))
-        slices = data.load(source, "test")
-        masks = dict(zip(slices.names, ensemble.predict(ensemble.load(path), slices.images)))
+            export.export(weights.load_ensemble(path), path.with_suffix(".onnx"))
+            weights.add_checksum(path.with_suffix(".onnx"))
+        slices = datasets.load(source, "test")
+        masks = dict(zip(slices.names, weights.load_ensemble(path).predict(slices.images)))
         store.mkdir(parents=True, exist_ok=True)
         rle.write_submission(masks, store / f"submission-{planned.setting}.csv")
         print(f"{path.name}: {len(networks)} networks, {path.stat().st_size / 1e6:.1f} MB; "
@@ -56,7 +64,7 @@ def main(store: Path = results.STORE, weights: Path = ensemble.WEIGHTS) -> None:
 
 
 if __name__ == "__main__":
-    if data.load(data.source(), "labelled").fingerprint != experiments.ACDC96:
+    if datasets.load(datasets.source(), "labelled").fingerprint != ACDC96:
         sys.exit("error: what is delivered has learned from the real slices. CMRSEG_DATA=acdc96 python tools/deliver.py")
     main()
     data.write_bytes(CARD, re.sub(ROWS, lambda found: scores(), CARD.read_text()).encode())

@@ -25,7 +25,7 @@ from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
 
 import served
-from cmrseg import data
+from cmrseg import data, datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 VENDOR = ROOT / "vendor"
@@ -87,7 +87,7 @@ def execute() -> None:
 
 def main() -> None:
     try:
-        data.load(data.source(), "labelled")
+        datasets.load(datasets.source(), "labelled")
     except data.BadInput as problem:
         sys.exit(f"error: {problem}")
     VENDOR.mkdir(exist_ok=True)

@@ -5,7 +5,7 @@ it, verdicts and experiments. It lies in _build/made (ignored by git) and is ser
 - samples/1.png, 2.png, ...: held-out slices of the build's data source; beside each 1.json, ...: the reference and what the
   network draws, as rows of digits, and the mean probability it gives to what it draws
 - verdicts.json: every claim with its verdict, and which claims stand behind a card that readers vote on
-- experiments.json: for every setting on the five folds the Dice of each patient, and what intervals need
+- json: for every setting on the five folds the Dice of each patient, and what intervals need
 """
 
 from __future__ import annotations
@@ -18,9 +18,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmrseg import comparisons, data, ensemble, experiments, export, runtime, statistics
+from cmrseg import data, datasets
+from cmrseg.datasets import acdc
+from cmrseg.deploy import export, weights
+from cmrseg.postprocess import to_labels
+from cmrtrial import claims, compare, statistics
+from cmrtrial.plans import EXPERIMENTS, json
+from cmrtrial.spec import FOLDS
 from cmrseg.data import BadInput
-from cmrseg.training import write_text
+from cmrseg.data import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 CAPTIONS = {
@@ -30,12 +36,12 @@ CAPTIONS = {
 SAMPLES = 6
 
 
-def make(out: Path, weights: Path = ensemble.WEIGHTS / "small.safetensors") -> None:
+def make(out: Path, weights: Path = weights.WEIGHTS / "small.safetensors") -> None:
     """Write all of it; the network only where it is not there yet."""
     for folder in ("model", "samples"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    source = data.source()
-    known = "acdc96" if data.is_acdc96(source) else source
+    source = datasets.source()
+    known = "acdc96" if acdc.is_acdc96(source) else source
     caption = CAPTIONS.get(known, "The samples are slices of the folder that this book was built with.")
     _write(out / "model" / "about.json", {
         **model(weights, out / "model"), "runtime": (ROOT / "vendor" / "onnxruntime").is_dir(),
@@ -56,12 +62,12 @@ def model(weights: Path, out: Path) -> dict:
     if not weights.is_file():
         (out / "small.onnx").unlink(missing_ok=True)
         return {"network": False}
-    networks, note = ensemble.load(weights), out / ".made-of"
+    networks, note = weights.load_ensemble(weights), out / ".made-of"
     made_of = hashlib.sha256(weights.read_bytes() + Path(export.__file__).read_bytes()).hexdigest()
     if not (out / "small.onnx").is_file() or not note.is_file() or note.read_text() != made_of:
         export.export(networks, out / "small.onnx")
         write_text(note, made_of)
-    return {"network": True, "clean": networks.ways.clean}
+    return {"network": True, "clean": networks.tta.postprocess}
 
 
 def samples(source: str, out: Path, weights: Path) -> int:
@@ -69,7 +75,7 @@ def samples(source: str, out: Path, weights: Path) -> int:
 
     Beside each lie its reference and, where there are weights, what the network draws.
     """
-    _, held_out = data.split(source, "val")
+    _, held_out = datasets.split(source, "val")
     first = np.unique(held_out.patients, return_index=True)[1]
     chosen = [min(place + n % 2, len(held_out) - 1) for n, place in enumerate(first[:SAMPLES])]
     for old in out.iterdir():
@@ -77,9 +83,9 @@ def samples(source: str, out: Path, weights: Path) -> int:
     images, truth = held_out.images[chosen], held_out.masks[chosen]
     drawn, sure = [None] * len(chosen), [None] * len(chosen)
     if weights.is_file():
-        networks = ensemble.load(weights)
-        probability = ensemble.probabilities(networks, images)
-        drawn = runtime.decide(probability, networks.ways.clean)
+        networks = weights.load_ensemble(weights)
+        probability = networks.probabilities(images)
+        drawn = to_labels(probability, networks.tta.postprocess)
         sure = [float(p.max(0)[mask > 0].mean()) if mask.any() else None for p, mask in zip(probability, drawn)]
     for number, (image, reference, mask, share) in enumerate(zip(images, truth, drawn, sure), 1):
         data.write_png(out / f"{number}.png", image)
@@ -97,13 +103,13 @@ def _digits(mask: np.ndarray) -> str:
 
 def verdicts() -> dict:
     """The cards of the vote with the claims behind each, and every claim with what came of it."""
-    found, pages = comparisons.judge(), pages_of_claims()
-    claims = [{
-        "id": row["id"], "text": row["text"], "said": row["said"], "found": comparisons.in_words(row),
+    found, pages = claims.judge(), pages_of_claims()
+    rows = [{
+        "id": row["id"], "text": row["text"], "said": row["said"], "found": claims.in_words(row),
         "verdict": row["verdict"], "ambiguous": row["ambiguous"], "late": row["late"], "page": pages.get(row["id"]),
         "about": row["source"].replace("_", " ").capitalize(),
     } for row in found.to_dict("records")]
-    return {"cards": cards(), "claims": claims}
+    return {"cards": cards(), "claims": rows}
 
 
 def cards() -> list[dict]:
@@ -115,14 +121,14 @@ def cards() -> list[dict]:
 
 def pages_of_claims() -> dict[str, dict]:
     """Claim -> title and address of the page that gives its verdict."""
-    found, claims = {}, comparisons.claims()
+    found, asked = {}, claims.claims()
     for path in sorted((ROOT / "notebooks").rglob("*.py")):
         text = path.read_text()
-        for words in re.findall(r"comparisons\.verdicts\((.+?)\)", text, re.DOTALL):
+        for words in re.findall(r"claims\.verdicts\((.+?)\)", text, re.DOTALL):
             name, *ids = re.findall(r'"(.+?)"', words)
             title = re.search(r"^# # (.+)$", text, re.M)[1]
             page = {"title": title, "path": str(path.relative_to(ROOT).with_suffix(".html"))}
-            found |= {c["id"]: page for c in claims
+            found |= {c["id"]: page for c in asked
                       if c["id"] in ids or (not ids and c.get("experiment", c["source"]) == name)}
     return found
 
@@ -130,10 +136,10 @@ def pages_of_claims() -> dict[str, dict]:
 def summary() -> dict:
     """Every experiment's settings: on which folds, how often trained and collapsed, and each patient's Dice."""
     tables = {}
-    for name, plan in experiments.EXPERIMENTS.items():
+    for name, plan in EXPERIMENTS.items():
         for protocol in dict.fromkeys(p.protocol for p in plan):
-            table = comparisons.runs(name, protocol)
-            table = table[table["split"].isin(experiments.FOLDS)]
+            table = compare.runs(name, protocol)
+            table = table[table["split"].isin(FOLDS)]
             if table["setting"].nunique() > 1:  # something to compare
                 tables[name, protocol] = table
     patients = sorted({p for t in tables.values() for each in t["patients"] for p in each.index})
@@ -144,17 +150,17 @@ def summary() -> dict:
 
 
 def _setting(name: str, table: pd.DataFrame, patients: list[int], protocol: str) -> dict:
-    dice = comparisons.by_patient(table).round(4).reindex(patients)
+    dice = compare.by_patient(table).round(4).reindex(patients)
     folds = {split.removeprefix("fold"): [len(group), int(group["collapsed"].sum())]
              for split, group in table.groupby("split")}
     whose, *luck = _luck(table, protocol)
-    return {"name": comparisons.shown(name), "folds": folds, "whose": whose, "luck": luck or None,
+    return {"name": compare.shown(name), "folds": folds, "whose": whose, "luck": luck or None,
             "dice": [None if np.isnan(d) else float(d) for d in dice]}
 
 
 def _luck(table: pd.DataFrame, protocol: str) -> tuple:
     """Whose luck a setting's runs have, its variance and degrees of freedom; only whose, if nothing is known of it."""
     try:
-        return comparisons.luck_of(table, protocol)
+        return compare.seed_variance(table, protocol)
     except BadInput:
-        return (comparisons.network(table),)
+        return (compare.network(table),)

@@ -10,24 +10,27 @@ from __future__ import annotations
 
 import pandas as pd
 
-from cmrseg import comparisons, data, experiments, results, rle
-from cmrseg.training import fit, predict
+from cmrseg import datasets, rle
+from cmrtrial import compare, records
+from cmrtrial.plans import EXPERIMENTS
+from cmrseg.predict import predict
+from cmrseg.train import fit
 
-OUT = results.STORE / "worst-five.csv"
+OUT = records.STORE / "worst-five.csv"
 
 
 def worst() -> pd.Series:
     """The five slices with the lowest mean Dice under the healthy recipe, seed 0: name -> Dice, lowest first."""
-    runs = comparisons.runs("baseline", "modern").query("seed == 0")
-    found = pd.concat([results.class_table(record) for record in runs["record"]])
+    runs = compare.runs("baseline", "modern").query("seed == 0")
+    found = pd.concat([records.class_table(record) for record in runs["record"]])
     return found.groupby("name")["dice"].mean().nsmallest(5)
 
 
 def main() -> None:
-    source, names, masks = data.source(), worst().index, {}
-    for planned in experiments.EXPERIMENTS["baseline"]:
+    source, names, masks = datasets.source(), worst().index, {}
+    for planned in EXPERIMENTS["baseline"]:
         if planned.protocol == "modern" and planned.config.seed == 0:
-            train, held_out = data.split(source, planned.split)
+            train, held_out = datasets.split(source, planned.split)
             there = [n for n, name in enumerate(held_out.names) if name in names]
             if there:
                 run = fit(planned.config, train, precision="fp32")

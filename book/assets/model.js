@@ -74,7 +74,7 @@ function pieces(inside, width, height, corners) {
   return found;
 }
 
-// As cmrseg.runtime.clean: the largest piece of each class, and no hole in the ring.
+// As cmrseg.postprocess.keep_largest_components: the largest piece of each class, and no hole in the ring.
 export function clean(labels, width, height) {
   const cleaned = new Uint8Array(labels.length);
   for (const c of [1, 2, 3]) {

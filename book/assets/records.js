@@ -7,7 +7,7 @@ const mean = (values) => sum(values) / values.length;
 const variance = (values) => sum(values.map((v) => (v - mean(values)) ** 2)) / (values.length - 1);
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3);
 
-// --- statistics, as cmrseg.comparisons.compare ------------------------------------------------------------
+// --- statistics, as cmrtrial.compare.compare ------------------------------------------------------------
 
 // Student's t beyond which (1 - level) / 2 lies. With t = sqrt(freedom) tan(angle) its density is a power of
 // the cosine, which is summed (midpoints) until the share inside is the level.

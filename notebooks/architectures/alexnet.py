@@ -36,18 +36,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cmrseg import comparisons, data, experiments, metrics, plots, results
+from cmrseg import datasets, metrics, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
+from cmrtrial.plans.report import ALEXNET
 from cmrseg.augment import normalise
 from cmrseg.losses import LOSSES
 from cmrseg.models import alexnet as package
 from cmrseg.models import build
-from cmrseg.training import PRESETS, fit, predict, score
+from cmrseg.config import PRESETS
+from cmrseg.predict import predict
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = results.report()["architectures"]
-train, held_out = data.split(data.source(), "val")
-recipe = replace(PRESETS["replica"], **experiments.ALEXNET)
+said = records.reported_numbers()["architectures"]
+train, held_out = datasets.split(datasets.source(), "val")
+recipe = replace(PRESETS["replica"], **ALEXNET)
 
 # %% [markdown]
 # ## From classifier to fully convolutional network
@@ -59,7 +64,6 @@ recipe = replace(PRESETS["replica"], **experiments.ALEXNET)
 #
 # First the five convolutions, at a quarter of AlexNet's widths. The first moves four pixels at a time (stride 4), the two poolings move
 # two; so 96 x 96 pixels become a grid of 6 x 6.
-
 
 # %%
 def features(c1, c2, c3, c4, c5):
@@ -79,9 +83,8 @@ def features(c1, c2, c3, c4, c5):
         nn.ReLU(),
     )
 
-
 # %%
-widths = experiments.ALEXNET["channels"]  # (24, 64, 96, 96, 64, 256)
+widths = ALEXNET["channels"]  # (24, 64, 96, 96, 64, 256)
 slices = normalise(held_out.images[:2], "raw")  # (2, 1, 96, 96), grey levels to 255
 torch.manual_seed(0)
 cells = slices
@@ -119,7 +122,6 @@ print(tuple(cells.shape), "->", tuple(slid.shape))
 # %% [markdown]
 # So AlexNet's three fully connected layers become three 1x1 convolutions, with dropout before the first two, as in the original:
 
-
 # %%
 def classifier(c5, full, dropout):
     """Three layers, once fully connected: (N, c5, 6, 6) -> (N, 4, 6, 6)."""
@@ -141,7 +143,6 @@ print(tuple(classifier(*widths[4:], dropout=0.5)(cells).shape))
 # pixels apart, so that neighbours overlap and blend. The stamps are learned, but they are the same for all hearts: this
 # layer sees nothing of the slice.
 
-
 # %%
 class AlexNet(nn.Module):
     """Logits (N, 4, H, W) from slices (N, 1, H, W); H and W are multiples of 16."""
@@ -154,7 +155,6 @@ class AlexNet(nn.Module):
 
     def forward(self, x):
         return self.enlarge(self.classifier(self.features(x)))
-
 
 # %%
 ours = AlexNet(widths)
@@ -195,7 +195,7 @@ for _ in range(5 if SMOKE else 100):
     optimiser.zero_grad()
     LOSSES["ce+dice"](logits, truth).backward()
     optimiser.step()
-cells, blended = metrics.coarsen(held_out.masks, 16), logits.argmax(1).numpy()
+cells, blended = metrics.downsample_labels(held_out.masks, 16), logits.argmax(1).numpy()
 
 figure, axes = plots.panels(3, size=2.9)
 drawn = {
@@ -224,7 +224,7 @@ for name, masks in list(drawn.items())[1:]:
     print(
         f"{name}: Dice {metrics.mean(dice):.3f} ("
         + ", ".join(
-            f"{c} {d:.3f}" for c, d in zip(results.CLASSES, metrics.per_class(dice))
+            f"{c} {d:.3f}" for c, d in zip(records.CLASSES, metrics.per_class(dice))
         )
         + ")"
     )
@@ -272,7 +272,7 @@ dice = metrics.dice(np.broadcast_to(static, held_out.masks.shape), held_out.mask
 print(
     f"Dice of one mask for all: {metrics.mean(dice):.3f} ("
     + ", ".join(
-        f"{c} {d:.3f}" for c, d in zip(results.CLASSES, metrics.per_class(dice))
+        f"{c} {d:.3f}" for c, d in zip(records.CLASSES, metrics.per_class(dice))
     )
     + ")"
 )
@@ -307,7 +307,7 @@ print(
 # part of fold 0:
 
 # %% tags=["hide-input"]
-tuning = comparisons.runs("architectures-tuning")
+tuning = compare.runs("architectures-tuning")
 tuning = tuning[tuning["setting"].str.startswith("AlexNet")]
 for setting, found in sorted(zip(tuning["setting"], tuning["record"])):
     empty = not np.any(found["images"]["area_pred"])
@@ -319,7 +319,6 @@ for setting, found in sorted(zip(tuning["setting"], tuning["record"])):
 # %% [markdown]
 # So the static mask exists, in our hands as an empty one. Why does SGD not leave it? One step of each
 # optimiser, and how far it moves each layer compared with how large its weights are:
-
 
 # %% tags=["hide-input"]
 def one_step(make):
@@ -372,16 +371,16 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 # parameters as the U-Net has. The U-Net beside it runs at its own best rate, too: 0.003, not the report's 0.001.
 
 # %%
-table = comparisons.against("architectures", "U-Net")
+table = compare.compare_to_baseline("architectures", "U-Net")
 ours = table[table.index.str.startswith(("U-Net", "AlexNet"))]
-comparisons.legible(ours, "U-Net")
+compare.format_table(ours, "U-Net")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
 # the same folds.*
 
 # %% tags=["hide-input"]
-runs = comparisons.runs("architectures")
+runs = compare.runs("architectures")
 short = {name: name.replace("AlexNet, ", "AlexNet,\n") for name in ours.index}
 figure, ax = plt.subplots(figsize=(9.5, 3.6))
 groups = {short[name]: runs[runs["setting"] == name] for name in ours.index}
@@ -389,10 +388,10 @@ plots.settings(
     ax,
     {name: group["dice"] for name, group in groups.items()},
     {
-        "U-Net": results.report()["final"]["validation_dice"],
+        "U-Net": records.reported_numbers()["final"]["validation_dice"],
         "AlexNet": alexnet["validation"],
     },
-    comparisons.patients_of(groups.items()),
+    compare.patients_of(groups.items()),
 )
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
@@ -403,7 +402,7 @@ ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
 # Within the family, each against the network with Adam, paired by patient:
 
 # %% tags=["hide-input"]
-against = comparisons.against("architectures", "AlexNet")
+against = compare.compare_to_baseline("architectures", "AlexNet")
 against = against[against.index.str.startswith("AlexNet,")].dropna(subset="difference")
 figure, ax = plt.subplots(figsize=(7.5, 0.6 + 0.4 * len(against)))
 plots.differences(
@@ -419,12 +418,12 @@ ax.set_xlabel("Dice above (below) the AlexNet-style network with Adam");
 # %% tags=["hide-input"]
 figure, (ax, bars) = plt.subplots(1, 2, figsize=(9.5, 3.5), width_ratios=(3, 2))
 for name in ("U-Net", "AlexNet", "AlexNet, SGD", "AlexNet, long"):
-    curve = comparisons.mean_curve(
+    curve = compare.mean_curve(
         runs[(runs["setting"] == name) & (runs["seed"] == 0)]
     )
     if len(curve):
         ax.plot(curve.index, curve, label=name)
-learnt = {name: comparisons.learnt(group) for name, group in groups.items()}
+learnt = {name: compare.train_dice(group) for name, group in groups.items()}
 for y, name in enumerate(groups):
     bars.plot(
         [groups[name]["dice"].mean(), learnt[name]],
@@ -468,7 +467,7 @@ for name in groups:
 # ```
 
 # %% tags=["hide-input"]
-comparisons.verdicts(
+claims.verdicts(
     "architectures",
     "unet-over-alexnet",
     "alexnet-static",
@@ -480,7 +479,7 @@ comparisons.verdicts(
 
 # %% tags=["hide-input"]
 sides = [runs[runs["setting"] == name] for name in ("AlexNet", "AlexNet, SGD")]
-found = comparisons.between_folds(*sides).difference
+found = compare.between_folds(*sides).difference
 print(
     "Adam minus SGD, by the spread between folds: {:+.3f} ({:+.3f} to {:+.3f})".format(
         found.mean, *found.interval()
@@ -493,15 +492,15 @@ print(
 # Normalised slices, cross-entropy and Dice, augmentation; each network again at the best of its rates:
 
 # %%
-modern = comparisons.against("architectures", "U-Net", "modern")
-comparisons.legible(modern[modern.index.isin(["U-Net", "AlexNet"])], "U-Net")
+modern = compare.compare_to_baseline("architectures", "U-Net", "modern")
+compare.format_table(modern[modern.index.isin(["U-Net", "AlexNet"])], "U-Net")
 
 # %% tags=["hide-input"]
-healthy = comparisons.runs("architectures", "modern")
+healthy = compare.runs("architectures", "modern")
 for name, group in healthy[healthy["setting"].isin(["U-Net", "AlexNet"])].groupby(
     "setting"
 ):
-    learnt = comparisons.learnt(group)
+    learnt = compare.train_dice(group)
     print(
         f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
     )
@@ -521,7 +520,7 @@ for name, changes in (
     masks = predict(run.model, held_out.images, "raw")
     print(
         f"{name}: {len(np.unique(masks, axis=0))} different masks for {len(masks)} slices, "
-        f"Dice {results.mean_dice(score(run, held_out)):.3f}, loss {run.history['loss'][-1]:.3f}"
+        f"Dice {mean_dice(score(run, held_out)):.3f}, loss {run.history['loss'][-1]:.3f}"
     )
 
 # %% [markdown]
@@ -581,11 +580,11 @@ for weight in (1, 2, 3):
 # %% tags=["hide-input"]
 for square in (16, 8, 4):
     dice = metrics.per_class(
-        metrics.dice(metrics.coarsen(held_out.masks, square), held_out.masks)
+        metrics.dice(metrics.downsample_labels(held_out.masks, square), held_out.masks)
     )
     print(
         f"{square:2} pixels: "
-        + ", ".join(f"{c} {d:.3f}" for c, d in zip(results.CLASSES, dice))
+        + ", ".join(f"{c} {d:.3f}" for c, d in zip(records.CLASSES, dice))
     )
 
 # %% [markdown]

@@ -35,17 +35,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cmrseg import comparisons, data, experiments, plots, results
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
+from cmrtrial.plans import EXPERIMENTS
+from cmrtrial.plans.report import MATCHED, NETS, RATES
 from cmrseg.models import build, multiply_adds
-from cmrseg.training import PRESETS, TrainConfig, fit, score
+from cmrseg.config import PRESETS, TrainConfig
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-REPORT = results.report()
+REPORT = records.reported_numbers()
 said = REPORT["architectures"]
-NETS = list(experiments.NETS)
 runs = {
-    protocol: comparisons.runs("architectures", protocol)
+    protocol: compare.runs("architectures", protocol)
     for protocol in ("replica", "modern")
 }
 
@@ -71,14 +75,14 @@ print(
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 2.9), width_ratios=(5, 4))
 for ax, protocol in zip(axes, runs):
-    tuning = comparisons.runs("architectures-tuning", protocol)
+    tuning = compare.runs("architectures-tuning", protocol)
     tuning[["net", "rate"]] = tuning["setting"].str.rsplit(", ", n=1, expand=True)
     tuning["rate"] = tuning["rate"].astype(float)
     grid = tuning.pivot(index="net", columns="rate", values="dice").reindex(
-        experiments.RATES[protocol]
+        RATES[protocol]
     )
     chosen = [
-        [rate == experiments.RATES[protocol][net] for rate in grid.columns]
+        [rate == RATES[protocol][net] for rate in grid.columns]
         for net in grid.index
     ]
     grid.columns = [f"{rate:g}" for rate in grid.columns]
@@ -97,7 +101,6 @@ for ax, protocol in zip(axes, runs):
 # seconds of an epoch in our trainings. *Matched* networks have their widths changed until they have about as
 # many parameters as the U-Net.
 
-
 # %% tags=["hide-input"]
 def cost(config):
     """Thousands of parameters, and millions of multiply-adds for a slice."""
@@ -107,12 +110,12 @@ def cost(config):
 
 SIZES = [
     *NETS,
-    *(f"{net}, matched" for net in experiments.MATCHED),
+    *(f"{net}, matched" for net in MATCHED),
     "AlexNet, full width",
 ]
 plan = {
     p.setting: p.config
-    for p in experiments.EXPERIMENTS["architectures"]
+    for p in EXPERIMENTS["architectures"]
     if p.protocol == "replica"
 }
 costs = pd.DataFrame(
@@ -144,7 +147,7 @@ for ax, (protocol, table) in zip(axes, runs.items()):
     ):
         net, _, size = name.partition(", ")
         _, x = cost(TrainConfig.from_dict(group["record"].iloc[0]["config"]))
-        found = comparisons.compare(group, 0.0, protocol).difference
+        found = compare.compare(group, 0.0, protocol).difference
         ax.plot([x, x], found.interval(), color=colours[net], linewidth=1.5)
         ax.plot(
             x,
@@ -179,7 +182,7 @@ axes[0].set_ylabel("Dice, 60 patients");
 table = runs["replica"]
 for name in (name for name in SIZES if ", " in name):
     net = name.partition(",")[0]
-    found = comparisons.compare(
+    found = compare.compare(
         *(table[table["setting"] == s] for s in (name, net))
     ).difference
     print(
@@ -197,7 +200,7 @@ for ax, (protocol, table) in zip(axes, runs.items()):
     for shift, (c, colour) in zip((-0.2, 0, 0.2), plots.CLASS_COLOURS.items()):
         for x, net in enumerate(n for n in NETS if (table["setting"] == n).any()):
             group = table[table["setting"] == net]
-            found = comparisons.compare(group, 0.0, protocol, c).difference
+            found = compare.compare(group, 0.0, protocol, c).difference
             ax.plot([x + shift] * 2, found.interval(), color=colour)
             ax.plot(x + shift, found.mean, "o", color=colour, markersize=6)
     shown = [n for n in NETS if (table["setting"] == n).any()]
@@ -217,7 +220,7 @@ plots.class_legend(figure)
 # Times were compared in rounds ([Does our ruler lie?](../statistics/ruler) says why).
 
 # %% tags=["hide-input"]
-comparisons.verdicts(
+claims.verdicts(
     "architectures",
     "unet-over-segnet",
     "unet-over-ning",
@@ -233,7 +236,7 @@ comparisons.verdicts(
 # Four small networks, each for as many epochs as fit into the same few seconds:
 
 # %%
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 LIVE = {
     "U-Net": {"channels": (4, 8, 16, 32)},
     "SegNet": {"model": "segnet", "channels": (4, 8, 16, 32)},
@@ -249,7 +252,7 @@ for name, changes in LIVE.items():
     once = fit(replace(recipe, epochs=1), train[:48], precision="fp32").seconds
     epochs = 2 if SMOKE else max(2, min(40, round(4 / once)))
     run = fit(replace(recipe, epochs=epochs), train[:48], precision="fp32")
-    dice = results.mean_dice(score(run, held_out))
+    dice = mean_dice(score(run, held_out))
     print(f"{name:8} {epochs:2} epochs in {run.seconds:4.1f} s: Dice {dice:.3f}")
 
 # %% [markdown]

@@ -33,14 +33,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from cmrseg import comparisons, data, experiments, plots, results
+from cmrseg import datasets, plots
+from cmrtrial import claims, compare, records
 from cmrseg.augment import normalise
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
-from cmrseg.training import PRESETS
+from cmrseg.config import PRESETS
 
 plots.style()
-REPORT = results.report()
+REPORT = records.reported_numbers()
 preset = PRESETS["report"]
 
 # %% [markdown]
@@ -85,8 +86,8 @@ print(f"a slice of 96 x 96 gives logits {tuple(shape)}")
 # more.
 
 # %% tags=["hide-input"]
-((_, found),) = experiments.records("as-published")
-curve, again = results.curve(found), REPORT["rerun"]["dice_by_epoch"]
+((_, found),) = compare.records("as-published")
+curve, again = records.curve(found), REPORT["rerun"]["dice_by_epoch"]
 figure, ax = plt.subplots(figsize=(8.5, 3.8))
 ax.plot(curve["epoch"], curve["mean"], color=plots.ACCENT, label="our code, one run")
 ax.plot(
@@ -136,12 +137,12 @@ print(f"{found['seconds'] / 60:.0f} minutes, threads: {found['threads']}")
 # The report draws a box for each class over its 20 slices. Here are its medians beside ours.
 
 # %% tags=["hide-input"]
-dice, said = results.dice_table(found), REPORT["per_class"]
+dice, said = records.dice_table(found), REPORT["per_class"]
 figure, ax = plt.subplots(figsize=(7.5, 3.4))
-plots.boxes(ax, {name: dice[name].to_numpy() for name in results.CLASSES})
+plots.boxes(ax, {name: dice[name].to_numpy() for name in records.CLASSES})
 ax.plot(
     range(3),
-    [said[name]["median"] for name in results.CLASSES],
+    [said[name]["median"] for name in records.CLASSES],
     "x",
     color=plots.SAID,
     markersize=9,
@@ -155,7 +156,7 @@ ax.set_ylabel("Dice of a slice");
 # the same, the right ventricle scatters most, and its worst slices are nearly lost.*
 
 # %% tags=["hide-input"]
-for name in results.CLASSES:
+for name in records.CLASSES:
     print(
         f"{name:>3}: median {dice[name].median():.3f} (report {said[name]['median']:.3f}), "
         f"standard deviation {dice[name].std():.3f} (report {said[name]['sd']:.3f})"
@@ -167,7 +168,7 @@ for name in results.CLASSES:
 # ([Verdicts](../statistics/verdicts) says why they are wider):
 
 # %%
-comparisons.verdicts("baseline")
+claims.verdicts("baseline")
 
 # %% [markdown]
 # ## Live: what a step costs
@@ -176,7 +177,7 @@ comparisons.verdicts("baseline")
 # the replica:
 
 # %%
-slices = data.load(data.source(), "train")[:2]
+slices = datasets.load(datasets.source(), "train")[:2]
 x, y = normalise(slices.images, "raw"), torch.from_numpy(slices.masks).long()
 for name in ("report", "replica"):
     net, seconds = build(PRESETS[name]), []
@@ -206,7 +207,7 @@ for name in ("report", "replica"):
 # ```
 
 # %%
-found = comparisons.runs("optimiser").query(
+found = compare.runs("optimiser").query(
     "seed == 0 and setting in ('Adam', 'AdamW')"
 )
 for name, group in found.groupby("setting"):

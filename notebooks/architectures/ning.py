@@ -37,18 +37,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cmrseg import comparisons, data, experiments, metrics, plots, results
+from cmrseg import datasets, metrics, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
+from cmrtrial.checks import seed_effect
+from cmrtrial.plans.report import NING
 from cmrseg.augment import normalise
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
 from cmrseg.models import ning as package
-from cmrseg.training import PRESETS, fit, score
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = results.report()["architectures"]["ning"]
-train, held_out = data.split(data.source(), "val")
-recipe = replace(PRESETS["replica"], **experiments.NING)
+said = records.reported_numbers()["architectures"]["ning"]
+train, held_out = datasets.split(datasets.source(), "val")
+recipe = replace(PRESETS["replica"], **NING)
 
 # %% [markdown]
 # ## The majority label
@@ -64,8 +69,7 @@ print("pixels of each label:", votes.tolist(), "- majority:", votes.argmax().ite
 # %% [markdown]
 # For a whole mask, write the labels *one-hot*: four maps of zeros and ones, one for each class. The mean of such a map over a
 # square is the share of that class, and the largest share wins (of two equal ones, the class with the smaller number). The package's
-# `metrics.coarsen` does the same and fills each square with its label:
-
+# `metrics.downsample_labels` does the same and fills each square with its label:
 
 # %%
 def majority(labels, square=4):
@@ -77,7 +81,7 @@ def majority(labels, square=4):
 
 labels = majority(torch.from_numpy(held_out.masks).long())
 filled = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)  # (N, 96, 96) again
-different = (filled.numpy() != metrics.coarsen(held_out.masks, 4)).sum()
+different = (filled.numpy() != metrics.downsample_labels(held_out.masks, 4)).sum()
 print(f"{tuple(labels.shape)}; pixels unlike the package's: {different}")
 assert different == 0
 
@@ -89,7 +93,7 @@ assert different == 0
 
 # %% tags=["hide-input"]
 figure, axes = plots.panels(3, size=2.9)
-coarse = metrics.coarsen(held_out.masks, 4)
+coarse = metrics.downsample_labels(held_out.masks, 4)
 plots.overlay(axes[0], held_out.images[0], held_out.masks[0], "the true mask")
 plots.overlay(axes[1], held_out.images[0], coarse[0], "at a quarter")
 plots.show(axes[2], coarse[0] != held_out.masks[0], "where they differ")
@@ -100,16 +104,16 @@ plots.class_legend(figure)
 # boundary, and the myocardium has two of them.*
 
 # %% tags=["hide-input"]
-labelled = data.load(data.source(), "labelled")
+labelled = datasets.load(datasets.source(), "labelled")
 print(
     f"the true masks of all {len(labelled)} labelled slices of this page, reduced and enlarged again:"
 )
 for square, name in ((1, "full"), (2, "a half"), (4, "a quarter"), (8, "an eighth")):
-    dice = metrics.dice(metrics.coarsen(labelled.masks, square), labelled.masks)
+    dice = metrics.dice(metrics.downsample_labels(labelled.masks, square), labelled.masks)
     print(
         f"{name:>10}: Dice {metrics.mean(dice):.3f} ("
         + ", ".join(
-            f"{c} {d:.3f}" for c, d in zip(results.CLASSES, metrics.per_class(dice))
+            f"{c} {d:.3f}" for c, d in zip(records.CLASSES, metrics.per_class(dice))
         )
         + ")"
     )
@@ -124,7 +128,6 @@ for square, name in ((1, "full"), (2, "a half"), (4, "a quarter"), (8, "an eight
 # *bias*, then tanh. Scale and bias are learned, one of each for every channel; max pooling has nothing to learn. By hand, for the
 # square (1, 3, 5, 7), scale 0.5 and bias -1: the mean is 4, times 0.5 is 2, minus 1 is 1, and tanh(1) = 0.76.
 
-
 # %%
 class Subsample(nn.Module):
     """(N, C, H, W) -> (N, C, H/2, W/2): mean of 2x2, scale, bias, tanh."""
@@ -137,7 +140,6 @@ class Subsample(nn.Module):
     def forward(self, x):
         return torch.tanh(F.avg_pool2d(x, 2) * self.weight + self.bias)
 
-
 # %%
 layer = Subsample(1)
 nn.init.constant_(layer.weight, 0.5)
@@ -145,7 +147,6 @@ nn.init.constant_(layer.bias, -1)
 print(layer(torch.tensor([[[[1.0, 3], [5, 7]]]])).item())
 x = normalise(held_out.images[:2])  # two slices: (2, 1, 96, 96)
 print(tuple(x.shape), "->", tuple(Subsample(1)(x).shape))
-
 
 # %%
 class Ning(nn.Module):
@@ -165,7 +166,6 @@ class Ning(nn.Module):
 
     def forward(self, x):
         return self.layers(x)
-
 
 # %%
 ours = Ning()
@@ -201,7 +201,6 @@ assert difference < 1e-5
 # bounds its slope is nearly zero, so hardly any gradient passes and little is learned: tanh is *saturated*. Give the network
 # grey levels up to 255, as the report does, or normalised ones, and count the numbers beyond 0.99 after each sub-sampling:
 
-
 # %% tags=["hide-input"]
 def at_the_bound(scale):
     """The share of numbers beyond 0.99 after each sub-sampling of an untrained network."""
@@ -230,7 +229,7 @@ for scale in ("raw", "zscore"):
 torch.manual_seed(0)
 figure, axes = plots.panels(2, size=2.9)
 for ax, changes in zip(
-    axes, ({"model": "ning", "channels": experiments.NING["channels"]}, {})
+    axes, ({"model": "ning", "channels": NING["channels"]}, {})
 ):
     net = build(replace(PRESETS["replica"], **changes)).eval()
     x = normalise(held_out.images[:1]).requires_grad_()
@@ -266,27 +265,27 @@ print(
 # report's 0.001.
 
 # %%
-table = comparisons.against("architectures", "U-Net")
+table = compare.compare_to_baseline("architectures", "U-Net")
 ours = table[table.index.str.startswith(("U-Net", "Ning"))]
-comparisons.legible(ours, "U-Net")
+compare.format_table(ours, "U-Net")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
 # the same folds.*
 
 # %% tags=["hide-input"]
-runs = comparisons.runs("architectures")
+runs = compare.runs("architectures")
 groups = {name: runs[runs["setting"] == name] for name in ours.index}
 figure, ax = plt.subplots(figsize=(8.5, 3.5))
 reported = {
-    "U-Net": results.report()["final"]["validation_dice"],
+    "U-Net": records.reported_numbers()["final"]["validation_dice"],
     "Ning, long": said["validation_at_most"],
 }
 plots.settings(
     ax,
     {name: group["dice"] for name, group in groups.items()},
     reported,
-    comparisons.patients_of(groups.items()),
+    compare.patients_of(groups.items()),
 )
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
@@ -306,7 +305,7 @@ for name in (n for n in ("U-Net", "Ning, long", "Ning, matched") if n in groups)
     shown = groups[name][groups[name]["seed"] == 0]
     losses = np.mean([found["history"]["loss"] for found in shown["record"]], axis=0)
     ax.semilogy(np.arange(1, len(losses) + 1), losses, label=name)
-    mean = comparisons.mean_curve(shown)
+    mean = compare.mean_curve(shown)
     curve.plot(mean.index, mean, label=name)
 empty = LOSSES["report"](nothing, labels).item()
 ax.axhline(empty, color=plots.GREY, linewidth=1, linestyle=":")
@@ -326,7 +325,7 @@ curve.legend(loc="lower right");
 
 # %% tags=["hide-input"]
 for name, group in groups.items():
-    learnt = comparisons.learnt(group)
+    learnt = compare.train_dice(group)
     print(
         f"{name:13}: loss {group['loss'].mean():.4f}, Dice of the slices trained on {learnt:.3f}, "
         f"held out {group['dice'].mean():.3f}"
@@ -346,14 +345,14 @@ for name, group in groups.items():
 # ```
 
 # %%
-comparisons.verdicts(
+claims.verdicts(
     "architectures", "unet-over-ning", "ning-loss-near-zero", "ning-at-most"
 )
 
 # %% tags=["hide-input"]
 print(
     "Ning, three seeds on five folds: F of the seed {:.1f}, p = {:.3f}".format(
-        *comparisons.seed_effect(groups["Ning"])
+        *seed_effect(groups["Ning"])
     )
 )
 
@@ -361,15 +360,15 @@ print(
 # ## With a healthy recipe
 
 # %%
-modern = comparisons.against("architectures", "U-Net", "modern")
-comparisons.legible(modern[modern.index.isin(["U-Net", "Ning"])], "U-Net")
+modern = compare.compare_to_baseline("architectures", "U-Net", "modern")
+compare.format_table(modern[modern.index.isin(["U-Net", "Ning"])], "U-Net")
 
 # %% tags=["hide-input"]
-healthy = comparisons.runs("architectures", "modern")
+healthy = compare.runs("architectures", "modern")
 for name, group in healthy[healthy["setting"].isin(["U-Net", "Ning"])].groupby(
     "setting"
 ):
-    learnt = comparisons.learnt(group)
+    learnt = compare.train_dice(group)
     print(
         f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
     )
@@ -388,7 +387,7 @@ for scale, rate in (("raw", recipe.lr), ("zscore", 0.003)):
     )
     print(
         f"{scale:6}: loss {run.history['loss'][-1]:.3f}, "
-        f"Dice {results.mean_dice(score(run, held_out)):.3f}"
+        f"Dice {mean_dice(score(run, held_out)):.3f}"
     )
 
 # %% [markdown]
@@ -424,7 +423,6 @@ for scale, rate in (("raw", recipe.lr), ("zscore", 0.003)):
 # :class: dropdown
 # ```
 
-
 # %%
 def drawn_from(share, c):
     """Mean Dice of a class if each square is drawn in which it has at least this share of 16 pixels."""
@@ -434,7 +432,7 @@ def drawn_from(share, c):
     return np.nanmean(metrics.dice(pred.astype(int), true.astype(int), classes=(1,)))
 
 
-for c, name in enumerate(results.CLASSES, start=1):
+for c, name in enumerate(records.CLASSES, start=1):
     tried = {n: drawn_from(n / 16, c) for n in range(4, 12)}
     best = max(tried, key=tried.get)
     print(

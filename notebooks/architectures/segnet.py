@@ -37,16 +37,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cmrseg import comparisons, data, experiments, plots, results
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
+from cmrtrial.plans.report import SEGNET
 from cmrseg.augment import normalise
 from cmrseg.models import segnet as package
-from cmrseg.training import PRESETS, fit, score
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-REPORT = results.report()
+REPORT = records.reported_numbers()
 said = REPORT["architectures"]["segnet"]
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## Unpooling with indices
@@ -80,7 +84,7 @@ print(by_hand[0, 0])
 
 # %% tags=["hide-input"]
 torch.manual_seed(0)
-net = package.SegNet(experiments.SEGNET["channels"]).eval()
+net = package.SegNet(SEGNET["channels"]).eval()
 features = net.encoder[0](normalise(held_out.images[:1]))
 features = features[:, (features > 0).float().mean((0, 2, 3)).argmax()][
     None
@@ -124,7 +128,6 @@ print(
 # convolutions, two in each of the first two blocks and three in each of the other three. As in the paper,
 # batch normalisation and a ReLU follow each of them. Ours is a quarter as wide as VGG16. One block:
 
-
 # %%
 def block(inputs, outputs, convolutions):
     """3x3 convolution, batch norm, ReLU, so many times; the size stays."""
@@ -145,7 +148,6 @@ print(tuple(block(1, 16, 2)(x).shape))
 # %% [markdown]
 # The encoder has five blocks, and a max pooling after each. It returns the coarsest feature maps (the **bottleneck**) and the
 # indices of all five poolings. (A `ModuleList` is a list whose weights PyTorch knows of.)
-
 
 # %%
 class Encoder(nn.ModuleList):
@@ -168,9 +170,8 @@ class Encoder(nn.ModuleList):
             indices.append(where)
         return x, indices
 
-
 # %%
-widths = experiments.SEGNET["channels"]  # (16, 32, 64, 128, 128)
+widths = SEGNET["channels"]  # (16, 32, 64, 128, 128)
 bottleneck, indices = Encoder(*widths)(x)
 print("bottleneck:", tuple(bottleneck.shape))
 print("indices:   ", [tuple(where.shape) for where in indices])
@@ -178,7 +179,6 @@ print("indices:   ", [tuple(where.shape) for where in indices])
 # %% [markdown]
 # The decoder mirrors it. Its blocks stand in the same order as the encoder's, fine to coarse, and are used from the last to
 # the first: each unpools with the indices of its level, then applies its convolutions.
-
 
 # %%
 class Decoder(nn.ModuleList):
@@ -199,13 +199,11 @@ class Decoder(nn.ModuleList):
             x = level(F.max_unpool2d(x, where, 2))
         return x
 
-
 # %%
 print(tuple(Decoder(*widths)(bottleneck, indices).shape))
 
 # %% [markdown]
 # A 1x1 convolution, the *head*, turns the last feature maps into one map of logits for each class:
-
 
 # %%
 class SegNet(nn.Module):
@@ -220,7 +218,6 @@ class SegNet(nn.Module):
     def forward(self, x):
         bottleneck, indices = self.encoder(x)
         return self.head(self.decoder(bottleneck, indices))
-
 
 # %%
 ours = SegNet(widths)
@@ -292,7 +289,7 @@ print(
 
 # %% tags=["hide-input"]
 tuning = {
-    protocol: comparisons.runs("architectures-tuning", protocol)
+    protocol: compare.runs("architectures-tuning", protocol)
     for protocol in ("replica", "modern")
 }
 tried = {
@@ -325,17 +322,16 @@ axes[0].set_ylabel("Dice, one training each");
 # *Dice against learning rate, the report's recipe on the left and the healthy one on the right. SegNet cares
 # less for the rate than the U-Net of the report's recipe does, which at small rates gets nowhere in 100 epochs.*
 
-
 # %% tags=["hide-input"]
 def on_folds(name, a, b, protocol):
     """A row of U-Net runs minus SegNet runs with its interval; no row where folds are missing."""
     if set(a["split"]) != set(b["split"]):
         return {}
-    found = comparisons.compare(a, b, protocol).difference
+    found = compare.compare(a, b, protocol).difference
     return {f"{name}, five folds": (found.mean, *found.interval())}
 
 
-runs = {protocol: comparisons.runs("architectures", protocol) for protocol in tuning}
+runs = {protocol: compare.runs("architectures", protocol) for protocol in tuning}
 at_own, leads = (
     {p: dict(list(table.groupby("setting"))) for p, table in runs.items()},
     {},
@@ -348,7 +344,7 @@ for protocol in tuning:
         protocol == "replica"
     ):  # at 0.001 the U-Net is the baseline, and 0.001 is SegNet's own rate
         leads |= on_folds(
-            "replica, 0.001", comparisons.runs("baseline"), segnet[protocol], protocol
+            "replica, 0.001", compare.runs("baseline"), segnet[protocol], protocol
         )
     leads[f"{protocol}, own rates"] = (max(u.values()) - max(s.values()),) * 3
     leads |= on_folds(
@@ -379,9 +375,9 @@ ax.set_xlabel("Dice of the U-Net above SegNet");
 # within a page.)
 
 # %%
-table = comparisons.against("architectures", "U-Net")
+table = compare.compare_to_baseline("architectures", "U-Net")
 ours = table[table.index.str.startswith(("U-Net", "SegNet"))]
-comparisons.legible(ours, "U-Net")
+compare.format_table(ours, "U-Net")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
@@ -396,14 +392,14 @@ plots.settings(
     ax,
     {name.replace(", ", ",\n"): group["dice"] for name, group in groups.items()},
     {"U-Net": REPORT["final"]["validation_dice"], "SegNet": said["validation"]},
-    comparisons.patients_of(
+    compare.patients_of(
         (name.replace(", ", ",\n"), group) for name, group in groups.items()
     ),
 )
 plots.settings_legend(ax)
 ax.set(ylabel="Dice, last epoch", ylim=(0, 1))
 for name, group in groups.items():
-    mean = comparisons.mean_curve(group[group["seed"] == 0])
+    mean = compare.mean_curve(group[group["seed"] == 0])
     curve.plot(mean.index, mean, label=name)
 curve.set(xlabel="epoch", ylabel="held-out Dice, mean of folds", ylim=(0, 1))
 curve.legend(loc="lower right");
@@ -415,7 +411,7 @@ curve.legend(loc="lower right");
 
 # %% tags=["hide-input"]
 for name, group in groups.items():
-    learnt = comparisons.learnt(group)
+    learnt = compare.train_dice(group)
     print(
         f"{name:15}: training slices {learnt:.3f}, held out {group['dice'].mean():.3f}, "
         f"gap {learnt - group['dice'].mean():+.3f}"
@@ -436,21 +432,21 @@ for name, group in groups.items():
 # ```
 
 # %%
-comparisons.verdicts("architectures", "unet-over-segnet", "segnet-not-overfitted")
+claims.verdicts("architectures", "unet-over-segnet", "segnet-not-overfitted")
 
 # %% [markdown]
 # ## With a healthy recipe
 
 # %%
-modern = comparisons.against("architectures", "U-Net", "modern")
-comparisons.legible(modern[modern.index.isin(["U-Net", "SegNet"])], "U-Net")
+modern = compare.compare_to_baseline("architectures", "U-Net", "modern")
+compare.format_table(modern[modern.index.isin(["U-Net", "SegNet"])], "U-Net")
 
 # %% tags=["hide-input"]
-healthy = comparisons.runs("architectures", "modern")
+healthy = compare.runs("architectures", "modern")
 for name, group in healthy[healthy["setting"].isin(["U-Net", "SegNet"])].groupby(
     "setting"
 ):
-    learnt = comparisons.learnt(group)
+    learnt = compare.train_dice(group)
     print(
         f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
     )
@@ -467,7 +463,7 @@ small = replace(
 for model in ("unet", "segnet"):
     run = fit(replace(small, model=model), train[:48], precision="fp32")
     print(
-        f"{model}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
+        f"{model}: Dice {mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
     )
 
 # %% [markdown]

@@ -39,17 +39,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from cmrseg import data, metrics, plots
+from cmrseg import data, datasets, metrics, plots
 from cmrseg.augment import normalise
 from cmrseg.losses import ce_dice, cross_entropy
-from cmrseg.losses import report as report_loss
+from cmrseg.losses import report_bce as report_loss
+from cmrseg.models.report_unet import ReportUNet
 from cmrseg.models.unet import UNet
-from cmrseg.training import predict
+from cmrseg.predict import predict
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
 STEPS = 4 if SMOKE else 100
-train, val = data.split(data.source(), "val")
+train, val = datasets.split(datasets.source(), "val")
 
 # %% tags=["hide-input"]
 TREE = {
@@ -92,7 +93,6 @@ ax.axis("off");
 # Before any long training, try the shortest. A healthy network with a healthy loop learns two slices
 # by heart in seconds. If it cannot do that, more data and more epochs will not help, and you have a
 # bug that shows itself in seconds too.
-
 
 # %%
 def learn(net, batches, loss=ce_dice, lr=0.02):
@@ -140,7 +140,7 @@ print(f"Dice on the two slices {dice(net, two):.3f}")
 torch.manual_seed(0)
 grey, labels = normalise(train.images, "raw"), torch.from_numpy(train.masks).long()
 pairs = [torch.randint(len(grey), (2,)) for _ in range(STEPS * 6 // 10)]
-flat = UNet((8, 16, 32, 64, 128), skips="after")
+flat = ReportUNet((8, 16, 32, 64, 128))
 losses = learn(flat, [(grey[pair], labels[pair]) for pair in pairs], report_loss, 0.003)
 answer = predict(flat, val.images, "raw")
 print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}, Dice {dice(flat, val, 'raw'):.3f}")
@@ -178,7 +178,6 @@ print(f"evaluation mode Dice {dice(young, two):.3f}")
 # The same mistake from the other side: predict without `model.eval()`, and the answer for a slice depends on which
 # other slice shares its batch. In a batch of two, half of the mean and spread come from that other slice.
 
-
 # %%
 def answers(net, companion):
     """The labels of a slice it has learned, in a batch with another one."""
@@ -194,7 +193,7 @@ for mode in ("train", "eval"):
 
 # %% [markdown]
 # *Cure:* `net.eval()` before every prediction, `net.train()` before every step.
-# {func}`cmrseg.training.predict` does the first, the loop above the second.
+# {func}`cmrseg.predict.predict` does the first, the loop above the second.
 #
 # ## The loss stops far above zero, or jumps
 #
@@ -202,7 +201,6 @@ for mode in ("train", "eval"):
 # through it once by hand and once inside the cross-entropy. Nothing fails. But the loss now sees "logits"
 # between 0 and 1, and cannot fall below $\ln(e + 3) - 1$ however sure the network is. On the right, the
 # learning rate is too high.
-
 
 # %%
 def twice(logits, labels):
@@ -291,7 +289,6 @@ plots.contours(plots.show(axes[2], image[:, ::-1], "only the image mirrored"), m
 # Broken files are the kind ones: they can be caught before anything is learned. Five common ones, made
 # here and read:
 
-
 # %%
 def complaint(path, mask=False):
     """What the package says about a file, without the folder."""
@@ -323,7 +320,6 @@ with tempfile.TemporaryDirectory() as folder:
 # All of this and more is asked by one command, of a whole folder, before a training: are there two sizes, an
 # image without its mask, an empty mask, a label in stray pieces, one slice in two splits? Here is a
 # small data set, broken on purpose.
-
 
 # %%
 def write(root, split, count, first):
@@ -385,7 +381,6 @@ print("exit status", told.returncode)
 # ```{solution-start} debugging-pairs
 # :class: dropdown
 # ```
-
 
 # %%
 def contrast(images, masks):

@@ -31,10 +31,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, shift
 
-from cmrseg import data, metrics, plots
+from cmrseg import datasets, metrics, plots
 
 plots.style()
-train, val = data.split(data.source(), "val")
+train, val = datasets.split(datasets.source(), "val")
 both = train + val
 areas = metrics.areas(both.masks)
 
@@ -297,7 +297,6 @@ for order, name in orders.items():
 # Two made-up methods on the validation slices. One is off by a pixel or two on every slice, one is
 # perfect on most and finds nothing at all on some.
 
-
 # %% tags=["hide-input"]
 def slice_means(pred):
     """Mean Dice over the classes of each validation slice."""
@@ -408,7 +407,6 @@ def check_dice(mine):
         else "two empty masks have no Dice: return np.nan"
     )
 
-
 # %%
 def my_dice(pred, truth):
     """Dice of two boolean masks; NaN where both are empty."""
@@ -421,7 +419,6 @@ print("my_dice:", check_dice(my_dice))
 # ```{solution-start} dice-yourself
 # :class: dropdown
 # ```
-
 
 # %%
 def my_dice(pred, truth):

@@ -40,12 +40,16 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from cmrseg import data, metrics, plots, rle
-from cmrseg.training import TrainConfig, fit, predict, save
+from cmrseg import data, datasets, metrics, plots, rle
+from cmrseg.datasets import folders
+from cmrseg.checkpoint import save
+from cmrseg.config import TrainConfig
+from cmrseg.predict import predict
+from cmrseg.train import fit
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-train, val = data.split(data.source(), "val")
+train, val = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # A small network was trained while this page was made. It then labelled the
@@ -113,7 +117,6 @@ figure.legend(handles=handles, loc="outside lower center", ncols=3);
 # did not understand the picture, and no shift of an outline will cure that.*
 #
 # To put a number on it: how many of the wrong pixels lie within one pixel of a true outline?
-
 
 # %%
 def near_outline(mask):
@@ -191,7 +194,7 @@ for name, dice in scores["dice"].items():
 # as the memory of this page:
 
 # %%
-files = data.read_masks(here / "masks")
+files = folders.read_masks(here / "masks")
 equal = all((files[name] == mask).all() for name, mask in zip(val.names, pred))
 print("masks:", len(files), "| values:", *np.unique(list(files.values())))
 print("the same as in memory:", equal)
@@ -375,7 +378,6 @@ def check_code(mine):
     ]
     return wrong[0] if wrong else "right"
 
-
 # %%
 def my_code(mask):
     """The run-length code of a mask of zeros and ones: "start length start length ..."."""
@@ -388,7 +390,6 @@ print("my_code:", check_code(my_code))
 # ```{solution-start} looking-code
 # :class: dropdown
 # ```
-
 
 # %%
 def my_code(mask):

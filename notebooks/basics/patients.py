@@ -31,10 +31,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cmrseg import data, experiments, plots, results, statistics
+from cmrseg import data, datasets, metrics, plots
+from cmrtrial import compare, records
 
 plots.style()
-slices = data.load(data.source(), "labelled")
+slices = datasets.load(datasets.source(), "labelled")
 THEM, US = "#FE6100", plots.ACCENT  # dealt out at random; by patient
 
 # %% tags=["hide-input"]
@@ -101,11 +102,10 @@ for name, values in (("pictures, correlation", alike), ("masks, Dice", copied)):
 # Here are two ways to hold out a fifth. One draws slices; one draws patients, and their slices come along. A fifth
 # of the patients is called a *fold*: with five of them, everyone is held out once.
 
-
 # %% tags=["hide-input"]
 def held_out_names(split):
     """The names of the held-out slices of a split."""
-    return set(data.split(data.source(), split)[1].names)
+    return set(datasets.split(datasets.source(), split)[1].names)
 
 
 figure, axes = plt.subplots(2, figsize=(9.5, 2.7))
@@ -131,7 +131,7 @@ for ax, (split, (title, colour)) in zip(axes, ways.items()):
 for way in ("random", "fold"):
     counts, siblings = [], []
     for k in range(data.FOLDS):
-        train, held_out = data.split(data.source(), f"{way}{k}")
+        train, held_out = datasets.split(datasets.source(), f"{way}{k}")
         siblings.append(np.isin(held_out.patients, train.patients).sum())
         counts.append(len(held_out))
     print(
@@ -146,23 +146,22 @@ for way in ("random", "fold"):
 # slices held out at random, five times with a fifth of the patients. Either way every slice is held out
 # exactly once, so every slice has two scores, each from a network that was not shown it.
 
-
 # %%
 def scores(way):
     """Mean Dice of every slice when it was held out, with its patient and its split."""
     parts = [
-        results.dice_table(found).assign(split=planned.split)
-        for planned, found in experiments.records("leakage")
+        records.dice_table(found).assign(split=planned.split)
+        for planned, found in compare.records("leakage")
         if planned.split.startswith(way)
     ]
     table = pd.concat(parts).set_index("name")
-    table["dice"] = table[results.CLASSES].mean(axis=1)
+    table["dice"] = table[records.CLASSES].mean(axis=1)
     return table
 
 
 random, fold = scores("random"), scores("fold").loc[scores("random").index]
 gain = (random["dice"] - fold["dice"]).groupby(fold["patient"]).mean()
-low, high = statistics.mean_interval(gain.to_numpy())
+low, high = metrics.mean_interval(gain.to_numpy())
 
 # %% tags=["hide-input"]
 trained = random.groupby("patient")["split"].transform("nunique") > 1  # the sibling was
@@ -245,13 +244,13 @@ print(f"correlation of the two Dices within {len(pairs)} patients: {together:.2f
 
 # %% tags=["hide-input"]
 dice = fold["dice"].to_numpy()
-each = statistics.patient_means(dice[:, None], fold["patient"].to_numpy())[:, 0]
+each = metrics.patient_means(dice[:, None], fold["patient"].to_numpy())[:, 0]
 samples = {
     f"{len(dice)} slices": dice,
     f"{len(each)} patients": each,
     "every slice, ten times": np.repeat(dice, 10),
 }
-rows = {name: (v.mean(), *statistics.mean_interval(v)) for name, v in samples.items()}
+rows = {name: (v.mean(), *metrics.mean_interval(v)) for name, v in samples.items()}
 figure, ax = plt.subplots(figsize=(7.5, 1.9))
 plots.intervals(ax, rows)
 ax.set_xlabel("mean Dice, 95 % interval")
@@ -274,7 +273,7 @@ for name, (_, left, right) in rows.items():
 # $k$ modulo 5. Nothing is drawn, so nothing depends on a seed, and anyone gets the same folds.
 
 # %%
-train, held_out = data.split(data.source(), "fold3")
+train, held_out = datasets.split(datasets.source(), "fold3")
 print("held out in fold 3:", *np.unique(held_out.patients))
 print("patients on both sides:", len(np.intersect1d(train.patients, held_out.patients)))
 
@@ -297,7 +296,6 @@ print("patients on both sides:", len(np.intersect1d(train.patients, held_out.pat
 # Fill in the function below: a fold, 0 to 4, for every slice. It is given the patient of each slice, in any
 # order. The check says what is wrong, not only that something is.
 # ```
-
 
 # %% tags=["hide-input"]
 def check_folds(mine):
@@ -327,7 +325,6 @@ def faults_of(folds, people):
         else f"the folds differ in size: {sizes.tolist()} slices"
     )
 
-
 # %%
 def my_folds(patients):
     """The fold, 0 to 4, of every slice; ``patients`` says whose slice it is."""
@@ -340,7 +337,6 @@ print("my_folds:", check_folds(my_folds))
 # ```{solution-start} patients-folds
 # :class: dropdown
 # ```
-
 
 # %%
 def my_folds(patients):

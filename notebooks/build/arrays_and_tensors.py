@@ -40,10 +40,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cmrseg import augment, data, plots
+from cmrseg import augment, datasets, plots
 
 plots.style()
-train, val = data.split(data.source(), "val")
+train, val = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## Eight questions first
@@ -261,7 +261,6 @@ print("means of three slices, right:", right[:3].mean((1, 2)).round(2))
 # The *standard deviation* says how far the pixels typically lie from their mean: it is the root of the mean squared
 # distance. If you subtract the mean and divide by the standard deviation, each slice gets mean 0 and a standard
 # deviation of 1. This is called **normalisation**, or taking the *z-score*.
-
 
 # %%
 def normalise(images):
@@ -529,7 +528,6 @@ def check_quarters(mine):
     """What is wrong with a function that should cut a slice into its four quarters."""
     return judge(attempt(mine, (X,)), CORNERS, QUARTERS)
 
-
 # %%
 def my_apart(a, b):
     """|a - b| at each pixel of two uint8 images."""
@@ -542,7 +540,6 @@ print("my_apart:", check_apart(my_apart))
 # ```{solution-start} arrays-apart
 # :class: dropdown
 # ```
-
 
 # %%
 def my_apart(a, b):
@@ -567,7 +564,6 @@ print("my_apart:", check_apart(my_apart))
 # a slice of 4 rows and 6 columns.)
 # ```
 
-
 # %%
 def my_quarters(image):
     """(H, W) -> (4, H/2, W/2): top left, top right, then bottom ones."""
@@ -580,7 +576,6 @@ print("my_quarters:", check_quarters(my_quarters))
 # ```{solution-start} arrays-quarters
 # :class: dropdown
 # ```
-
 
 # %%
 def my_quarters(image):
@@ -616,7 +611,6 @@ for ax, quarter in zip(axes, my_quarters(images[0])):
 #
 # **Predict, then run**: which four numbers does it print after the first call, and which after the second?
 
-
 # %%
 def brighter(image):
     """The slice, 40 grey levels brighter."""
@@ -632,7 +626,6 @@ print("twice:", brighter(pixels))
 # ```{solution-start} arrays-brighter
 # :class: dropdown
 # ```
-
 
 # %%
 def brighter(image):

@@ -42,10 +42,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cmrseg import data, plots
+from cmrseg import datasets, plots
 
 plots.style()
-train, val = data.split(data.source(), "val")
+train, val = datasets.split(datasets.source(), "val")
 STEPS = 20 if os.environ.get("CMRSEG_BUDGET") == "smoke" else 500
 
 # %% [markdown]
@@ -74,7 +74,6 @@ print("one layer: ", 6 * grey - 2.5)
 # What's missing is a function between the layers that isn't a straight line, a **nonlinearity** or **activation
 # function**. Today's usual choice is the **ReLU** (rectified linear unit): negative numbers become 0, positive ones
 # pass unchanged. With it, a first layer with two results, called **units**, is enough:
-
 
 # %%
 def relu(a):
@@ -315,7 +314,6 @@ print(x.grad.item())
 # Real layers have many inputs and outputs, and they see many pixels at once. Put the $N$ pixels into the rows of a
 # matrix, and the whole layer is one matrix product, which Python writes as `@`:
 
-
 # %%
 def linear(x, w, b):
     """(N, in), (in, out), (out,) -> (N, out)"""
@@ -325,7 +323,6 @@ def linear(x, w, b):
 def linear_back(g, x, w):
     """From the slope of the result: the slopes of x, w and b."""
     return g @ w.T, x.T @ g, g.sum(0)  # (N, in), (in, out), (out,)
-
 
 # %% [markdown]
 # The backward pass is the table from above once more. Every weight multiplies one input of *each* pixel.
@@ -352,7 +349,6 @@ for leaf, mine in zip(leaves, linear_back(g, x, w)):
 # Now a network learns something with these gradients. Each pixel is described by nine numbers, the grey levels of the $3 \times 3$ patch around
 # it, and the question is: *is the pixel in the middle muscle?* We take muscle pixels of one slice, and as many others
 # from its neighbourhood.
-
 
 # %%
 def patches(image):
@@ -385,7 +381,6 @@ print("pixels", tuple(pixels.shape), "  answers", tuple(answers.shape))
 # cross-entropy of [One weight](one_weight). There we found its slope with respect to the logit: prediction minus truth. As the
 # loss is a mean, each pixel contributes one $N$-th of that. The other lines are the ones you know:
 
-
 # %%
 def gradients(x, y, w1, b1, w2, b2):
     a = linear(x, w1, b1)  # (N, 16)
@@ -396,7 +391,6 @@ def gradients(x, y, w1, b1, w2, b2):
     g_a = g_h * (a > 0)
     _, g_w1, g_b1 = linear_back(g_a, x, w1)
     return g_w1, g_b1, g_w2, g_b2
-
 
 # %%
 def fresh():
@@ -450,7 +444,6 @@ print("recorded outside no_grad:", network(pixels, *theirs).requires_grad)
 #
 # **Predict, then run**: we train two more, a single layer, and two layers *without* the ReLU. How will they compare?
 
-
 # %%
 def learn(net, weights):
     """Gradient descent by autograd; returns the last loss."""
@@ -465,7 +458,6 @@ def learn(net, weights):
 
 def no_relu(x, w1, b1, w2, b2):
     return linear(linear(x, w1, b1), w2, b2)
-
 
 # %%
 networks = {
@@ -522,7 +514,6 @@ for depth in (1, 2, 5, 10, 20):
 # (With ReLUs that's for a positive input; a negative one would give 0 at once.) This is the **vanishing gradient**: the first layers get next to no slope and stay as they were at the start. Now the
 # same in a network with ten layers of 100 units, and once more with a skip connection around each sigmoid layer. (The
 # input is random, and the loss is any number computed from the output: we only look at how large the slopes are.)
-
 
 # %%
 def slope_sizes(bend, skip=0):
@@ -647,7 +638,6 @@ for name, slope in zip(("w1", "b1", "w2", "b2"), gradients(pixels, answers, *zer
 # Return the slopes of the three weights.
 # ```
 
-
 # %% tags=["hide-input"]
 def numbers(answer):
     """All numbers of an answer in one list."""
@@ -744,7 +734,6 @@ def check_collapse(mine):
     wrong = why_not(found[:4], WEIGHT, W_SLIPS), why_not(found[4:], BIAS, B_SLIPS)
     return "; ".join(filter(None, wrong)) or "right"
 
-
 # %%
 def my_kernel_gradient(x, g):
     """Slopes of the three weights of a kernel, from the slopes g of its results."""
@@ -757,7 +746,6 @@ print("my_kernel_gradient:", check_kernel(my_kernel_gradient))
 # ```{solution-start} backpropagation-kernel
 # :class: dropdown
 # ```
-
 
 # %%
 def my_kernel_gradient(x, g):
@@ -784,7 +772,6 @@ print("my_kernel_gradient:", check_kernel(my_kernel_gradient))
 # the network without ReLU that was trained above.
 # ```
 
-
 # %%
 def my_collapse(w1, b1, w2, b2):
     """The w and b of one linear layer that does what the two do."""
@@ -797,7 +784,6 @@ print("my_collapse:", check_collapse(my_collapse))
 # ```{solution-start} backpropagation-collapse
 # :class: dropdown
 # ```
-
 
 # %%
 def my_collapse(w1, b1, w2, b2):

@@ -41,8 +41,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from cmrseg import augment, plots, training
-from cmrseg.data import CLASSES, source, split
+from cmrseg import augment, plots
+from cmrseg.train import schedule
+from cmrseg.data import CLASSES
+from cmrseg.datasets import source, split
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
@@ -171,7 +173,6 @@ class Hearts(Dataset):
         image = (image - image.mean()) / (image.std() + 1e-6)
         return image, torch.from_numpy(read_png(mask)).long()
 
-
 # %%
 learn, held_out = Hearts(folder / "train"), Hearts(folder / "val")
 x, y = learn[0]
@@ -240,7 +241,6 @@ def seconds(batches):
         times.append(time.perf_counter() - start)
     return min(times)
 
-
 # %% [markdown]
 # **Predict, then run**: batches of four for an epoch, with which nothing is done. How many times slower than tensors in
 # memory is the loader, which reads PNG files?
@@ -266,7 +266,6 @@ print(f"{size:.0f} MB of tensors hold all {len(learn)} slices")
 # (`DataLoader` also takes `generator=rng`. A sampler of a few lines shows what happens, and ours draws nothing else
 # from the generator.)
 
-
 # %% tags=["piece"]
 class Shuffled(Sampler):
     """Each epoch a new order, drawn from a generator that is passed in."""
@@ -279,7 +278,6 @@ class Shuffled(Sampler):
 
     def __iter__(self):
         yield from torch.randperm(self.n, generator=self.rng).tolist()
-
 
 # %%
 sampler = Shuffled(8, torch.Generator().manual_seed(0))
@@ -353,7 +351,6 @@ def affine(x, y, rng, degrees=30, zoom=1.25, shift=0.1):
     )
     return x, y[:, 0].long()
 
-
 # %% tags=["piece"]
 def intensity(x, y, rng, amount=0.5, noise=0.2):
     """Change contrast and brightness of each slice and add noise; labels stay."""
@@ -364,7 +361,6 @@ def intensity(x, y, rng, amount=0.5, noise=0.2):
     level = uniform(n, 0, noise, rng).view(n, 1, 1, 1)
     grain = level * torch.randn(x.shape, generator=rng)
     return x * gain + (offset + grain) * spread, y
-
 
 # %%
 x, y = images[:1].repeat(7, 1, 1, 1), labels[:1].repeat(7, 1, 1)  # 7 copies
@@ -392,7 +388,6 @@ axes[0].set_title("as stored");
 # steps save time; at the end only small ones still improve anything. The **one-cycle schedule** {cite}`smith2019`, in
 # the form used here, warms up over three tenths of the run and then falls along half a cosine.
 
-
 # %% tags=["piece"]
 def one_cycle(done):
     """The learning rate as a fraction of its peak, after this fraction of the run."""
@@ -400,11 +395,10 @@ def one_cycle(done):
         return 0.04 + 0.96 * done / 0.3
     return 0.5 + 0.5 * math.cos(math.pi * (done - 0.3) / 0.7)
 
-
 # %%
 done = np.linspace(0, 1, 300)
 rates = [one_cycle(d) for d in done]
-assert rates == [training.schedule("one-cycle", d) for d in done]
+assert rates == [schedule("one-cycle", d) for d in done]
 figure, ax = plt.subplots(figsize=(5, 2.2))
 ax.plot(done, rates, label="one-cycle")
 ax.axhline(1, color=plots.GREY, linestyle=":", label="constant")
@@ -447,7 +441,6 @@ ax.legend();
 # In code, in its smallest form: `begin` makes what a run needs, all of it from a seed, and `one_epoch` shows every
 # slice once.
 
-
 # %%
 def begin(data, seed, channels=(8, 16, 32, 64)):
     """A fresh network, its optimiser, a loader, and the generator of the run."""
@@ -455,7 +448,6 @@ def begin(data, seed, channels=(8, 16, 32, 64)):
     model, rng = UNet(channels), torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.003, weight_decay=0.01)
     return model, optimiser, DataLoader(data, 4, sampler=Shuffled(len(data), rng)), rng
-
 
 # %%
 def one_epoch(model, optimiser, loader, rng=None):
@@ -469,7 +461,6 @@ def one_epoch(model, optimiser, loader, rng=None):
         loss.backward()
         optimiser.step()
     return loss.item()
-
 
 # %%
 model, optimiser, loader, rng = begin(learn, seed=0)
@@ -501,7 +492,6 @@ print(f"of which reading the files is about {seconds(lambda: loader) / took:.0%}
 # norm](optimisers_and_batch_norm): `eval()` for the right numbers, `no_grad()` to save memory and time. With
 # `no_grad()` alone, a slice's mask would depend on the other slices in its batch.
 
-
 # %% tags=["piece"]
 @torch.no_grad()
 def predict(model, data, batch=20):
@@ -509,7 +499,6 @@ def predict(model, data, batch=20):
     model.eval()
     masks = [model(x).argmax(1) for x, _ in DataLoader(data, batch)]
     return torch.cat(masks).numpy().astype(np.uint8)
-
 
 # %%
 masks = predict(model, held_out)
@@ -519,7 +508,6 @@ print("held-out masks:", masks.shape, masks.dtype, "with the values", *np.unique
 # ## One slice's mask, epoch by epoch
 #
 # Here is the loop in full, as the rest of this part uses it: `begin`, `one_epoch` and four things more.
-
 
 # %% tags=["piece"]
 def train(data, channels, epochs, lr=0.003, batch=4, seed=0, after_epoch=None):
@@ -547,7 +535,6 @@ def train(data, channels, epochs, lr=0.003, batch=4, seed=0, after_epoch=None):
             after_epoch(model, epoch + 1, np.mean(losses))
     return model
 
-
 # %% [markdown]
 # What is new? The learning rate is set before every step. (An optimiser keeps its weights in groups, each with its own
 # `"lr"`; ours has one group.) `channels_last` is an order in memory in which all channels of a pixel lie side by side,
@@ -568,7 +555,6 @@ def watch(model, epoch, loss):
     strip.append(masks[0])
     scores = [dice(mask, true) for mask, true in zip(masks, truth)]
     curve.append((loss, *np.nanmean(scores, 0)))
-
 
 # %%
 model = train(learn, CHANNELS, EPOCHS, after_epoch=watch)
@@ -632,13 +618,11 @@ print("counted from 1:   ", *[epoch for epoch in range(1, 141) if epoch % 10 == 
 # four patients: once as they are, once augmented. Like the report we score every ten epochs, but both sets. (Here the
 # rate is set once an epoch, which is simpler.)
 
-
 # %%
 def score(model, data):
     """Mean Dice over classes of the slices of a data set, as they are."""
     pairs = zip(predict(model, data), (mask.numpy() for _, mask in data))
     return np.nanmean(np.nanmean([dice(p, t) for p, t in pairs], 0))
-
 
 # %%
 few, long = torch.utils.data.Subset(learn, range(8)), 10 if SMOKE else 60
@@ -723,7 +707,6 @@ optimiser.load_state_dict(checkpoint["optimiser"])
 rng.set_state(checkpoint["rng"])
 one_epoch(resumed, optimiser, loader, rng);
 
-
 # %%
 def apart(one, other):
     """The largest difference between the weights of two networks."""
@@ -755,7 +738,7 @@ print((0.1 + 0.2) + 0.3, 0.1 + (0.2 + 0.3))
 # processor, a GPU or another version of PyTorch may add up in another order, and over thousands of steps the difference
 # grows to that of another seed.
 #
-# `cmrseg`'s {func}`~cmrseg.training.fit` is this loop with safeguards: it stops with a clear message when the loss is
+# `cmrseg`'s {func}`~cmrseg.train.fit` is this loop with safeguards: it stops with a clear message when the loss is
 # no longer a number, and keeps checkpoints, from which `python -m cmrseg train --resume` goes on. [The whole
 # thing](whole) shows that both give the same weights.
 #
@@ -844,7 +827,6 @@ def check_step(mine):
     said = (*back, f"{value:.3f}")[0]
     return f"the step is right, but it returns {said}, not the mean loss"
 
-
 # %%
 def my_step(model, optimiser, loss_of, batches):
     """One step with the mean gradient of several batches; returns their mean loss."""
@@ -857,7 +839,6 @@ print("my_step:", check_step(my_step))
 # ```{solution-start} loop-accumulate
 # :class: dropdown
 # ```
-
 
 # %%
 def my_step(model, optimiser, loss_of, batches):

@@ -40,10 +40,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cmrseg import data, plots
+from cmrseg import data, datasets, plots
 
 plots.style()
-train, val = data.split(data.source(), "val")
+train, val = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## One detector for every place
@@ -113,7 +113,6 @@ print("second place:", (patch[0:3, 1:4] * kernel).sum().item())
 # A 3x3 window has three places side by side in five columns, and three below each other in five rows. So the output is
 # a table of 3x3 numbers. Two loops visit all places:
 
-
 # %%
 def slide(image, kernel):
     """Slide a kernel (k, k) over an image (H, W): a sum at each place."""
@@ -148,7 +147,6 @@ print("PyTorch's answer has the shape", tuple(theirs.shape))
 # Other numbers make other detectors. Here are four: two find edges, one blurs, and one is made for this book. It
 # looks for a bright disc, as large as the median cavity of the left ventricle, in a dark ring.
 
-
 # %%
 def disc_in_ring(radius):
     """A kernel whose disc sums to +1 and whose ring around it sums to -1."""
@@ -158,7 +156,6 @@ def disc_in_ring(radius):
     disc = distance <= radius
     ring = ~disc & (distance < reach + 0.5)
     return torch.from_numpy(disc / disc.sum() - ring / ring.sum()).float()
-
 
 # %% [markdown]
 # The weights of the disc add up to 1, those of the ring to -1. So the sum is the mean grey of the disc minus the mean
@@ -329,7 +326,6 @@ print(total.item(), "and PyTorch says", theirs.item())
 # for each weight treat all places at once: shift the input, multiply it by the weight, add it to the output. (The
 # padding is explained below.)
 
-
 # %% tags=["piece"]
 def convolve(x, weight, bias, padding=0):
     """Slide kernels (O, C, k, k) over maps (N, C, H, W); as F.conv2d."""
@@ -340,7 +336,6 @@ def convolve(x, weight, bias, padding=0):
     for o, c, i, j in np.ndindex(*weight.shape):  # four loops in one
         out[:, o] += weight[o, c, i, j] * x[:, c, i : i + h, j : j + w]
     return out + bias[:, None, None]
-
 
 # %%
 ours = convolve(x, weight, bias)
@@ -557,7 +552,6 @@ def check_matrix(mine, h=4, w=6):
     said = [why for why, slip in slips.items() if np.array_equal(slip, matrix)]
     return (*said, other)[0]
 
-
 # %%
 def my_weight():
     """The weight of one kernel that sees two channels."""
@@ -570,7 +564,6 @@ print("my_weight:", check_weight(my_weight))
 # ```{solution-start} convolution-two-moments
 # :class: dropdown
 # ```
-
 
 # %%
 def my_weight():
@@ -596,7 +589,6 @@ print("my_weight:", check_weight(my_weight))
 # `matrix @ v` multiplies each row of the matrix by `v`, entry by entry, and adds up.)
 # ```
 
-
 # %%
 def my_matrix(kernel, h, w):
     """A matrix (places, h * w) that does what sliding the kernel does."""
@@ -609,7 +601,6 @@ print("my_matrix:", check_matrix(my_matrix))
 # ```{solution-start} convolution-matrix
 # :class: dropdown
 # ```
-
 
 # %%
 def my_matrix(kernel, h, w):
@@ -646,7 +637,6 @@ print(f"{matrix.numel():,} entries, {zeros:.1%} of them zero")
 # :class: dropdown
 # ```
 
-
 # %%
 def hits(slices, radius):
     """For each slice whether the disc's largest answer lies in the left ventricle."""
@@ -656,7 +646,6 @@ def hits(slices, radius):
     reach = len(blob) // 2
     middles = slices.masks[:, reach:-reach, reach:-reach].reshape(len(slices), -1)
     return middles[np.arange(len(slices)), places] == 3
-
 
 # %%
 found = {r: hits(train, r) for r in range(6, 19, 2)}

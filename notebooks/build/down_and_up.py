@@ -41,10 +41,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cmrseg import data, plots
+from cmrseg import datasets, plots
 
 plots.style()
-train, val = data.split(data.source(), "val")
+train, val = datasets.split(datasets.source(), "val")
 
 # %% tags=["hide-input", "pieces"]
 # Built on earlier pages: convolve, dice
@@ -152,7 +152,6 @@ print(tuple(x.shape), "->", tuple(theirs.shape))
 # 2x2 square, **average pooling** their mean. Neither has weights. In the code, `x[..., i::2, j::2]` takes every second
 # row and column, from row `i` and column `j` on; the dots stand for all axes before these two.
 
-
 # %%
 def squares(x):
     """The pixels of each 2x2 square: (N, C, H, W) -> (4, N, C, H/2, W/2)."""
@@ -217,7 +216,6 @@ for row, factor in enumerate((2, 4, 16)):  # pooled once, twice, four times
 # In general, a layer with kernel $k$ adds $k - 1$ steps on the grid that it looks at. Each step is as many input pixels
 # long as all strides before it, multiplied.
 
-
 # %% tags=["piece"]
 def receptive_field(layers):
     """Side of the square an output pixel sees; layers: (kernel, stride)."""
@@ -226,7 +224,6 @@ def receptive_field(layers):
         side += (kernel - 1) * jump
         jump *= stride
     return side
-
 
 # %% [markdown]
 # The way down of our U-Net has five *levels*, with a 2x2 pooling between one level and the next. On each level are two
@@ -247,7 +244,6 @@ print("ten 3x3 layers without pooling:", receptive_field([(3, 1)] * 10))
 # the layers with random weights, change one pixel of a slice and look whether an output changes. `nn.Sequential` runs
 # layers one after another. (We pool by the mean, since the maximum lets only one pixel of four through, and leave out
 # what else a U-Net has between its convolutions; that comes on later pages.)
-
 
 # %%
 def way_down(layers):
@@ -286,7 +282,6 @@ for n in (0, 3):  # on level n + 1 the grid has been halved n times
 # the gradient into `x.grad`, one number for each pixel. ([Backpropagation](../build/backpropagation) shows how it is
 # computed.)
 
-
 # %%
 def sensitivity(layers, side, row, column):
     """How much one output changes with each pixel of a (side, side) input."""
@@ -294,7 +289,6 @@ def sensitivity(layers, side, row, column):
     output = way_down(layers)(x)
     output[0, 0, row, column].backward()
     return x.grad[0, 0].abs()
-
 
 # %%
 torch.manual_seed(0)
@@ -366,7 +360,6 @@ plots.show(axes[3], F.avg_pool2d(scrambled, 2)[0, 0], "shuffled, then pooled");
 # What does that cost, in Dice? Take the true masks, as if a network had found every pixel, reduce them and enlarge them
 # again. Each square of the reduced mask holds the share of each class among its pixels. `"nearest"` repeats these
 # shares at every pixel of the square, so all get the same label: the most frequent one (in a tie, the smaller number).
-
 
 # %%
 def round_trip(masks, factor):
@@ -476,7 +469,6 @@ for factor in (2, 4, 8, 16, 32):
 # In two dimensions, with channels, loops over the input channels and the places put down the stamps. The weights have
 # the shape (input channels, output channels, k, k), inputs first.
 
-
 # %%
 def convolve_transposed(x, weight, bias, stride=2):
     """Stamp kernels (C, O, k, k) for maps (N, C, H, W)."""
@@ -487,7 +479,6 @@ def convolve_transposed(x, weight, bias, stride=2):
         top, left = stride * i, stride * j  # the corner of its stamp
         out[:, :, top : top + k, left : left + k] += number * weight[c]
     return out + bias[:, None, None]
-
 
 # %% [markdown]
 # **Predict, then run**: from 3x3 maps, how large is the output with kernels of two and of three?
@@ -673,7 +664,6 @@ def check_layers(mine):
     faults = layer_faults(*layers.T)
     return (*(why for why, wrong in faults.items() if wrong), "right")[0]
 
-
 # %%
 def my_pool(x):
     """The largest of each 3x3 window of a map (H, W), stride 2, padding 1."""
@@ -686,7 +676,6 @@ print("my_pool:", check_pool(my_pool))
 # ```{solution-start} down-report-pooling
 # :class: dropdown
 # ```
-
 
 # %%
 def my_pool(x):
@@ -715,7 +704,6 @@ print("my_pool:", check_pool(my_pool))
 # than 3, no stride wider than its kernel, and all strides, multiplied, are at most 4. There's more than one answer.
 # ```
 
-
 # %%
 def my_layers():
     """A list of pairs (kernel, stride), the first layer first."""
@@ -728,7 +716,6 @@ print("my_layers:", check_layers(my_layers))
 # ```{solution-start} down-layers
 # :class: dropdown
 # ```
-
 
 # %%
 def my_layers():

@@ -39,10 +39,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cmrseg import data, plots
+from cmrseg import datasets, plots
 
 plots.style()
-train, val = data.split(data.source(), "val")
+train, val = datasets.split(datasets.source(), "val")
 MUSCLE, BLOOD = plots.CLASS_COLOURS["Myo"], plots.CLASS_COLOURS["LV"]
 
 # %% [markdown]
@@ -85,7 +85,6 @@ right.legend();
 # The obvious number is the share of pixels on the wrong side of $t$. **Predict, then run**: does it change when $t$
 # moves from 0.1 to 0.1002?
 
-
 # %%
 def wrong_side(t):
     """The share of pixels that a hard threshold gets wrong."""
@@ -103,7 +102,6 @@ print(wrong_side(0.1), wrong_side(0.1002))
 # number into one between 0 and 1, which we take as the probability. In the next cell, $s = (x - t) / 0.05$: the
 # further a pixel lies above the threshold, the surer the answer. The 0.05 sets how quickly it changes from muscle to
 # blood; it stays fixed for now.
-
 
 # %%
 def probability(x, t):
@@ -127,7 +125,6 @@ print(probability(three, 0.2).numpy().round(2))
 # For each pixel only one of the two terms counts: the left one for blood ($y = 1$), the right one for muscle
 # ($y = 0$).
 
-
 # %%
 def cross_entropy(p, y):
     return -(y * p.log() + (1 - y) * (1 - p).log()).mean()
@@ -144,7 +141,6 @@ assert torch.allclose(ours, theirs)
 # %% [markdown]
 # A number that is small when the answers are good and that changes smoothly with the weights is called a **loss**.
 # Here is ours for all pixels of the ring and its cavity, as a function of the one weight $t$.
-
 
 # %%
 def loss(t):
@@ -207,7 +203,6 @@ print(f"slope at 0.1: {slope:.4f}")
 # muscle that might be blood, accounts for nearly all of it. Pixels
 # that are right and sure hardly pull at all.
 
-
 # %%
 def slope_at(t):
     """The slope of the loss at t, by the chain rule."""
@@ -268,7 +263,6 @@ print(f"fewest    t = {fewest:.3f}: {min(counts):.2%} of the pixels wrong")
 # **Predict, then run**: the learning rate was 0.02. Where will $t$ be after twelve steps with a rate ten times
 # smaller? And with one ten times larger: will it arrive sooner?
 
-
 # %%
 def walk(rate, steps=12, t=0.1):
     """Every t on the way, from the first to the last."""
@@ -294,7 +288,6 @@ print("loss at t = -2:", loss(-2.0).item())
 # $-\ln(1 - \sigma(s)) = \ln(1 + e^s)$, which for a large $s$ is simply $s$: no 1 to round to, no logarithm of zero. A number that goes into a sigmoid
 # (or, with several classes, into its relative, *softmax*) is called a **logit**. This is why networks return
 # logits, and why the losses that we use from here on take logits.
-
 
 # %%
 def safe_loss(t):
@@ -413,7 +406,6 @@ print("t:", *(f"{t:.2f}" for t in path))
 # the last `t`. The check tries it on $(t - 3)^2$ and says which line is missing or wrong.
 # ```
 
-
 # %% tags=["hide-input"]
 def flat(answer):
     """All numbers of an answer, in one list."""
@@ -504,7 +496,6 @@ def check_slopes(mine):
     more = which("slope of k", values[1], K.grad.item(), K_SLIPS)
     return "; ".join(filter(None, (wrong, more))) or "right"
 
-
 # %%
 def my_descent(loss, t, rate, steps):
     """The last t of so many steps of gradient descent from t (a float)."""
@@ -517,7 +508,6 @@ print("my_descent:", check_descent(my_descent))
 # ```{solution-start} one-weight-loop
 # :class: dropdown
 # ```
-
 
 # %%
 def my_descent(loss, t, rate, steps):
@@ -550,7 +540,6 @@ print("my_descent:", check_descent(my_descent))
 # and $k = 20$, with a learning rate of 0.02.
 # ```
 
-
 # %%
 def my_slopes(x, y, t, k):
     """Slopes of the cross-entropy of sigmoid(k (x - t)): of t, of k."""
@@ -563,7 +552,6 @@ print("my_slopes:", check_slopes(my_slopes))
 # ```{solution-start} one-weight-two
 # :class: dropdown
 # ```
-
 
 # %%
 def my_slopes(x, y, t, k):
@@ -601,7 +589,6 @@ for step in range(201):
 # ```{solution-start} one-weight-squared
 # :class: dropdown
 # ```
-
 
 # %%
 def squared_error(t):

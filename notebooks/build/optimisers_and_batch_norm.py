@@ -40,10 +40,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cmrseg import data, plots
+from cmrseg import datasets, plots
 
 plots.style()
-train, val = data.split(data.source(), "val")
+train, val = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## One valley, two slopes
@@ -79,7 +79,6 @@ def slope(w):
 
 print("loss", valley(START).item(), "gradient", slope(START).tolist())
 
-
 # %%
 def descent(slope, w, rate, steps=STEPS):
     path = [w]
@@ -103,7 +102,6 @@ print(descent(slope, START, 0.09)[:4].round(decimals=3))
 # If the gradient were always $g$, the sum would grow towards $g / (1 - 0.9) = 10\,g$. So momentum usually gets a
 # smaller rate than plain descent.
 
-
 # %%
 def momentum(slope, w, rate, steps=STEPS, keep=0.9):
     v, path = torch.zeros_like(w), [w]
@@ -120,7 +118,6 @@ print(momentum(slope, START, 0.02)[:4].round(decimals=3))
 # The first step is the same as in plain descent with this rate: there's nothing to remember yet. Is this what
 # PyTorch does? We let one of its optimisers walk down the same valley and compare all 40 steps.
 
-
 # %%
 def with_torch(make, loss=valley, steps=STEPS):
     """The path of a PyTorch optimiser that `make` builds for a list of weights."""
@@ -132,7 +129,6 @@ def with_torch(make, loss=valley, steps=STEPS):
         optimiser.step()
         path.append(w.detach().clone())
     return torch.stack(path)
-
 
 # %%
 def same(name, ours, theirs):
@@ -168,7 +164,6 @@ same("momentum is SGD(momentum=0.9)", momentum(slope, START, 0.02), path)
 # general, at step $t$, with decay rates 0.9 and 0.999 (PyTorch's `betas`) and a tiny $\epsilon$ against division by zero:
 #
 # $$w \leftarrow w - \text{rate} \cdot \frac{m \,/\, (1 - 0.9^t)}{\sqrt{s \,/\, (1 - 0.999^t)} + \epsilon}$$
-
 
 # %%
 def adam(slope, w, rate, steps=STEPS, b1=0.9, b2=0.999, eps=1e-8):
@@ -242,7 +237,8 @@ for scale in (1, 0.001):
 # comparison at one rate, such as the report's ([Optimiser](../experiments/optimiser)), mostly compares step lengths. The report chose Adam at 0.001. In `cmrseg` its settings are the preset `report`:
 
 # %%
-from cmrseg.training import PRESETS, make_optimiser
+from cmrseg.config import PRESETS
+from cmrseg.train import make_optimiser
 
 report = PRESETS["report"]
 print(report.optimiser, "| rate", report.lr, "| slices in a batch", report.batch)
@@ -283,7 +279,6 @@ for name, make in MAKERS.items():
 # $\lambda w$ to the gradient, with a small $\lambda$. In plain SGD this shrinks each weight by the factor
 # $1 - \text{rate} \cdot \lambda$. In Adam it doesn't, because the sum is then divided by its own size. **AdamW**
 # {cite}`loshchilov2019` keeps the decay out of that division. It shrinks the weight directly, in one extra line:
-
 
 # %%
 def adamw(slope, w, rate, decay, steps=STEPS, b1=0.9, b2=0.999, eps=1e-8):
@@ -414,7 +409,6 @@ axes[0].set_ylabel("channel 0: mean and spread");
 # PyTorch calls the tenth `momentum`. Beware: in the optimiser, `momentum=0.9` was the part of the *old* that stays;
 # here, `momentum=0.1` is the part of the *new* that comes in.
 
-
 # %%
 def batch_norm(x, gamma, beta, running, training, momentum=0.1, eps=1e-5):
     """Batch normalisation of (N, C, H, W); training updates the running statistics."""
@@ -428,7 +422,6 @@ def batch_norm(x, gamma, beta, running, training, momentum=0.1, eps=1e-5):
     mean, variance = mean[:, None, None], variance[:, None, None]  # (C, 1, 1)
     x = (x - mean) / (variance + eps).sqrt()
     return gamma[:, None, None] * x + beta[:, None, None]
-
 
 # %%
 running = {"mean": torch.zeros(2), "variance": torch.ones(2)}
@@ -492,7 +485,6 @@ with torch.no_grad():
 # The report trained on two slices at a time. In the first layer, two slices give each mean 2 · 96 · 96 = 18,432
 # numbers. **Predict, then run**: if these were independent (the mean of $n$ independent numbers varies by $1/\sqrt{n}$ of what one of them varies), how much would such a mean differ from batch to batch, in
 # standard deviations of the channel? And how much does it really differ?
-
 
 # %%
 def batch_means(maps, size, draws=200):
@@ -726,7 +718,6 @@ def check_fold(mine):
                 return f"the {name}: {close[0]}"
     return "right"
 
-
 # %%
 def my_fold(conv, norm):
     """Weight and bias of one convolution that equals norm(conv(x)) in evaluation mode."""
@@ -739,7 +730,6 @@ print("my_fold:", check_fold(my_fold))
 # ```{solution-start} norm-fold
 # :class: dropdown
 # ```
-
 
 # %%
 def my_fold(conv, norm):

@@ -41,10 +41,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cmrseg import data, metrics, plots
+from cmrseg import data, datasets, metrics, plots
 
 plots.style()
-train, val = data.split(data.source(), "val")
+train, val = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## The task
@@ -88,7 +88,7 @@ plots.class_legend(figure)
 # %%
 from pathlib import Path
 
-print("source:", Path(data.source()).name)
+print("source:", Path(datasets.source()).name)
 for name, part in {"training": train, "validation": val}.items():
     print(f"{name}: {part.images.shape} of {len(set(part.patients))} patients")
 
@@ -124,7 +124,6 @@ print(cv2.imread(str(folder / "notes.png"), cv2.IMREAD_UNCHANGED))
 # raises no error: `imread` returns `None`, and your program stops later, somewhere else. So we read through a
 # function that checks. (`SystemExit` ends a script with its message, and this function will be part of one.)
 
-
 # %% tags=["piece"]
 def read_png(path):
     """One 8-bit grey PNG as uint8 (H, W)."""
@@ -132,7 +131,6 @@ def read_png(path):
     if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 2:
         raise SystemExit(f"{path}: not an 8-bit grey PNG")
     return pixels
-
 
 # %%
 for name, image in zip(train.names[:10], train.images):
@@ -264,7 +262,6 @@ print("RV, Myo, LV:", np.array(scores), "| mean:", np.mean(scores))
 # for an empty class. Ours: **if a class is in neither mask, the slice is left out of the mean of that class.** If it
 # is in only one of the two masks, the formula gives 0, as it should.
 
-
 # %% tags=["piece"]
 def dice(pred, truth):
     """Dice of one slice for RV, Myo and LV; NaN where a class is in neither mask."""
@@ -274,7 +271,6 @@ def dice(pred, truth):
         size = a.sum() + b.sum()
         scores.append(2 * (a & b).sum() / size if size else np.nan)
     return scores
-
 
 # %%
 shifted = np.roll(train.masks, 2, axis=2)  # each mask 2 pixels to the right
@@ -526,7 +522,6 @@ def check_vote(mine):
     answer = attempt(mine, (FREQUENT, LIKELY, GREYS))
     return judge(answer, BOTH.argmax(0), VOTES)
 
-
 # %%
 def my_colours(mask):
     """Labels (H, W) -> uint8 (H, W, 3) for OpenCV: RV red, Myo green, LV blue."""
@@ -539,7 +534,6 @@ print("my_colours:", check_colours(my_colours))
 # ```{solution-start} pixels-colour
 # :class: dropdown
 # ```
-
 
 # %%
 def my_colours(mask):
@@ -580,7 +574,6 @@ for c in range(4):
     likelihood[c] = np.repeat(counts / counts.sum(), 16)
 print(likelihood.shape)
 
-
 # %%
 def my_vote(frequency, likelihood, image):
     """Label map (H, W): the class with the largest frequency times likelihood."""
@@ -593,7 +586,6 @@ print("my_vote:", check_vote(my_vote))
 # ```{solution-start} pixels-vote
 # :class: dropdown
 # ```
-
 
 # %%
 def my_vote(frequency, likelihood, image):

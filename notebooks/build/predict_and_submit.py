@@ -41,7 +41,8 @@ import cv2, matplotlib.pyplot as plt, numpy as np, torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from cmrseg import data, metrics, plots, rle
+from cmrseg import data, datasets, metrics, plots, rle
+from cmrseg.datasets import folders
 
 plots.style()
 CLASSES, SMOKE = data.CLASSES, os.environ.get("CMRSEG_BUDGET") == "smoke"
@@ -226,9 +227,9 @@ def predict(model, data, batch=20):
 
 # %%
 folder = Path(tempfile.mkdtemp())
-learn, val = data.split(data.source(), "val")
+learn, val = datasets.split(datasets.source(), "val")
 learn = learn[:12] if SMOKE else learn
-data.write_slices(folder, {"train": learn, "val": val})
+folders.write_slices(folder, {"train": learn, "val": val})
 
 channels, epochs = (8, 16, 32, 64, 128), 1 if SMOKE else 8
 model = train(Hearts(folder / "train"), channels, epochs)
@@ -272,7 +273,6 @@ print("masks", masks.shape, masks.dtype, "with the values", *np.unique(masks))
 # [Pixels and a first Dice](pixels_and_a_first_dice). The name of the file is made from the name of the *image* that was
 # predicted.
 
-
 # %% tags=["piece"]
 def write_masks(folder, names, masks):
     """Write each label map as a PNG that is named after its own image."""
@@ -280,11 +280,10 @@ def write_masks(folder, names, masks):
     for name, mask in zip(names, masks):
         cv2.imwrite(str(folder / f"{name}_mask.png"), mask)
 
-
 # %%
 names = [path.stem for path in held_out.paths]
 write_masks(folder / "predicted", names, masks)
-back = data.read_masks(folder / "predicted")  # cmrseg reads what we wrote
+back = folders.read_masks(folder / "predicted")  # cmrseg reads what we wrote
 print(len(back), "files:", *list(back)[:3], "...")
 assert list(back) == names
 assert all((back[name] == mask).all() for name, mask in zip(names, masks))
@@ -295,7 +294,6 @@ assert all((back[name] == mask).all() for name, mask in zip(names, masks))
 # ## Dice over a folder
 #
 # Whoever scores your masks has only the files. So score the files, too: each reference with the prediction of its name.
-
 
 # %%
 def folder_dice(predicted, truth):
@@ -375,7 +373,6 @@ plots.class_legend(figure)
 # [the number to beat](pixels_and_a_first_dice). So the network looks poor, and people go on training. Would a program
 # notice that checks every file before it is sent?
 
-
 # %%
 def problems(predicted, images):
     """What is wrong with the mask files of a folder of images."""
@@ -389,7 +386,6 @@ def problems(predicted, images):
         elif read_png(file).max() > 3:
             found.append(f"{file.name} holds other values than 0 to 3")
     return found
-
 
 # %%
 write_masks(folder / "stretched", names, 85 * masks)  # made to be seen
@@ -463,7 +459,6 @@ print("starts", *change[::2], "| one past the ends", *change[1::2])
 # Every second change starts a run, the others end one; the difference is the length. The zero at the end is there for a
 # run that touches the last pixel. That's the whole function:
 
-
 # %% tags=["piece"]
 def run_lengths(mask):
     """Run-length code of a bool (H, W): "start length ...", by columns, from 1."""
@@ -471,7 +466,6 @@ def run_lengths(mask):
     change = np.flatnonzero(np.diff(flat)) + 1
     starts, ends = change[::2], change[1::2]
     return " ".join(f"{s} {e - s}" for s, e in zip(starts, ends))
-
 
 # %% [markdown]
 # **Predict, then run**: what comes out if somebody numbers along the rows, that is, takes the code of the transposed
@@ -494,7 +488,6 @@ for c in (1, 2, 3):  # the same as cmrseg's, for all masks of this page
 # The file has a header and three rows for each slice, one for each class. Where a class is missing the code is empty, but
 # its row must be there.
 
-
 # %% tags=["piece"]
 def write_submission(path, names, masks):
     """Write three rows for each slice: id and run-length code of RV, Myo and LV."""
@@ -504,7 +497,6 @@ def write_submission(path, names, masks):
         for name, mask in zip(names, masks):
             for c in (1, 2, 3):
                 rows.writerow([f"{name}_mask{c}", run_lengths(mask == c)])
-
 
 # %%
 write_submission(folder / "submission.csv", names, masks)
@@ -603,7 +595,6 @@ def check_decode(mine):
             return f"{where}{(mask != right).sum()} pixels are wrong"
     return "right"
 
-
 # %%
 def my_decode(code, shape):
     """The mask (H, W) of a run-length code."""
@@ -616,7 +607,6 @@ print("my_decode:", check_decode(my_decode))
 # ```{solution-start} predict-decode
 # :class: dropdown
 # ```
-
 
 # %%
 def my_decode(code, shape):

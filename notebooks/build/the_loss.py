@@ -44,12 +44,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cmrseg import comparisons, data, ensemble, losses, plots, results
-from cmrseg.models.unet import UNet
+from cmrseg import datasets, losses, plots
+from cmrseg.deploy import weights
+from cmrtrial import compare, records
+from cmrseg.models.report_unet import ReportUNet
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live part tiny
-train, val = data.split(data.source(), "val")
+train, val = datasets.split(datasets.source(), "val")
 
 # %% tags=["hide-input", "pieces"]
 # Built on earlier pages: dice
@@ -124,7 +126,6 @@ for c in range(4):
 # 0: the exponentials are 7, 1, 1 and 1, their sum is 10, so the answer is 0.7, 0.1,
 # 0.1, 0.1.
 
-
 # %%
 def softmax(logits):
     """Logits (N, C, H, W) -> probabilities, which add up to 1 over C."""
@@ -177,8 +178,8 @@ print("log_softmax:      ", z.log_softmax(0))
 # And do the masks change when all logits are multiplied by the same number?
 
 # %%
-small = ensemble.find("small")  # a U-Net that this book has trained, on other patients
-p = torch.from_numpy(ensemble.probabilities(small, val.images))  # (N, 4, H, W)
+small = weights.find_ensemble("small")  # a U-Net that this book has trained, on other patients
+p = torch.from_numpy(small.probabilities(val.images))  # (N, 4, H, W)
 for factor in (0.5, 1, 2):
     largest, label = softmax(factor * p.log()).max(1)
     near = (largest > 0.88) & (largest < 0.92)
@@ -253,7 +254,6 @@ for logit in (0.0, 2.0, 5.0, 20.0):
 # $-\ln (1 - 0.1)$ for each of the two others, together 3.717. The mean over four pixels
 # and four classes is 0.549, and the constant makes 0.546 of it.
 
-
 # %%
 def report_loss(logits, labels, inside=0.001):
     """Binary cross-entropy, mean over pixels and classes."""
@@ -264,7 +264,7 @@ def report_loss(logits, labels, inside=0.001):
 
 
 print(f"four pixels: {report_loss(hedge, four_pixels):.3f}")
-assert torch.allclose(report_loss(random, y), losses.report(random, y))
+assert torch.allclose(report_loss(random, y), losses.report_bce(random, y))
 
 # %% [markdown]
 # $$L_\text{report} = -\frac{1}{4N} \sum_\text{pixels} \sum_{k} \big[ y_k \ln(p_k + c) + (1 - y_k) \ln(1 - p_k + c) \big]$$
@@ -301,7 +301,6 @@ for p_true in (0.9, 0.5, 0.1, 0.01, 0.001, 0.0001):
 # There is a trap in its code as well. Its one-hot maps come from a comparison of the
 # labels with a stack of class numbers that is laid out for two slices. In our own code:
 
-
 # %%
 def maps_for_two(labels):
     """One-hot maps of exactly two slices."""
@@ -331,7 +330,6 @@ except RuntimeError as error:
 # $4 \cdot 0.1$ pixels. RV: $(0 + 1) / (0.4 + 0 + 1) = 0.714$. Myo and LV:
 # $(2 \cdot 0.1 + 1) / (0.4 + 1 + 1) = 0.5$. The mean is 0.571, the loss 0.429.
 
-
 # %% tags=["piece"]
 def soft_dice(logits, labels):
     """One minus the mean soft Dice of RV, Myo and LV over the batch."""
@@ -345,7 +343,6 @@ def soft_dice(logits, labels):
 def ce_dice(logits, labels):
     """Cross-entropy plus soft Dice."""
     return F.cross_entropy(logits, labels) + soft_dice(logits, labels)
-
 
 # %%
 print(f"four pixels: {soft_dice(hedge, four_pixels):.3f}")
@@ -486,7 +483,7 @@ for pixels in (30, 300, 3000):
 # over all training slices.)
 
 # %%
-curves = [*map(results.curve, comparisons.runs("noise-floor")["record"])]
+curves = [*map(records.curve, compare.runs("noise-floor")["record"])]
 zero = [curve[curve["mean"] < 0.1]["epoch"].max() for curve in curves]  # or NaN
 figure, (above, below) = plt.subplots(2, figsize=(7.5, 5), sharex=True)
 for curve in curves:
@@ -539,7 +536,7 @@ train_y = torch.from_numpy(train.masks).long()
 val_x = torch.from_numpy(val.images).float()[:, None]
 
 torch.manual_seed(0)
-net = UNet((8, 16, 32, 64, 128), skips="after")  # as in the report
+net = ReportUNet((8, 16, 32, 64, 128))  # as in the report
 optimiser = torch.optim.Adam(net.parameters(), 0.003)
 for step in range(STEPS):
     pair = torch.randint(len(train_x), (2,))
@@ -616,14 +613,14 @@ ax.legend();
 # once: [Repairs](../conclusions/repairs) lists them.
 
 # %%
-table = comparisons.runs("repairs").query("seed == 0")
+table = compare.runs("repairs").query("seed == 0")
 for setting in ("baseline", "with scale", "with loss", "with skips"):
-    records = table.query("setting == @setting")["record"]
-    each = [results.curve(record) for record in records]
+    runs = table.query("setting == @setting")["record"]
+    each = [records.curve(record) for record in runs]
     ends = [curve[curve["mean"] < 0.1]["epoch"].max() for curve in each]
     when = f"below 0.1 until epoch {min(ends):.0f} to {max(ends):.0f}"
     when = "never below 0.1" if np.isnan(ends).all() else when
-    print(f"{comparisons.shown(setting):22} {len(ends)} runs, Dice {when}")
+    print(f"{compare.shown(setting):22} {len(ends)} runs, Dice {when}")
 
 # %% [markdown]
 # Normalised input leaves the phase as long as it was, and the other loss shortens it.
@@ -780,7 +777,6 @@ def check_focal(mine):
     other = 0.5, focal(OWN[:1], gamma=0.5)
     return diagnose(focal(), slips, other, mine, Y, 2)
 
-
 # %%
 def my_weighted(logits, labels, weights):
     """Cross-entropy, each pixel weighted by its true class: a weighted mean."""
@@ -793,7 +789,6 @@ print("my_weighted:", check_weighted(my_weighted))
 # ```{solution-start} loss-weights
 # :class: dropdown
 # ```
-
 
 # %%
 def my_weighted(logits, labels, weights):
@@ -835,7 +830,6 @@ print(f"best probability of background: {chances[np.argmin(costs)]:.2f}")
 # flows, finite for logits as large as 200. Which loss is it with $\gamma = 0$?
 # ```
 
-
 # %%
 def my_focal(logits, labels, gamma):
     """Cross-entropy in which pixels that are nearly right hardly count."""
@@ -848,7 +842,6 @@ print("my_focal:", check_focal(my_focal))
 # ```{solution-start} loss-focal
 # :class: dropdown
 # ```
-
 
 # %%
 def my_focal(logits, labels, gamma):
@@ -876,7 +869,7 @@ assert torch.isclose(my_focal(Z, Y, 0), F.cross_entropy(Z, Y))
 # probabilities `p`, NumPy (N, 4, H, W), and call a pixel *heart* when RV, Myo and LV
 # together have more than one half. What is the Dice of heart against background, all
 # pixels of the validation slices taken together? What was it before training, with
-# `UNet((8, 16, 32, 64, 128), skips="after")` and seed 0, and what does an answer of
+# `ReportUNet((8, 16, 32, 64, 128))` and seed 0, and what does an answer of
 # "heart" at every pixel score?
 # ```
 #
@@ -886,7 +879,7 @@ assert torch.isclose(my_focal(Z, Y, 0), F.cross_entropy(Z, Y))
 
 # %%
 torch.manual_seed(0)
-fresh = UNet((8, 16, 32, 64, 128), skips="after").eval()
+fresh = ReportUNet((8, 16, 32, 64, 128)).eval()
 with torch.no_grad():
     before = softmax(fresh(val_x)).numpy()
 three = {"before training": before, "after training": p}

@@ -44,11 +44,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cmrseg import data, plots
+from cmrseg import data, datasets, plots
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-CLASSES, (train, val) = data.CLASSES, data.split(data.source(), "val")
+CLASSES, (train, val) = data.CLASSES, datasets.split(datasets.source(), "val")
 
 # %% tags=["hide-input", "pieces"]
 # Built on earlier pages: dice
@@ -71,7 +71,6 @@ def dice(pred, truth):
 # You know all its layers already: convolution, batch norm, ReLU, pooling, transposed convolution. We try each part on a
 # slice as soon as it exists.
 
-
 # %%
 def prepare(slices):
     """Images (N, 1, H, W), each with mean 0 and deviation 1, and labels (N, H, W)."""
@@ -90,7 +89,6 @@ print("eight slices", tuple(few.shape), "  one of them", tuple(x.shape))
 # Everything is made of one **block**: a 3x3 convolution finds patterns, batch normalisation {cite}`ioffe2015` keeps the numbers in
 # range, a ReLU cuts them at zero; and the same again. Two 3x3 convolutions see 5x5 pixels, and the ReLU between
 # them keeps the two from collapsing into one ([Backpropagation](../build/backpropagation)). A block changes the number of channels; with a padding of 1 the size stays.
-
 
 # %%
 def block(inputs, outputs):
@@ -144,7 +142,6 @@ assert sum(by_hand.values()) == torchs
 # A network in PyTorch is a class that inherits from `nn.Module`: `__init__` makes the layers, `forward` uses them, and
 # `net(x)` runs `forward`. An `nn.ModuleList` is a list whose weights PyTorch knows of.
 
-
 # %%
 class Down(nn.Module):
     def __init__(self, channels):
@@ -181,7 +178,6 @@ def draw(built):
     text = DRAWING.read_text(encoding="utf-8").replace("STAGE", built)
     return HTML(text.replace('id="unet-', f'id="{name}'))
 
-
 # %%
 draw("down")
 
@@ -197,7 +193,6 @@ draw("down")
 #
 # On the way up a transposed convolution doubles the sides and halves the channels, and a block works on the result. At the end
 # a 1x1 convolution, the *head*, makes four numbers for each pixel. Nothing crosses yet.
-
 
 # %%
 class DownUp(Down):
@@ -216,7 +211,6 @@ class DownUp(Down):
             x = merge(up(x))
         return self.head(x)
 
-
 # %%
 print(tuple(x.shape), "->", tuple(DownUp(channels)(x).shape))
 draw("both")
@@ -226,7 +220,6 @@ draw("both")
 #
 # What masks can such a network draw? We train it for a few seconds on eight slices, and look at the same slices afterwards. (The
 # next two pages explain this loop line by line.) **Predict first**: what will its masks look like?
-
 
 # %%
 def train_briefly(make, steps=2 if SMOKE else 80):
@@ -304,7 +297,6 @@ print("the same", tuple(by_adding.shape))
 # Now all parts are there. Compared with `DownUp`, the encoder keeps its maps, each step up takes the last one kept, and the
 # decoder's blocks have twice the inputs. And `block` says with a loop what it said in six lines.
 
-
 # %% tags=["piece"]
 def block(inputs, outputs):
     """(N, inputs, h, w) -> (N, outputs, h, w): convolution, batch norm, ReLU; twice."""
@@ -341,7 +333,6 @@ class UNet(nn.Module):
             x = merge(torch.cat([skips.pop(), up(x)], 1))  # (N, 64, 12, 12) ...
         return self.head(x)  # (N, 4, 96, 96)
 
-
 # %%
 draw("skips")
 
@@ -364,7 +355,6 @@ print("the same logits", tuple(ours(few).shape))
 # %% [markdown]
 # Most mistakes in a network show in its shapes. A **hook** is a function that PyTorch calls whenever a layer has run; ours notes what went in and what
 # came out. **Predict, then run**: which part of `decoder.3` has 16 channels, its input or its output?
-
 
 # %%
 def watch(net):
@@ -507,7 +497,6 @@ print("million weights: ours {:.2f}, the report's {:.2f}".format(*count))
 # `net(x)` runs `nn.Module.__call__`, which runs `forward` and does a few things around it, hooks among them. The report's class
 # writes its own `__call__`. **Predict, then run**: how often is each hook called?
 
-
 # %%
 class Overridden(nn.Conv2d):
     def __call__(self, x):
@@ -622,7 +611,6 @@ def check_weights(mine):
     """What is wrong with a function that should count the weights of a step up."""
     return first_slip(mine, [(16, 8), (64, 32), (50, 7)], weight_slips, float)
 
-
 # %%
 def my_shapes(channels, side):
     """A list of (channels, height, width), one for each skip."""
@@ -635,7 +623,6 @@ print("my_shapes:", check_shapes(my_shapes))
 # ```{solution-start} unet-shapes
 # :class: dropdown
 # ```
-
 
 # %%
 def my_shapes(channels, side):
@@ -658,7 +645,6 @@ print("my_shapes:", check_shapes(my_shapes))
 # and batch norm learns a scale and a shift for each map. Give a formula for how many numbers the step learns, without making any layer.
 # ```
 
-
 # %%
 def my_weights(c, f):
     """How many weights a step up from c maps to f maps learns."""
@@ -671,7 +657,6 @@ print("my_weights:", check_weights(my_weights))
 # ```{solution-start} unet-weights
 # :class: dropdown
 # ```
-
 
 # %%
 def my_weights(c, f):
@@ -702,7 +687,6 @@ assert my_weights(128, 64) == sum(p.numel() for p in step)
 # :class: dropdown
 # ```
 
-
 # %%
 def label_any(net, x, multiple):
     """Labels (N, H, W) of images (N, 1, H, W) of any size."""
@@ -722,7 +706,7 @@ print("4x4:  ", tuple(small(torch.zeros(1, 1, 4, 4)).shape))
 
 # %% [markdown]
 # The sides must halve twice without a remainder. With 97 pixels the skip and the enlarged maps differ by one pixel, and `torch.cat`
-# refuses. {func}`cmrseg.training.predict` pads like this, too. The smallest slice is 4x4: its bottleneck is a single
+# refuses. {func}`cmrseg.predict.predict` pads like this, too. The smallest slice is 4x4: its bottleneck is a single
 # place. (In evaluation; in training, batch norm refuses a single number per channel.)
 #
 # ```{solution-end}

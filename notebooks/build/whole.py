@@ -108,7 +108,6 @@ print(args)
 # read anew in every epoch, so memory never holds more than a batch of training slices. The order of the slices and the
 # augmentation draw from one generator.
 
-
 # %% tags=["piece"]
 def read_png(path):
     """One 8-bit grey PNG as uint8 (H, W)."""
@@ -135,7 +134,6 @@ class Hearts(Dataset):
         image = (image - image.mean()) / (image.std() + 1e-6)
         return image, torch.from_numpy(read_png(mask)).long()
 
-
 # %% tags=["piece"]
 class Shuffled(Sampler):
     """Each epoch a new order, drawn from a generator that is passed in."""
@@ -149,13 +147,11 @@ class Shuffled(Sampler):
     def __iter__(self):
         yield from torch.randperm(self.n, generator=self.rng).tolist()
 
-
 # %% [markdown]
 # ## A new heart in every epoch
 #
 # From [Batches and the loop](batches_and_the_loop). Image and labels move together; only the image changes its grey
 # levels.
-
 
 # %% tags=["piece"]
 def uniform(n, low, high, rng):
@@ -189,13 +185,11 @@ def intensity(x, y, rng, amount=0.5, noise=0.2):
     grain = level * torch.randn(x.shape, generator=rng)
     return x * gain + (offset + grain) * spread, y
 
-
 # %% [markdown]
 # ## The network
 #
 # From [The U-Net](the_unet): down by pooling, up by transposed convolution, and at every level the skip that keeps the detail.
 # The comments give the shapes for the channels used below.
-
 
 # %% tags=["piece"]
 def block(inputs, outputs):
@@ -233,14 +227,12 @@ class UNet(nn.Module):
             x = merge(torch.cat([skips.pop(), up(x)], 1))  # (N, 64, 12, 12) ...
         return self.head(x)  # (N, 4, 96, 96)
 
-
 # %% [markdown]
 # ## The loss, and the score
 #
 # From [The loss](the_loss), [Pixels and a first Dice](pixels_and_a_first_dice) and
 # [Batches and the loop](batches_and_the_loop). The loss is smooth, and training makes it small. Dice is what we report.
 # `predict` switches to evaluation, and `train` switches back.
-
 
 # %% tags=["piece"]
 def soft_dice(logits, labels):
@@ -256,7 +248,6 @@ def ce_dice(logits, labels):
     """Cross-entropy plus soft Dice."""
     return F.cross_entropy(logits, labels) + soft_dice(logits, labels)
 
-
 # %% tags=["piece"]
 def dice(pred, truth):
     """Dice of one slice for RV, Myo and LV; NaN where a class is in neither mask."""
@@ -267,7 +258,6 @@ def dice(pred, truth):
         scores.append(2 * (a & b).sum() / size if size else np.nan)
     return scores
 
-
 # %% tags=["piece"]
 @torch.no_grad()
 def predict(model, data, batch=20):
@@ -276,14 +266,12 @@ def predict(model, data, batch=20):
     masks = [model(x).argmax(1) for x, _ in DataLoader(data, batch)]
     return torch.cat(masks).numpy().astype(np.uint8)
 
-
 # %% [markdown]
 # ## The loop
 #
 # From [Batches and the loop](batches_and_the_loop). In every step: set the learning rate, augment, answer, compare,
 # `zero_grad`, `backward`, `step`. None may be missing: `zero_grad` has to come before
 # `backward`, and `step` after it.
-
 
 # %% tags=["piece"]
 def one_cycle(done):
@@ -318,12 +306,10 @@ def train(data, channels, epochs, lr=0.003, batch=4, seed=0, after_epoch=None):
             after_epoch(model, epoch + 1, np.mean(losses))
     return model
 
-
 # %% [markdown]
 # ## Masks and codes
 #
 # From [Predict and submit](predict_and_submit): each file and each row is named after its own image.
-
 
 # %% tags=["piece"]
 def run_lengths(mask):
@@ -350,7 +336,6 @@ def write_submission(path, names, masks):
             for c in (1, 2, 3):
                 rows.writerow([f"{name}_mask{c}", run_lengths(mask == c)])
 
-
 # %% [markdown]
 # ## All of it
 #
@@ -360,10 +345,11 @@ def write_submission(path, names, masks):
 
 # %%
 if args.data is None:  # phantoms, or the slices that CMRSEG_DATA names
-    from cmrseg import data
+    from cmrseg import datasets
+    from cmrseg.datasets import folders
 
-    args.data = args.out / Path(data.source()).name
-    data.write_root(args.data, data.source())
+    args.data = args.out / Path(datasets.source()).name
+    datasets.write_root(args.data, datasets.source())
 
 learn, held_out = Hearts(args.data / "train"), Hearts(args.data / "val")
 truth = np.stack([mask.numpy() for _, mask in held_out])
@@ -423,7 +409,9 @@ if "ipykernel" not in sys.modules:
 # looks: at each pixel the most frequent label.
 
 # %%
-from cmrseg import data, plots, training
+from cmrseg import data, datasets, plots
+from cmrseg.config import TrainConfig
+from cmrseg.train import fit
 
 most = torch.stack([labels for _, labels in learn]).mode(0).values.numpy()
 never_looks = np.nanmean([dice(most, t) for t in truth], 0).mean()
@@ -449,18 +437,18 @@ plots.class_legend(figure)
 # *The worst validation slice (top left), the best (bottom right) and two from between. Colour is what the file holds,
 # white lines are the reference. If you see a small piece of colour far from the heart: the first exercise removes it.*
 #
-# **Predict, then run**: would `cmrseg` train the same network? Its {func}`~cmrseg.training.fit` holds tensors in memory,
+# **Predict, then run**: would `cmrseg` train the same network? Its {func}`~cmrseg.train.fit` holds tensors in memory,
 # the script reads files batch by batch. Both get the same eight slices, two epochs and one seed. How far apart will the
 # weights be?
 
 # %%
 few = torch.utils.data.Subset(learn, range(8))
 ours = train(few, channels=(4, 8, 16), epochs=2)
-config = training.TrainConfig(
+config = TrainConfig(
     channels=(4, 8, 16), epochs=2, augment=("affine", "strong-intensity")
 )  # by default: ce+dice, adamw, 0.003, 0.01, one-cycle, batches of 4, seed 0
-eight = data.read_split(args.data, "train")[:8]
-theirs = training.fit(config, eight, precision="fp32", device="cpu").model
+eight = folders.read_split(args.data, "train")[:8]
+theirs = fit(config, eight, precision="fp32", device="cpu").model
 for a, b in zip(ours.state_dict().values(), theirs.state_dict().values()):
     assert torch.equal(a, b)
 print("all", len(ours.state_dict()), "tensors are equal, to the last bit")
@@ -567,7 +555,6 @@ def check_largest(mine):
             return (*known, f"{name}{wrong.sum()} pixels are wrong")[0]
     return "right"
 
-
 # %%
 def my_largest(mask):
     """A label map with only the largest connected piece of each class."""
@@ -580,7 +567,6 @@ print("my_largest:", check_largest(my_largest))
 # ```{solution-start} whole-largest
 # :class: dropdown
 # ```
-
 
 # %%
 def my_largest(mask):

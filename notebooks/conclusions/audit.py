@@ -40,14 +40,18 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import zoom
 
-from cmrseg import audit, data, experiments, metrics, plots, results
-from cmrseg.likeness import copy_limit, likeness
-from cmrseg.runtime import clean
-from cmrseg.training import PRESETS, fit, predict
+from cmrseg import data, datasets, metrics, plots
+from cmrseg.datasets import doctor
+from cmrtrial import compare, records
+from cmrseg.datasets.duplicates import copy_limit, similarity
+from cmrseg.postprocess import keep_largest_components
+from cmrseg.config import PRESETS
+from cmrseg.predict import predict
+from cmrseg.train import fit
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-parts = {split: data.load(data.source(), split) for split in data.SPLITS}
+parts = {split: datasets.load(datasets.source(), split) for split in data.SPLITS}
 train, val, test = parts.values()
 labelled = train + val
 images = np.concatenate([s.images for s in parts.values()])
@@ -66,7 +70,7 @@ names = [name for s in parts.values() for name in s.names]
 # read this page with.
 
 # %%
-said = json.loads((results.STORE / "doctor-acdc96.json").read_text())
+said = json.loads((records.STORE / "doctor-acdc96.json").read_text())
 print(len(said["errors"]), "errors,", len(said["warnings"]), "warnings")
 pd.DataFrame(said["warnings"])[["file", "problem"]].style.hide(axis="index")
 
@@ -81,7 +85,7 @@ pd.DataFrame(said["warnings"])[["file", "problem"]].style.hide(axis="index")
 # folder. Comparing files finds exact copies only. Someone who cuts out a picture afresh, a pixel further left, or
 # exports it a little larger or brighter makes a new file.
 #
-# So {func}`cmrseg.likeness.likeness` compares *thumbnails*: the middle of each picture on a small grid
+# So {func}`cmrseg.datasets.duplicates.similarity` compares *thumbnails*: the middle of each picture on a small grid
 # of points, with the mean taken out and divided by the spread, so that brightness and contrast drop
 # out. One of the two is tried at three zooms and nine shifts, and the best correlation counts. What is
 # a copy then? We let the data say: below are pairs of strangers, pairs of siblings (the two slices of
@@ -189,7 +193,7 @@ for title, (one, two) in maps.items():
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6))
 for ax, (title, (one, two)), extra in zip(axes, maps.items(), (0, 4)):
     sizes = {split: len(s) + extra * (split != "train") for split, s in parts.items()}
-    plots.ring(ax, sizes, {plots.ACCENT: one, plots.SAID: two})
+    ring(ax, sizes, {plots.ACCENT: one, plots.SAID: two})
     ax.set_title(title)
 
 # %% [markdown]
@@ -204,7 +208,6 @@ for ax, (title, (one, two)), extra in zip(axes, maps.items(), (0, 4)):
 # among the test slices: the two slices of one patient lie there twice, as two patients. The next cell
 # takes the orange pairs of the left map (on the synthetic slices, which have none, two of the hidden
 # copies), slides one picture over the other by whole pixels, and counts how many pixels agree.
-
 
 # %% tags=["hide-input"]
 def agreement(a, b, down, right):
@@ -298,12 +301,12 @@ for count in (0, 1, 2, 5, 10, len(val)):
 
 # %% tags=["hide-input"]
 held = {}  # (recipe, slice) -> Dice of RV, Myo, LV of each training that held the slice out
-for planned, found in experiments.records("baseline"):
+for planned, found in compare.records("baseline"):
     for name, dice in zip(found["images"]["name"], found["images"]["dice"]):
         held.setdefault((planned.protocol, name), []).append(dice)
 scores = pd.DataFrame(
     {key: np.nanmean(np.array(dice, float), 0) for key, dice in held.items()},
-    index=results.CLASSES,
+    index=records.CLASSES,
 ).T
 
 
@@ -319,7 +322,7 @@ def slices_with(pattern, kind="mask"):
 
 for recipe in ("replica", "modern"):
     for name, c in slices_with("has no (.*) pixel"):
-        marks = [dice[results.CLASSES.index(c)] for dice in held[recipe, name]]
+        marks = [dice[records.CLASSES.index(c)] for dice in held[recipe, name]]
         rest = scores.loc[recipe].drop(name)[c].mean()
         print(
             f"{recipe}: of {len(marks)} networks {marks.count(None)} drew no {c} in {name}, and "
@@ -338,7 +341,6 @@ for recipe in ("replica", "modern"):
 # the trace of resampling. The real masks have a few, all tiny. What does it take to notice one in a
 # score? We give every left ventricle an island in a far corner, or cut a hole into its middle, and
 # score that against the true mask.
-
 
 # %% tags=["hide-input"]
 def with_island(mask, side):
@@ -411,12 +413,12 @@ print(
 # %% tags=["hide-input"]
 areas, grey = metrics.areas(labelled.masks).astype(float), images.mean((1, 2))
 columns = {
-    **{c: areas[:, k] for k, c in enumerate(results.CLASSES)},
+    **{c: areas[:, k] for k, c in enumerate(records.CLASSES)},
     "mean grey level": grey,
 }
 figure, axes = plt.subplots(1, 4, figsize=(9.5, 2.9))
 for ax, (name, values) in zip(axes, columns.items()):
-    odd, x = audit.outliers(values), rng.uniform(-0.3, 0.3, len(values))
+    odd, x = doctor.outliers(values), rng.uniform(-0.3, 0.3, len(values))
     ax.plot(
         x,
         np.where(values > 0, values, np.nan),
@@ -430,7 +432,7 @@ for ax, (name, values) in zip(axes, columns.items()):
         x[odd], values[odd], "o", markersize=7, markerfacecolor="none", color=plots.SAID
     )
     ax.set(yscale="log", xticks=[], xlim=(-0.5, 0.5), xlabel=name)
-    ax.set_yticks([30, 100, 300, 1000] if name in results.CLASSES else [30, 50, 100])
+    ax.set_yticks([30, 100, 300, 1000] if name in records.CLASSES else [30, 50, 100])
     ax.set_ylim(values[values > 0].min() * 0.8, values.max() * 1.2)
     ax.yaxis.set_major_formatter("{x:g}")
     ax.minorticks_off()
@@ -443,10 +445,10 @@ axes[0].set_ylabel("pixels, or grey level");
 # %% tags=["hide-input"]
 found = [
     (i, f"{c} {areas[i, k]:.0f} px")
-    for k, c in enumerate(results.CLASSES)
-    for i in audit.outliers(areas[:, k])
+    for k, c in enumerate(records.CLASSES)
+    for i in doctor.outliers(areas[:, k])
 ]
-found += [(i, f"grey {grey[i]:.0f}") for i in audit.outliers(grey) if i < len(labelled)]
+found += [(i, f"grey {grey[i]:.0f}") for i in doctor.outliers(grey) if i < len(labelled)]
 figure, axes = plots.panels(4, 2, size=2.1)
 for ax, (i, title) in zip(axes, found):
     plots.show(ax, labelled.images[i], f"{names[i]}: {title}").images[0].set_clim(
@@ -462,11 +464,10 @@ for ax, (i, title) in zip(axes, found):
 # So they stay. An outlier is not an error; to drop what is hard and report the rest would be one. But
 # they tell where to expect low scores. What did the baseline's networks get on the real ones?
 
-
 # %% tags=["hide-input"]
 def of_networks(recipe, name, c):
     """Mean Dice of a class of a slice, lowest and highest, over the networks that it was held out from."""
-    marks = np.array(held[recipe, name], float)[:, results.CLASSES.index(c)]
+    marks = np.array(held[recipe, name], float)[:, records.CLASSES.index(c)]
     return f"{marks.mean():.2f} ({marks.min():.2f} to {marks.max():.2f})"
 
 
@@ -474,7 +475,7 @@ rows = [(name, f"{c} is tiny", c) for name, c in slices_with(r"has (\w+) of")]
 rows += [
     (name, "dark", c)
     for name, _ in slices_with("(grey)", "image")
-    for c in results.CLASSES
+    for c in records.CLASSES
 ]
 table = pd.DataFrame(rows, columns=["slice", "why", "class"])
 for recipe in ("replica", "modern"):
@@ -546,7 +547,6 @@ pd.DataFrame(shares, index=data.CLASSES).T.style.format("{:.3f}")
 # Here is a copy of the folder to harm. Each line of `HARM` is one way; take some away, add your own,
 # and read what the doctor says beyond what it said before.
 
-
 # %%
 def edit(root, place, change):
     """Rewrite one picture of a folder."""
@@ -564,11 +564,11 @@ HARM = {
 }
 with tempfile.TemporaryDirectory() as folder:
     root = Path(folder)
-    data.write_root(root, data.source())
-    before = {(w.file, w.problem[:9]) for w in audit.audit(root)[1]}
+    datasets.write_root(root, datasets.source())
+    before = {(w.file, w.problem[:9]) for w in doctor.examine(root)[1]}
     for place, change in HARM.items():
         edit(root, place, change)
-    errors, warnings = audit.audit(root)
+    errors, warnings = doctor.examine(root)
 for kind, found in (("error", errors), ("warning", warnings)):
     for f in found:
         if (f.file, f.problem[:9]) not in before:
@@ -636,14 +636,14 @@ print(
 
 # %%
 alone = [
-    audit.Picture(Path(split) / name, image, n)
+    doctor.Picture(Path(split) / name, image, n)
     for n, (split, name, image) in enumerate(
         (split, name, image)
         for split, s in parts.items()
         for name, image in zip(s.names, s.images)
     )
 ]
-found = [*audit.near_duplicates(audit.Folder([], alone, []))]
+found = [*doctor.near_duplicates(doctor.Folder([], alone, []))]
 print(len(found), "slices look the same as an earlier one; the first:")
 print(textwrap.fill(str(found[0]), 78, subsequent_indent="    "))
 

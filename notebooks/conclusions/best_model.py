@@ -34,24 +34,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cmrseg import (
-    comparisons,
-    data,
-    ensemble,
-    experiments,
-    metrics,
-    plots,
-    results,
-    statistics,
-)
+from cmrseg import datasets, metrics, plots
+from cmrseg.deploy import weights
+from cmrseg.predict import predict
+from cmrseg.record import read_record
+from cmrtrial import compare, records
+from cmrtrial.plans import EXPERIMENTS
+from cmrtrial.plans.best import FINAL, LADDER, LADDER_STEPS, SMALL, TTAS
 from cmrseg.models import build, multiply_adds
-from cmrseg.training import PRESETS
+from cmrseg.config import PRESETS
 
 plots.style()
-runs = comparisons.runs("final-ladder", "final")
+runs = compare.runs("final-ladder", "final")
 first = runs[runs["seed"] == 0]
 groups = dict(list(first.groupby("setting", sort=False)))
-rungs = list(experiments.RUNGS)
+rungs = list(LADDER_STEPS)
 
 # %% [markdown]
 # ## The rules
@@ -98,14 +95,14 @@ BESIDE = {
 below = dict(zip(rungs[1:], rungs)) | BESIDE
 rows = {}
 for name in rungs + list(BESIDE):
-    found = comparisons.compare(groups[name], 0.0, "final").difference
+    found = compare.compare(groups[name], 0.0, "final").difference
     rows[name] = {
         "Dice": found.mean,
         **dict(zip(("low", "high"), found.interval())),
         "minutes": groups[name]["seconds"].mean() / 60,
     }
     if name in below:
-        step = comparisons.compare(
+        step = compare.compare(
             groups[name], groups[below[name]], "final"
         ).difference
         rows[name] |= dict(zip(("step", "from", "to"), (step.mean, *step.interval())))
@@ -117,9 +114,9 @@ def told(names, change):
     part = ladder.loc[names]
     dice, step = part[["Dice", "low", "high"]], part[["step", "from", "to"]]
     shown = {
-        "Dice": [comparisons.with_interval("{:.3f}", row) for row in dice.to_numpy()],
+        "Dice": [compare.with_interval("{:.3f}", row) for row in dice.to_numpy()],
         change: [
-            "" if np.isnan(row[0]) else comparisons.with_interval("{:+.3f}", row)
+            "" if np.isnan(row[0]) else compare.with_interval("{:+.3f}", row)
             for row in step.to_numpy()
         ],
         "minutes on one core": part["minutes"].map("{:.0f}".format),
@@ -156,17 +153,17 @@ steps.set(xlabel="change, see the tables", yticklabels=[]);
 # The luck of a training was measured on one rung, with three seeds, and is taken to be the same for all.
 
 # %%
-top, bottom = groups[experiments.FINAL], groups[rungs[0]]
-found = comparisons.compare(top, bottom, "final").difference
+top, bottom = groups[FINAL], groups[rungs[0]]
+found = compare.compare(top, bottom, "final").difference
 print(
-    f"{experiments.FINAL}, minus the first rung: "
-    + comparisons.with_interval("{:+.3f}", (found.mean, *found.interval()))
+    f"{FINAL}, minus the first rung: "
+    + compare.with_interval("{:+.3f}", (found.mean, *found.interval()))
 )
-for name in results.CLASSES:
+for name in records.CLASSES:
     print(
         f"{name:3} "
         + "{:.3f} on top, {:.3f} at the bottom".format(
-            *(comparisons.by_patient(group, name).mean() for group in (top, bottom))
+            *(compare.by_patient(group, name).mean() for group in (top, bottom))
         )
     )
 
@@ -184,11 +181,11 @@ for name in results.CLASSES:
 # averaged. And networks of several seeds can be asked together.
 
 # %%
-comparisons.legible(comparisons.against("final-ways", "as it is", "final"), "as it is")
+compare.format_table(compare.compare_to_baseline("final-ways", "as it is", "final"), "as it is")
 
 # %% tags=["hide-input"]
-ways = dict(list(comparisons.runs("final-ways", "final").groupby("setting")))
-trust = dict(list(comparisons.runs("final-trust", "final").groupby("setting")))
+ways = dict(list(compare.runs("final-ways", "final").groupby("setting")))
+trust = dict(list(compare.runs("final-trust", "final").groupby("setting")))
 pairs = {
     "cleaned, after turning": (ways["turned, cleaned"], ways["turned"]),
     "cleaned, after both": (
@@ -205,8 +202,8 @@ pairs = {
     ),
 }
 for name, (one, other) in pairs.items():
-    found = comparisons.compare(one, other, "final").difference
-    shown = comparisons.with_interval("{:+.4f}", (found.mean, *found.interval()))
+    found = compare.compare(one, other, "final").difference
+    shown = compare.with_interval("{:+.4f}", (found.mean, *found.interval()))
     print(f"{name:24} {shown}")
 
 # %% [markdown]
@@ -216,12 +213,12 @@ for name, (one, other) in pairs.items():
 # alone are to be reckoned with:
 
 # %% tags=["hide-input"]
-plain = comparisons.by_patient(ways["as it is"])
-for name in experiments.WAYS:
-    gain = (comparisons.by_patient(ways[name]) - plain).to_numpy()
-    shown = (gain.mean(), *statistics.mean_interval(gain))
+plain = compare.by_patient(ways["as it is"])
+for name in TTAS:
+    gain = (compare.by_patient(ways[name]) - plain).to_numpy()
+    shown = (gain.mean(), *metrics.mean_interval(gain))
     if name != "as it is":
-        print(f"{name:26} {comparisons.with_interval('{:+.4f}', shown)}")
+        print(f"{name:26} {compare.with_interval('{:+.4f}', shown)}")
 
 # %% [markdown]
 # *What each way adds to one look by the same networks, mean of 50 patients.* `cleaned`: of each class only the largest
@@ -235,20 +232,20 @@ for name in experiments.WAYS:
 
 # %% tags=["hide-input"]
 once = {
-    planned.setting: results.read(planned.path())
-    for planned in experiments.EXPERIMENTS["final"]
+    planned.setting: read_record(planned.path())
+    for planned in EXPERIMENTS["final"]
 }
-report, again = results.report(), results.report()["rerun"]["dice_by_epoch"]
+report, again = records.reported_numbers(), records.reported_numbers()["rerun"]["dice_by_epoch"]
 print(
     f"the report {report['final']['validation_dice']:.3f}, its code run again {list(again.values())[-1]:.3f}"
 )
 for name, found in once.items():
     scores = np.array(found["images"]["dice"], float)
-    said = statistics.dice_summary(scores, np.array(found["images"]["patient"]))
+    said = metrics.dice_summary(scores, np.array(found["images"]["patient"]))
     mean = (said["dice"]["mean"], *said["interval"]["mean"])
     print(
-        f"{name:5} {comparisons.with_interval('{:.3f}', mean)}; "
-        + ", ".join(f"{c} {said['dice'][c]:.3f}" for c in results.CLASSES)
+        f"{name:5} {compare.with_interval('{:.3f}', mean)}; "
+        + ", ".join(f"{c} {said['dice'][c]:.3f}" for c in records.CLASSES)
     )
 
 # %% [markdown]
@@ -257,12 +254,12 @@ for name, found in once.items():
 
 # %% tags=["hide-input"]
 of_folds = pd.concat(
-    pd.DataFrame(found["images"]["dice"], columns=results.CLASSES).assign(
+    pd.DataFrame(found["images"]["dice"], columns=records.CLASSES).assign(
         area=np.array(found["images"]["area_true"])[:, 0]
     )
     for found in ways["mirrored, turned, cleaned"]["record"]
 )
-of_folds["mean"] = of_folds[list(results.CLASSES)].mean(axis=1)
+of_folds["mean"] = of_folds[list(records.CLASSES)].mean(axis=1)
 few = of_folds["area"] < 150
 print(
     f"folds: mean of {len(of_folds)} slices {of_folds['mean'].mean():.3f}, of the {(~few).sum()} whose right "
@@ -284,8 +281,8 @@ dice = {
 }
 lost = dice["small"] - dice["final"]
 of_patients = lost.groupby(np.array(once["final"]["images"]["patient"])).mean()
-interval = statistics.mean_interval(of_patients.to_numpy())
-shown = comparisons.with_interval("{:+.3f}", (of_patients.mean(), *interval))
+interval = metrics.mean_interval(of_patients.to_numpy())
+shown = compare.with_interval("{:+.3f}", (of_patients.mean(), *interval))
 print(
     f"small minus final: {shown}; without {lost.idxmin()}, where it loses most, "
     f"{lost.drop(lost.idxmin()).mean():+.3f}"
@@ -297,8 +294,8 @@ print(
 
 # %% tags=["hide-input"]
 costs = {}
-for name in ("book", experiments.FINAL, experiments.SMALL):
-    net = build(replace(PRESETS["book"], **experiments.LADDER[name]))
+for name in ("book", FINAL, SMALL):
+    net = build(replace(PRESETS["book"], **LADDER[name]))
     costs[name] = {
         "parameters, million": sum(p.numel() for p in net.parameters()) / 1e6,
         "multiply-adds for a slice, million": multiply_adds(net) / 1e6,
@@ -314,10 +311,10 @@ pd.DataFrame(costs).T.style.format("{:.0f}").format(
 # `small` and `final` lie in `weights/`; the [model card](../../book/model_card) says what they are for.
 
 # %% tags=["hide-input"]
-_, held_out = data.split(data.source(), "val")
+_, held_out = datasets.split(datasets.source(), "val")
 figure, axes = plots.panels(3)
 for ax, name in zip(axes, ("small", "final")):
-    mask = ensemble.predict(ensemble.find(name), held_out.images[:1])
+    mask = weights.find_ensemble(name).predict(held_out.images[:1])
     plots.overlay(
         ax,
         held_out.images[0],

@@ -33,37 +33,31 @@ import pandas as pd
 from IPython.display import display
 from scipy import ndimage
 
-from cmrseg import (
-    comparisons,
-    data,
-    ensemble,
-    metrics,
-    plots,
-    results,
-    rle,
-    shifts,
-    statistics,
-)
-from cmrseg.experiments import FINAL
+from cmrseg import datasets, metrics, plots, rle
+from cmrseg.datasets import acdc
+from cmrseg.deploy import weights
+from cmrseg.predict import predict
+from cmrtrial import claims, compare, corruptions, records
+from cmrtrial.plans.best import FINAL
 
 plots.style()
 
 
-def every_class(records):
+def every_class(runs):
     """Every slice and class of the five folds, each as the one network saw it that was not trained on it."""
-    found = pd.concat([results.class_table(r) for r in records], ignore_index=True)
+    found = pd.concat([records.class_table(r) for r in runs], ignore_index=True)
     return found.assign(
         moment=np.where(found["name"].str[3:].astype(int) % 2, "ED", "ES")
     )
 
 
-records = {
-    p: comparisons.runs("baseline", p).query("seed == 0")["record"]
+runs_of = {
+    p: compare.runs("baseline", p).query("seed == 0")["record"]
     for p in ("replica", "modern")
 }
-tables = {p: every_class(found) for p, found in records.items()}
+tables = {p: every_class(found) for p, found in runs_of.items()}
 healthy = tables["modern"]
-said = results.report()["per_class"]
+said = records.reported_numbers()["per_class"]
 
 # %% [markdown]
 # ## What the report said
@@ -71,7 +65,6 @@ said = results.report()["per_class"]
 # It drew one box for each class over its 20 validation slices, and concluded: the right ventricle is the
 # hardest, the left the easiest {cite}`report2020`. Beside it stand our 120 slices, each judged by a network
 # that had not seen its patient: once with the report's recipe, once with the healthy one.
-
 
 # %% tags=["hide-input"]
 def summary(dice):
@@ -97,7 +90,7 @@ def dice_of(protocol, name):
         return pd.concat(
             [
                 pd.Series(found["images"]["dice_background"], found["images"]["name"])
-                for found in records[protocol]
+                for found in runs_of[protocol]
             ]
         )
     table = tables[protocol]
@@ -124,7 +117,6 @@ pd.DataFrame.from_dict(rows, orient="index")[[*summary(healthy["dice"])]].style.
     precision=3, na_rep=""
 )
 
-
 # %% tags=["hide-input"]
 def said_box(name):
     """The report's box of a class for matplotlib; of the background only the median can be read."""
@@ -137,7 +129,7 @@ def said_box(name):
 names = ("background", "RV", "Myo", "LV", "mean")
 figure, axes = plt.subplots(2, 1, figsize=(8.5, 7), sharex=True)
 for ax, protocol, title in zip(
-    axes, records, ("the report's recipe", "the healthy recipe")
+    axes, runs_of, ("the report's recipe", "the healthy recipe")
 ):
     plots.boxes(ax, {name: dice_of(protocol, name) for name in names})
     lines = {"color": plots.SAID, "linewidth": 1.5}
@@ -192,7 +184,7 @@ paired = healthy.pivot_table(
 rows = {}
 for name in ("RV", "Myo", "LV"):
     difference = (paired.loc[name, "ES"] - paired.loc[name, "ED"]).to_numpy()
-    rows[name] = (np.nanmean(difference), *statistics.mean_interval(difference))
+    rows[name] = (np.nanmean(difference), *metrics.mean_interval(difference))
     print("{}: {:+.3f} ({:+.3f} to {:+.3f})".format(name, *rows[name]))
 figure, ax = plt.subplots(figsize=(8.5, 1.8))
 plots.differences(ax, rows)
@@ -206,7 +198,6 @@ ax.set(xlabel="Dice at end-systole minus Dice at end-diastole");
 #
 # A boundary has a thickness of doubt. Around a disc of radius $r$, being off by $d$ pixels all round costs
 # about $d / r$ of Dice: the smaller the disc, the dearer the same doubt.
-
 
 # %% tags=["hide-input"]
 def too_large(area, off):
@@ -290,11 +281,11 @@ table.loc[worst.index].rename_axis(None).style.format(precision=2, na_rep="").fo
 )
 
 # %% tags=["hide-input"]
-slices = data.load(data.source(), "labelled")
-if real := data.is_acdc96(data.source()):
-    drawn, shown = rle.read_submission(results.STORE / "worst-five.csv"), worst.index
+slices = datasets.load(datasets.source(), "labelled")
+if real := acdc.is_acdc96(datasets.source()):
+    drawn, shown = rle.read_submission(records.STORE / "worst-five.csv"), worst.index
 else:  # no real slices at hand: what the delivered small network draws on these
-    guesses = ensemble.predict(ensemble.find("small"), slices.images)
+    guesses = weights.find_ensemble("small").predict(slices.images)
     drawn = dict(zip(slices.names, guesses))
     scores = metrics.per_class(metrics.dice(guesses, slices.masks).T)
     shown = [slices.names[n] for n in np.argsort(scores)[:5]]
@@ -310,7 +301,6 @@ plots.class_legend(figure)
 # *Above the reference, below what a network draws. In a book that was built with the real slices: the five of the table, by
 # the network that met them, trained again to show it (so its Dice may differ a little). In one that was built with phantoms:
 # the five phantoms on which the delivered small network, which never saw one, does worst.*
-
 
 # %% tags=["hide-input"]
 def drawn_right(mask, truth):
@@ -364,8 +354,8 @@ if real:
 # network each. Both were chosen by their Dice on these very folds, which flatters both a little. (What is delivered is an ensemble that looks in several ways and tidies up: another thing again.)
 
 # %% tags=["hide-input"]
-recipes = comparisons.runs("book-recipe", "modern").groupby("setting")
-ladder = comparisons.runs("final-ladder", "final").query("seed == 0")
+recipes = compare.runs("book-recipe", "modern").groupby("setting")
+ladder = compare.runs("final-ladder", "final").query("seed == 0")
 fifty = {
     "healthy recipe": recipes.get_group("60 epochs, strong intensity"),
     "best model's": ladder[ladder["setting"] == FINAL],
@@ -387,9 +377,9 @@ pd.DataFrame.from_dict(rows, orient="index").style.format(precision=3)
 
 # %% tags=["hide-input"]
 for name in ("RV", "Myo", "LV"):
-    before, after = (comparisons.by_patient(found, name) for found in fifty.values())
+    before, after = (compare.by_patient(found, name) for found in fifty.values())
     gain = (after - before).to_numpy()
-    low, high = statistics.mean_interval(gain)
+    low, high = metrics.mean_interval(gain)
     print(f"{name}: {np.nanmean(gain):+.3f} ({low:+.3f} to {high:+.3f})")
 
 # %% [markdown]
@@ -411,7 +401,6 @@ shown.rename(
 ).rename_axis(None).style.format(precision=2).format(
     "{:.0f}", subset=["true area", "predicted area"]
 )
-
 
 # %% tags=["hide-input"]
 def worst_ten(table):
@@ -436,14 +425,14 @@ print(
 #
 # The report gives two: it is found in *different locations*, and it is *similar in colour* to the
 # background {cite}`report2020`. Both can be turned up, and then the networks trained and judged again
-# ({mod}`cmrseg.shifts`): every heart is moved about, or the right ventricle gets the grey of its surroundings.
+# ({mod}`cmrtrial.corruptions`): every heart is moved about, or the right ventricle gets the grey of its surroundings.
 # If that hurts, place or grey *can* matter; whether they are why real right ventricles are hard is a step further. So
 # look also at the other classes, which are moved just as far.
 #
 # First the premise: does its place vary more than that of the others?
 
 # %% tags=["hide-input"]
-slices = data.load(data.source(), "labelled")
+slices = datasets.load(datasets.source(), "labelled")
 for c, name in enumerate(("RV", "Myo", "LV"), start=1):
     centres = [ndimage.center_of_mass(m == c) for m in slices.masks if (m == c).any()]
     print(
@@ -456,12 +445,12 @@ for c, name in enumerate(("RV", "Myo", "LV"), start=1):
 # It does, above all from left to right. Now the two experiments:
 
 # %% tags=["hide-input"]
-train, _ = data.split(data.source(), "val")
+train, _ = datasets.split(datasets.source(), "val")
 figure, axes = plots.panels(3)
 changed = {
     "as it is": train[:1],
-    "moved": shifts.shuffle_positions(train[:1], seed=1),
-    "of its neighbours' grey": shifts.equalise_grey(train[:1]),
+    "moved": corruptions.shuffle_positions(train[:1], seed=1),
+    "of its neighbours' grey": corruptions.equalise_grey(train[:1]),
 }
 for ax, (name, heart) in zip(axes, changed.items()):
     plots.contours(plots.show(ax, heart.images[0], name), heart.masks[0], width=1)
@@ -475,8 +464,8 @@ plots.class_legend(figure)
 shown = {}
 for protocol in ("replica", "modern"):
     for name in ("RV", "Myo", "LV"):
-        found = comparisons.against("where-it-fails", "RV", protocol, name)
-        for setting, row in comparisons.legible(found, "unchanged").iterrows():
+        found = compare.compare_to_baseline("where-it-fails", "RV", protocol, name)
+        for setting, row in compare.format_table(found, "unchanged").iterrows():
             if setting != "RV":
                 shown[protocol, setting.replace("RV, ", ""), name] = row[
                     ["Dice", "difference from unchanged"]
@@ -489,11 +478,10 @@ pd.DataFrame.from_dict(shown, orient="index")
 # There is a second way to ask: nature has changed the grey level for us. Slices differ in how much brighter the blood
 # of the right ventricle is than what lies around it.
 
-
 # %% tags=["hide-input"]
 def contrast(image, mask):
     """How much brighter the right ventricle is than the background near it, in standard deviations."""
-    return (image[mask == 1].mean() - image[shifts.around(mask)].mean()) / image.std()
+    return (image[mask == 1].mean() - image[corruptions.around(mask)].mean()) / image.std()
 
 
 def ranks(table):
@@ -512,7 +500,7 @@ def of_patients(table, draws=1000, seed=0):
     return np.percentile(found, [2.5, 97.5], axis=0).T
 
 
-if data.is_acdc96(data.source()):
+if acdc.is_acdc96(datasets.source()):
     right = healthy.query("`class` == 'RV' and area_true > 0").set_index("name")
     right = right[["patient", "dice", "area_true"]].rename(
         columns={"area_true": "area"}
@@ -534,7 +522,7 @@ else:
 # Beside a verdict stand the wider intervals that hold for all claims of the report together.
 
 # %%
-comparisons.verdicts("where-it-fails")
+claims.verdicts("where-it-fails")
 
 # %% [markdown]
 # ## What to conclude

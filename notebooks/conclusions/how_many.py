@@ -34,23 +34,27 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cmrseg import comparisons, data, plots, results
-from cmrseg.training import PRESETS, fit, score
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import compare, records
+from cmrtrial.splits import more_phantoms
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-runs = comparisons.runs("patients", "modern")
+runs = compare.runs("patients", "modern")
 COUNTS = (5, 10, 20, 35, 48)
 
 # %% [markdown]
 # ## Hearts out of a program
 #
-# The book's default data are *phantoms* ({mod}`cmrseg.phantom`): a wall, two cavities, a chest around them,
+# The book's default data are *phantoms* ({mod}`cmrseg.datasets.phantom`): a wall, two cavities, a chest around them,
 # fat, blur and noise, drawn from a few random numbers each, with masks that are exact because the same numbers
 # draw both.
 
 # %% tags=["hide-input"]
-phantoms = data.more_phantoms(patients=4)
+phantoms = more_phantoms(patients=4)
 figure, axes = plots.panels(4)
 for ax, image, mask, name in zip(
     axes, phantoms.images[::2], phantoms.masks[::2], phantoms.names[::2]
@@ -87,7 +91,7 @@ groups = dict(list(runs.groupby("setting")))
 curves = {"from nothing": {}, "from phantoms": {}}
 for count in COUNTS:
     for kind, setting in zip(curves, (f"{count}", f"{count}, phantoms first")):
-        found = comparisons.compare(groups[setting], 0.0, "modern").difference
+        found = compare.compare(groups[setting], 0.0, "modern").difference
         curves[kind][count] = (found.mean, *found.interval())
         print(
             f"{count:2} patients, {kind:13}: Dice {found.mean:.3f} "
@@ -120,7 +124,7 @@ ax.legend(loc="lower right");
 # %% tags=["hide-input"]
 rows = {}
 for count in COUNTS:
-    found = comparisons.compare(
+    found = compare.compare(
         groups[f"{count}, phantoms first"], groups[f"{count}"], "modern"
     ).difference
     rows[f"{count} patients"] = row = (found.mean, *found.interval())
@@ -145,7 +149,7 @@ judged = {
 rows = {}
 for name, table in judged.items():
     classes = [
-        results.dice_table(found)[results.CLASSES].mean() for found in table["record"]
+        records.dice_table(found)[records.CLASSES].mean() for found in table["record"]
     ]
     rows[name] = pd.concat(classes, axis=1).mean(axis=1).to_dict() | {
         "mean": table["dice"].mean(),
@@ -164,7 +168,7 @@ pd.DataFrame.from_dict(rows, orient="index").style.format(precision=3)
 
 # %% tags=["hide-input"]
 for count in COUNTS:
-    found = comparisons.compare(
+    found = compare.compare(
         groups["phantoms only"], groups[f"{count}"], "modern"
     ).difference
     print(
@@ -179,14 +183,14 @@ for count in COUNTS:
 # A small network, and few steps, the same number for either.
 
 # %%
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), lr=0.006)
 for patients in (4, 24):
     epochs = 1 if SMOKE else 144 // patients
     run = fit(replace(small, epochs=epochs), train[: 2 * patients], precision="fp32")
     print(
         f"{patients:2} patients, {epochs} epochs of {patients // 2} steps: "
-        f"Dice {results.mean_dice(score(run, held_out)):.3f}"
+        f"Dice {mean_dice(score(run, held_out)):.3f}"
     )
 
 # %% [markdown]

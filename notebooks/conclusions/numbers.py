@@ -31,12 +31,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cmrseg import comparisons, data, metrics, plots, statistics
-from cmrseg.experiments import EXPERIMENTS, telling
+from cmrseg import datasets, metrics, plots
+from cmrtrial import compare, records
+from cmrtrial.plans import EXPERIMENTS
+from cmrtrial.spec import main_settings
 
 plots.style()
-MODERN = comparisons.runs("baseline", "modern").query("seed == 0")
-REPLICA = comparisons.runs("baseline").query("seed == 0")
+MODERN = compare.runs("baseline", "modern").query("seed == 0")
+REPLICA = compare.runs("baseline").query("seed == 0")
 
 # %% [markdown]
 # ## Two areas make a fraction
@@ -48,10 +50,10 @@ REPLICA = comparisons.runs("baseline").query("seed == 0")
 # $$\mathrm{FAC} = \frac{A_\mathrm{ED} - A_\mathrm{ES}}{A_\mathrm{ED}}$$
 #
 # Each record keeps the true and the predicted area of every slice that its network had not seen. So we can
-# ask 60 patients without training anything ({func}`cmrseg.comparisons.beats`).
+# ask 60 patients without training anything ({func}`cmrtrial.records.areas_by_phase`).
 
 # %%
-left = comparisons.beats(MODERN, "LV")
+left = records.areas_by_phase(MODERN, "LV")
 larger = (left["true ED"] > left["true ES"]).sum()
 print(f"the cavity is larger at end-diastole in {larger} of {len(left)} patients")
 left.head(3).style.format(precision=2)
@@ -67,7 +69,6 @@ left.head(3).style.format(precision=2)
 # or take 1.96 standard deviations, if the differences spread like a bell curve. First the areas, those of the two
 # cavities and of the wall (*myocardium*):
 
-
 # %% tags=["hide-input"]
 def agree(ax, true, predicted, title):
     """A Bland-Altman plot: what is predicted minus what is true, against the mean of both."""
@@ -81,7 +82,7 @@ def agree(ax, true, predicted, title):
     ax.set_title(title)
 
 
-found = {name: comparisons.beats(MODERN, name) for name in ("LV", "RV", "Myo")}
+found = {name: records.areas_by_phase(MODERN, name) for name in ("LV", "RV", "Myo")}
 figure, axes = plt.subplots(2, 3, figsize=(9.5, 5.4), sharex=True, sharey=True)
 for row, moment in zip(axes, ("ED", "ES")):
     for ax, (name, areas) in zip(row, found.items()):
@@ -101,10 +102,10 @@ for name, areas in found.items():
     for moment in ("ED", "ES"):
         true = areas[f"true {moment}"]
         off = areas[f"predicted {moment}"] - true
-        bias = (off.mean(), *statistics.mean_interval(off.to_numpy()))
+        bias = (off.mean(), *metrics.mean_interval(off.to_numpy()))
         rows[name, moment] = {
             "mean area": f"{true.mean():.0f}",
-            "bias": comparisons.with_interval("{:+.1f}", bias),
+            "bias": compare.with_interval("{:+.1f}", bias),
             "limits, give or take": f"{1.96 * off.std():.0f}",
             "of the mean area": f"{1.96 * off.std() / true.mean():.0%}",
         }
@@ -119,7 +120,6 @@ pd.DataFrame.from_dict(rows, orient="index")
 # of the area itself. The wall, too, is measured worse than the left ventricle.
 #
 # And the fraction that the two areas of a cavity make:
-
 
 # %% tags=["hide-input"]
 def points_off(areas):
@@ -151,7 +151,7 @@ for name, table in (("left", left), ("right", right)):
     off = points_off(table)
     rest, (low, high) = (
         off.drop(off.abs().idxmax()),
-        statistics.mean_interval(off.to_numpy()),
+        metrics.mean_interval(off.to_numpy()),
     )
     print(
         f"{name} ventricle: bias {off.mean():+.1f} points ({low:+.1f} to {high:+.1f}), limits give or "
@@ -187,13 +187,12 @@ for moment, pixels in wrong.items():
 # A margin of 0.02 Dice runs through this book. Every setting that ran on all five folds is a measuring
 # device of its own: plot how far off its fractions are against its Dice.
 
-
 # %% tags=["hide-input"]
 def device(group):
     """A setting's Dice, and how far off its fractions are, in points: a row for each patient."""
-    columns = {"dice": comparisons.by_patient(group)}
+    columns = {"dice": compare.by_patient(group)}
     for name in ("LV", "RV"):
-        areas = comparisons.beats(group, name)
+        areas = records.areas_by_phase(group, name)
         columns[name] = points_off(areas).abs()
     return pd.DataFrame(columns)
 
@@ -201,7 +200,7 @@ def device(group):
 devices = {}
 for name in EXPERIMENTS:
     for protocol in ("replica", "modern"):
-        table = comparisons.runs(name, protocol).query("seed == 0")
+        table = compare.runs(name, protocol).query("seed == 0")
         for setting, group in table.groupby("setting"):
             if setting in telling(name, protocol) and set(group["split"]) == set(
                 MODERN["split"]
@@ -222,7 +221,6 @@ axes[0].set_ylabel("FAC: off by, points");
 # *Each dot is a setting of this book's experiments, five networks: by how much the predicted fraction is off in the mean,
 # up or down. The higher the Dice, the smaller the error, and at one Dice it still differs. Left out are settings below a Dice of
 # 0.75, and the few patients in whom one of the others draws no right ventricle at end-diastole.*
-
 
 # %% tags=["hide-input"]
 def gains(table):
@@ -258,7 +256,7 @@ for name, gain, (low, high), off in zip(found, gains(good), intervals, off_by):
 
 # %% tags=["hide-input"]
 for name, table in (("the report's recipe", REPLICA), ("the healthy recipe", MODERN)):
-    areas = comparisons.beats(table, "RV")
+    areas = records.areas_by_phase(table, "RV")
     true, said = areas["true FAC"] < 0.35, areas["predicted FAC"] < 0.35
     print(
         f"{name}: {(true != said).sum()} of {len(areas)} patients on the wrong side "
@@ -268,7 +266,7 @@ for name, table in (("the report's recipe", REPLICA), ("the healthy recipe", MOD
         areas["true FAC"].between(0.2, 0.5),
         points_off(areas),
     )
-    low, high = statistics.mean_interval(off[part].to_numpy())
+    low, high = metrics.mean_interval(off[part].to_numpy())
     print(
         f"  with a true FAC of 20 to 50 %, bias {off[part].mean():+.1f} points ({low:+.1f} to {high:+.1f})"
     )
@@ -281,23 +279,23 @@ for name, table in (("the report's recipe", REPLICA), ("the healthy recipe", MOD
 
 # %% tags=["hide-input"]
 fifty = {
-    "healthy recipe": comparisons.runs("book-recipe", "modern").query(
+    "healthy recipe": compare.runs("book-recipe", "modern").query(
         "setting == '60 epochs, strong intensity'"
     ),
-    "best model's": comparisons.runs("final-ways", "final").query(
+    "best model's": compare.runs("final-ways", "final").query(
         "setting == 'mirrored, turned, cleaned'"
     ),
 }
 rows, off_by = {}, {}
 for name, side in (("LV", "left"), ("RV", "right")):
     for whose, group in fifty.items():
-        areas = comparisons.beats(group, name)
+        areas = records.areas_by_phase(group, name)
         off = points_off(areas)
         off_by[name, whose] = off.abs()
-        bias = (off.mean(), *statistics.mean_interval(off.to_numpy()))
+        bias = (off.mean(), *metrics.mean_interval(off.to_numpy()))
         rest = off.drop(off.abs().idxmax())
         rows[f"{side} ventricle", whose] = {
-            "bias, points": comparisons.with_interval("{:+.1f}", bias),
+            "bias, points": compare.with_interval("{:+.1f}", bias),
             "limits, give or take": f"{1.96 * off.std():.0f}",
             "without the worst patient": f"{1.96 * rest.std():.0f}",
             "wrong side of 35 %": (
@@ -308,10 +306,10 @@ display(pd.DataFrame.from_dict(rows, orient="index"))
 for name in ("LV", "RV"):
     before, after = (off_by[name, whose] for whose in fifty)
     gain = (after - before).to_numpy()
-    shown = (gain.mean(), *statistics.mean_interval(gain))
+    shown = (gain.mean(), *metrics.mean_interval(gain))
     print(
         f"{name}: off by {after.mean():.1f} points in the mean, before {before.mean():.1f}; "
-        f"change {comparisons.with_interval('{:+.1f}', shown)}; most off: patient {after.idxmax()}"
+        f"change {compare.with_interval('{:+.1f}', shown)}; most off: patient {after.idxmax()}"
     )
 
 # %% [markdown]
@@ -329,7 +327,7 @@ for name in ("LV", "RV"):
 # %%
 from scipy.ndimage import binary_dilation
 
-_, held_out = data.split(data.source(), "val")
+_, held_out = datasets.split(datasets.source(), "val")
 for name, mask in list(zip(held_out.names, held_out.masks))[:2]:
     grown = binary_dilation(mask == 3)
     overlap = metrics.dice(grown[None] * 3, (mask == 3)[None] * 3, classes=(3,))[0, 0]

@@ -32,14 +32,15 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cmrseg import comparisons, data, metrics, plots, results
+from cmrseg import data, datasets, metrics, plots
+from cmrtrial import compare, records
 from cmrseg.losses import one_hot
 from cmrseg.models.unet import UNet
-from cmrseg.training import PRESETS
+from cmrseg.config import PRESETS
 
 plots.style()
-REPORT = results.report()
-train, held_out = data.split(data.source(), "val")
+REPORT = records.reported_numbers()
+train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## Slips of code
@@ -51,7 +52,6 @@ train, held_out = data.split(data.source(), "val")
 #
 # What catches it: one test with another batch size, and one that a loss of all slices is the mean of the
 # losses of each. Ours are in `tests/test_losses.py`.
-
 
 # %%
 def of_two(probability, labels):
@@ -92,17 +92,16 @@ for skips in ("after", "before"):
 # suspicion falls on the grey levels first; mending them alone wakes nobody.)
 
 # %% tags=["hide-input"]
-repairs = comparisons.runs("repairs")
+repairs = compare.runs("repairs")
 for name in ("baseline", "with scale", "with loss", "with skips"):
     found = repairs.loc[(repairs["setting"] == name) & (repairs["seed"] == 0), "record"]
-    waking = found.map(lambda record: comparisons.of_run(record, "epoch>0.5")).median()
-    print(f"{comparisons.shown(name):21} Dice above 0.5 at epoch {waking:.0f}, median of five folds")
+    waking = found.map(lambda record: compare.endpoint(record, "epoch>0.5")).median()
+    print(f"{compare.shown(name):21} Dice above 0.5 at epoch {waking:.0f}, median of five folds")
 
 # %% [markdown]
 # **4. `__call__` overridden instead of `forward`.** The network works, and what PyTorch hangs on a call is gone: hooks,
 # and with them the tools that count or time layers. What asks for `forward` finds none. Exporting gets by, since it
 # runs the network.
-
 
 # %% tags=["hide-input"]
 class Direct(nn.Module):
@@ -162,7 +161,7 @@ print(
 # single trainings on the same 20 slices (the narrow grid of rates holds means of seven).
 
 # %% tags=["hide-input"]
-chance = comparisons.runs("noise-floor")["dice"].to_numpy()
+chance = compare.runs("noise-floor")["dice"].to_numpy()
 leads = {}
 for name, section in REPORT.items():
     values = section.get("dice") if isinstance(section, dict) else None
@@ -247,7 +246,7 @@ pd.DataFrame.from_dict(rows, orient="index", columns=["one place says", "another
 # %% tags=["hide-input"]
 rng = np.random.default_rng(0)
 best_of = rng.normal(0, chance.std(ddof=1), (10_000, 40)).max(1)
-epochs = comparisons.runs("noise-floor")
+epochs = compare.runs("noise-floor")
 tables = [
     section.get("grid") or section.get("dice") or section.get("median_dice")
     for section in REPORT.values()
@@ -291,11 +290,11 @@ print(
 # %% tags=["hide-input"]
 from dataclasses import replace
 
-from cmrseg.experiments import FOLDS, Planned
-from cmrseg.training import PRESETS
+from cmrtrial.spec import FOLDS, RunSpec
+from cmrseg.config import PRESETS
 
 plan = [
-    Planned(
+    RunSpec(
         f"batch {batch}",
         replace(PRESETS["modern"], batch=batch, seed=seed),
         fold,
@@ -313,7 +312,7 @@ pd.DataFrame(
 
 # %% [markdown]
 # `experiments.run_missing(plan, source)` runs them; put the plan into `EXPERIMENTS`, as
-# [a new experiment in ten lines](../../book/contributing) does, and `comparisons.compare` compares. How it is marked:
+# [a new experiment in ten lines](../../book/contributing) does, and `compare.compare` compares. How it is marked:
 #
 # | criterion | 0 | 1 | 2 |
 # |---|---|---|---|
@@ -344,12 +343,12 @@ pd.DataFrame(
 # ```
 
 # %%
-from cmrseg.experiments import EXPERIMENTS
+from cmrtrial.plans import EXPERIMENTS
 
 seeds = {
     (name, setting): group["seed"].nunique()
     for name in EXPERIMENTS
-    for setting, group in comparisons.runs(name).groupby("setting")
+    for setting, group in compare.runs(name).groupby("setting")
 }
 print(
     f"{sum(n == 1 for n in seeds.values())} of {len(seeds)} settings under the replica have one seed only"

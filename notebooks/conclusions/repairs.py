@@ -35,9 +35,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cmrseg import comparisons, data, plots, results
-from cmrseg.experiments import REPAIRS, UNREPAIRED
-from cmrseg.training import PRESETS, fit, score
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import compare
+from cmrtrial.plans.report import REPAIRS, UNREPAIRED
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
@@ -49,7 +52,6 @@ BROKEN, HEALTHY = "#FE6100", plots.ACCENT
 # On the left what the report did {cite}`report2020`, on the right what the book does. Together they turn
 # the recipe `replica` into the recipe `modern`; the width stays.
 
-
 # %% tags=["hide-input"]
 def listed(changes):
     return ", ".join(f"{field}={value}" for field, value in changes.items())
@@ -57,7 +59,7 @@ def listed(changes):
 
 pd.DataFrame.from_dict(
     {
-        comparisons.shown(name): {
+        compare.shown(name): {
             "report": listed(UNREPAIRED[name]),
             "repaired": listed(REPAIRS[name]),
         }
@@ -92,7 +94,7 @@ pd.DataFrame.from_dict(
 # ## What came out
 
 # %% tags=["hide-input"]
-replica, modern = comparisons.runs("repairs"), comparisons.runs("repairs", "modern")
+replica, modern = compare.runs("repairs"), compare.runs("repairs", "modern")
 both = pd.concat(
     [
         replica.replace({"setting": {"baseline": "replica"}}),
@@ -100,13 +102,13 @@ both = pd.concat(
     ]
 )
 dice = {
-    name: comparisons.by_patient(group).mean()
+    name: compare.by_patient(group).mean()
     for name, group in both.groupby("setting", sort=False)
 }
 for name, value in dice.items():
     group = both[both["setting"] == name]
     print(
-        f"{comparisons.shown(name):25} Dice {value:.3f}   {len(group):2} trainings from {group['dice'].min():.3f} "
+        f"{compare.shown(name):25} Dice {value:.3f}   {len(group):2} trainings from {group['dice'].min():.3f} "
         f"to {group['dice'].max():.3f}"
     )
 
@@ -138,7 +140,7 @@ for x, step in ((0, "replica"), (len(steps), "all five")):
     ax.bar(x, dice[step], width=0.6, color=plots.GREY, alpha=0.3)
     values = both.loc[both["setting"] == step, "dice"]
     ax.plot(np.full(len(values), x), values, "o", color=plots.GREY, markersize=3)
-labels = [f"+ {comparisons.shown(name)}".replace("book ", "book\n") for name in names]
+labels = [f"+ {compare.shown(name)}".replace("book ", "book\n") for name in names]
 ax.set_xticks(range(len(steps) + 1), ["replica", *labels, "modern"])
 ax.set(
     ylim=(min(heights) - 0.06, max(heights) + 0.04), ylabel="Dice, mean of 60 patients"
@@ -153,10 +155,10 @@ ax.set(
 sure = {}
 for name, (low, high) in zip(names, pairwise(steps)):
     protocol = "modern" if name == names[-1] else "replica"  # whose luck: the larger
-    found = comparisons.compare(
+    found = compare.compare(
         both[both["setting"] == high], both[both["setting"] == low], protocol
     ).difference
-    sure[f"+ {comparisons.shown(name)}"] = comparisons.with_interval(
+    sure[f"+ {compare.shown(name)}"] = compare.with_interval(
         "{:+.3f}", (found.mean, *found.interval())
     )
 pd.DataFrame({"change of Dice": sure})
@@ -173,9 +175,9 @@ for ax, protocol, prefix, title in (
     (axes[0], "replica", "with ", "alone in the report's recipe"),
     (axes[1], "modern", "without ", "left out of the modern recipe"),
 ):
-    found = comparisons.against("repairs", "baseline", protocol)
+    found = compare.compare_to_baseline("repairs", "baseline", protocol)
     rows = {
-        comparisons.shown(name): tuple(
+        compare.shown(name): tuple(
             found.loc[prefix + name, ["difference", "low", "high"]]
         )
         for name in REPAIRS
@@ -197,14 +199,14 @@ for ax, protocol, prefix, title in (
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8.5, 3.6))
 for name in ("baseline", *(f"with {repair}" for repair in REPAIRS)):
-    mean = comparisons.mean_curve(
+    mean = compare.mean_curve(
         replica[(replica["setting"] == name) & (replica["seed"] == 0)]
     )
     ax.plot(
         mean.index,
         mean,
         color=plots.GREY if name == "baseline" else None,
-        label="replica" if name == "baseline" else comparisons.shown(name),
+        label="replica" if name == "baseline" else compare.shown(name),
     )
 ax.set(xlabel="epoch", ylabel="Dice, mean of five folds", ylim=(0, 0.95))
 ax.legend(loc="lower right");
@@ -218,13 +220,13 @@ for name in ("baseline", *(f"with {repair}" for repair in REPAIRS)):
     group = replica[(replica["setting"] == name) & (replica["seed"] == 0)]
     first = {}
     for line in (0.1, 0.5):
-        reached = comparisons.mean_curve(group).gt(line)
+        reached = compare.mean_curve(group).gt(line)
         first[line] = f"at epoch {reached.idxmax():.0f}" if reached.any() else "never"
-    label = comparisons.shown(name).replace("baseline", "replica")
+    label = compare.shown(name).replace("baseline", "replica")
     print(
         f"{label:21} mean of five folds above 0.1 {first[0.1]}, above 0.5 {first[0.5]}"
     )
-curve = comparisons.mean_curve(
+curve = compare.mean_curve(
     replica[(replica["setting"] == "baseline") & (replica["seed"] == 0)]
 )
 print(
@@ -237,13 +239,13 @@ print(
 # A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 small = replace(
     PRESETS["replica"], channels=(4, 8, 16), lr=0.003, epochs=2 if SMOKE else 10
 );
 for name, changes in (("replica", {}), ("with textbook decoder", REPAIRS["skips"])):
     run = fit(replace(small, **changes), train[:40], precision="fp32")
-    print(f"{name:21} Dice {results.mean_dice(score(run, held_out)):.3f}")
+    print(f"{name:21} Dice {mean_dice(score(run, held_out)):.3f}")
 
 # %% [markdown]
 # ## What to conclude
@@ -283,7 +285,7 @@ for name in REPAIRS:
         dice[f"with {name}"] - dice["replica"],
         dice["all five"] - dice[f"without {name}"],
     )
-    print(f"{comparisons.shown(name):>16}: added first {first:+.3f}, added last {last:+.3f}")
+    print(f"{compare.shown(name):>16}: added first {first:+.3f}, added last {last:+.3f}")
 
 # %% [markdown]
 # No. A bar is what a repair adds to those before it. First in the order it is "alone", last in the order it is

@@ -46,7 +46,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from cmrseg import comparisons, plots, results, statistics
+from cmrseg import plots
+from cmrtrial import claims, compare, records, statistics
 
 plots.style()
 COLOURS = {
@@ -58,8 +59,8 @@ COLOURS = {
     "not testable here": "#606060",
     "not run yet": "#60606040",
 }
-found = comparisons.judge()
-found["words"] = [comparisons.in_words(row) for row in found.to_dict("records")]
+found = claims.judge()
+found["words"] = [claims.in_words(row) for row in found.to_dict("records")]
 found["experiment"] = found["experiment"].fillna(found["source"].str.replace("_", "-"))
 found["experiment"] = found["experiment"].replace(
     {"baseline": "classes", "final": "hidden slices"}
@@ -144,12 +145,11 @@ print(f"{unclear.sum():2} ambiguous in the report, counted apart")
 # complete, the verdicts on this page are those of the first.
 # ```
 
-
 # %% tags=["hide-input"]
 def settings_of(claim):
     """The runs of the settings that a claim compares."""
     names = [claim["setting"]] if "setting" in claim else [claim.get("a"), claim.get("b")]
-    runs = comparisons.runs(claim["experiment"])
+    runs = compare.runs(claim["experiment"])
     return [runs[runs["setting"] == name] for name in names if name]
 
 
@@ -157,7 +157,7 @@ def by_own_folds(claim):
     """The verdict on a claim about Dice with the spread between folds as the error."""
     a, *b = settings_of(claim)
     level = float(claim.get("level", 0))
-    difference = comparisons.between_folds(a, b[0] if b else level).difference
+    difference = compare.between_folds(a, b[0] if b else level).difference
     half = wider[both.loc[claim["id"], "late"]] * np.ptp(difference.interval()) / 2
     interval = difference.mean - half, difference.mean + half
     margin = claim.get("margin", statistics.MARGIN)
@@ -170,13 +170,13 @@ wider = (both["high"] - both["low"]) / (both["high_alone"] - both["low_alone"])
 wider = wider.groupby(both["late"]).max()
 decided = both[both["verdict"].isin(["confirmed", "contradicted"])]
 faults = {
-    "still rising": lambda runs: comparisons.last_gain(runs) > statistics.MARGIN,
-    "not begun": lambda runs: runs["dice"].mean() < comparisons.COLLAPSED,
+    "still rising": lambda runs: compare.last_gain(runs) > statistics.MARGIN,
+    "not begun": lambda runs: runs["dice"].mean() < compare.COLLAPSED,
     "one seed": lambda runs: runs["seed"].nunique() == 1,
 }
 of_runs = [
     claim
-    for claim in comparisons.claims()
+    for claim in claims.claims()
     if claim["id"] in decided.index and claim.get("endpoint") not in (None, "seconds")
 ]
 marks = pd.DataFrame(
@@ -222,7 +222,7 @@ table.style.hide().set_table_attributes('class="board"')
 # which a setting does better with some training patients than with others, and judged them as the second trial will be:
 
 # %% tags=["hide-input"]
-worlds = json.loads((results.STORE / "second-worlds.json").read_text())
+worlds = json.loads((records.STORE / "second-worlds.json").read_text())
 world = worlds["false verdicts in any, per cent"]["folds share training patients"]
 print(f"""Simulated trials with at least one false verdict:
 {world["estimand"]:4.1f} % as verdicts on networks trained on these patients,
@@ -317,7 +317,7 @@ board(late)
 # numbers of epochs:
 
 # %% tags=["hide-input"]
-REPORT = results.report()
+REPORT = records.reported_numbers()
 late = late.set_index("id")
 for network, its in REPORT["architectures"].items():
     if isinstance(its, dict):
@@ -325,7 +325,7 @@ for network, its in REPORT["architectures"].items():
             f"unet-faster-than-{network}", ["estimate", "low", "high"]
         ].astype(float)
         ratio = REPORT["final"]["epochs"] / its["epochs"]
-        times = comparisons.with_interval("{:.2f}", ratio * np.exp(row), " times")
+        times = compare.with_interval("{:.2f}", ratio * np.exp(row), " times")
         print(
             f"{TITLES[network]}, {its['epochs']} epochs: the U-Net's "
             f"{REPORT['final']['epochs']} take {times} as long"
@@ -337,7 +337,7 @@ for network, its in REPORT["architectures"].items():
 # The report says more than what was put to a training. These are the rest, as far as we found them.
 
 # %% tags=["hide-input"]
-rest = pd.DataFrame(comparisons.not_asked())
+rest = pd.DataFrame(claims.not_asked())
 rest["about"] = [
     f'<a href="../{LINKS[page]}.html">{page_title(page)}</a>' for page in rest["about"]
 ]
@@ -393,7 +393,7 @@ print(f"{len(changed)} of {len(judged)}")
 # %% tags=["hide-input"]
 kinds = {
     claim["id"]: "no difference" if claim["claim"] == "equal" else "a difference"
-    for claim in comparisons.claims()
+    for claim in claims.claims()
     if claim["claim"] in ("equal", "greater", "less")
 }
 asked = found[found["id"].isin(kinds) & ~unclear]

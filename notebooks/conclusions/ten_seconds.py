@@ -36,8 +36,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cmrseg import comparisons, data, experiments, plots, results, statistics
-from cmrseg.training import PRESETS, fit, score
+from cmrseg import datasets, metrics, plots
+from cmrseg.record import mean_dice
+from cmrtrial import compare, records
+from cmrtrial.plans.sprint import FIRST_SPRINT, IDEAS, LARGER_BATCHES, LATER_IDEAS, OTHER_IDEAS, SPRINT
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
@@ -45,7 +49,7 @@ SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts 
 
 def measured(name):
     """What a benchmark has written."""
-    return json.loads((results.STORE.parent / "benchmarks" / name).read_text())
+    return json.loads((records.STORE.parent / "benchmarks" / name).read_text())
 
 
 RACE = measured("time_to_dice.json")
@@ -79,7 +83,7 @@ print(
 )
 again = {
     int(epoch): dice
-    for epoch, dice in results.report()["rerun"]["dice_by_epoch"].items()
+    for epoch, dice in records.reported_numbers()["rerun"]["dice_by_epoch"].items()
 }
 known = RACE["report_epoch"]
 before = max(epoch for epoch in again if epoch < known)
@@ -127,7 +131,6 @@ ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3);
 # *Dice against seconds: the ten seeds of the sprint end around the line, where the report's code ended, before any
 # rival is there. Rivals stop when they have passed it; of the report's recipe five epochs are timed here. Dashed: a
 # constant learning rate.*
-
 
 # %% tags=["hide-input"]
 def shown(found):
@@ -188,7 +191,7 @@ tried.fillna("–").rename_axis(None).rename_axis(None, axis=1)
 
 # %%
 last = ends["dice"].str[-1]
-low, high = statistics.mean_interval(last.to_numpy())
+low, high = metrics.mean_interval(last.to_numpy())
 print(
     "last epochs of the ten seeds: " + ", ".join(f"{dice:.3f}" for dice in sorted(last))
 )
@@ -223,11 +226,11 @@ print(f"mean {before.mean():.4f}, {line - before.mean():.3f} below the line")
 # those above it.
 
 # %% tags=["hide-input"]
-SPRINT, FIRST_SPRINT = experiments.SPRINT, experiments.FIRST_SPRINT
-runs = comparisons.runs("sprint-ideas", "sprint")
+SPRINT, FIRST_SPRINT = SPRINT, FIRST_SPRINT
+runs = compare.runs("sprint-ideas", "sprint")
 seconds = runs.groupby("setting")["seconds"].mean()
 found = {
-    one: comparisons.against("sprint-ideas", one, "sprint")
+    one: compare.compare_to_baseline("sprint-ideas", one, "sprint")
     for one in (SPRINT, FIRST_SPRINT)
 }
 
@@ -235,10 +238,10 @@ found = {
 def ideas(names, baseline=SPRINT):
     """The table of some ideas beside a sprint."""
     timed = found[baseline].assign(seconds=seconds.map("{:.1f}".format)).loc[[*names]]
-    return comparisons.legible(timed, baseline).drop(columns=["folds", "collapsed"])
+    return compare.format_table(timed, baseline).drop(columns=["folds", "collapsed"])
 
 
-ideas(experiments.IDEAS)
+ideas(IDEAS)
 
 # %% [markdown]
 # *Ideas that were kept. `+ rate 0.006` was the first sprint, `+ 22 epochs` is the sprint. In brackets 95 % intervals;
@@ -247,7 +250,7 @@ ideas(experiments.IDEAS)
 # And those that were tried on top of the first sprint:
 
 # %% tags=["hide-input"]
-ideas(experiments.OTHER_IDEAS, FIRST_SPRINT)
+ideas(OTHER_IDEAS, FIRST_SPRINT)
 
 # %% [markdown]
 # *Ideas on top of the first sprint: none brings Dice without more time, and no saving is shown to be free. More
@@ -256,7 +259,7 @@ ideas(experiments.OTHER_IDEAS, FIRST_SPRINT)
 # And on top of the second:
 
 # %% tags=["hide-input"]
-ideas([*experiments.LATER_IDEAS, *experiments.LARGER_BATCHES])
+ideas([*LATER_IDEAS, *LARGER_BATCHES])
 
 # %% [markdown]
 # *Ideas on top of the sprint: those that keep its Dice take as long, or nearly.*
@@ -267,7 +270,7 @@ ideas([*experiments.LATER_IDEAS, *experiments.LARGER_BATCHES])
 # interval of the difference says so, it *is* a better sprint; if only the estimate does, it may be one.
 
 # %%
-kept = seconds[[*experiments.IDEAS]]
+kept = seconds[[*IDEAS]]
 factor = (kept.shift() / kept).dropna().rename_axis(None)
 print("times faster by each idea that was kept (below 1: slower):")
 print(factor.map("{:.1f}".format).to_string())
@@ -301,13 +304,13 @@ for what, column in {"look": "difference", "are shown to be": "low"}.items():
 # ## Live: on your marks
 
 # %%
-source = data.source()
-train, held_out = data.split(source, "val")
+source = datasets.source()
+train, held_out = datasets.split(source, "val")
 config = replace(PRESETS["sprint"], epochs=1) if SMOKE else PRESETS["sprint"]
 run = fit(config, train, precision="fp32")
 print(
     f"{config.epochs} epochs in {run.seconds:.1f} s here, on {torch.get_num_threads()} threads: "
-    f"Dice {results.mean_dice(score(run, held_out)):.3f} "
+    f"Dice {mean_dice(score(run, held_out)):.3f} "
     f"of {len(held_out)} held-out slices"
 )
 print(

@@ -33,21 +33,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmrseg import (
-    comparisons,
-    data,
-    ensemble,
-    experiments,
-    metrics,
-    plots,
-    shifts,
-    statistics,
-    trust,
-)
+from cmrseg import datasets, metrics, plots
+from cmrseg.deploy import weights
+from cmrtrial import calibration, compare, corruptions
+from cmrtrial.plans.best import FINAL, FINAL_TTA, TTAS
 
 plots.style()
 looks = pd.concat(
-    comparisons.runs(name, "final") for name in ("final-trust", "final-ways")
+    compare.runs(name, "final") for name in ("final-trust", "final-ways")
 )
 
 
@@ -57,7 +50,7 @@ def records(setting):
 
 
 def pooled(setting):
-    """The reliability of all folds together, see cmrseg.trust.reliability."""
+    """The reliability of all folds together, see cmrtrial.calibration.reliability."""
     tables = [found["reliability"] for found in records(setting)]
     count = np.sum([t["count"] for t in tables], axis=0)
     weighted = {
@@ -67,7 +60,6 @@ def pooled(setting):
     return {"count": count} | {
         name: total / np.maximum(count, 1) for name, total in weighted.items()
     }
-
 
 # %% [markdown]
 # ## A probability is a promise
@@ -79,7 +71,7 @@ def pooled(setting):
 # cannot be judged so: between them they have seen every training patient.)
 
 # %% tags=["hide-input"]
-best = {ways: name for name, ways in experiments.WAYS.items()}[experiments.FINAL_WAYS]
+best = {ways: name for name, ways in TTAS.items()}[FINAL_TTA]
 NAMES = {
     "one network, as it is": "120 epochs: one network, one look",
     "three networks, turned": "120 epochs: three networks, three looks",
@@ -98,9 +90,9 @@ for setting, name in NAMES.items():
         markersize=4,
         label=name,
     )
-    errors = [trust.calibration_error(r["reliability"]) for r in records(setting)]
+    errors = [calibration.calibration_error(r["reliability"]) for r in records(setting)]
     print(
-        f"{name}: off by {trust.calibration_error(table):.3f} on average, "
+        f"{name}: off by {calibration.calibration_error(table):.3f} on average, "
         f"in the folds from {min(errors):.3f} to {max(errors):.3f}"
     )
 ax.set(xlabel="the probability it gives", ylabel="how often it is right")
@@ -115,7 +107,6 @@ ax.set_aspect("equal");
 #
 # Two things can be asked without the truth. The Dice that the network *expects*, from its own probabilities. And how much
 # three networks, of three seeds, *agree*. A class that none of them draws counts as 0 in both: it may be missing.
-
 
 # %% tags=["hide-input"]
 def slices_of(setting):
@@ -145,7 +136,7 @@ def rank_correlation(guess, again=500):
         for chosen in rng.integers(len(patients), size=(again, len(patients)))
     ]
     middle = stats.spearmanr(whole).statistic
-    return comparisons.with_interval(
+    return compare.with_interval(
         "{:.2f}", (middle, *np.quantile(drawn, [0.025, 0.975]))
     )
 
@@ -187,7 +178,7 @@ orders = {
     "if one knew": seen["Dice"],
 }
 for name, score in orders.items():
-    coverage, left = trust.risk_coverage(score.to_numpy(), seen["Dice"].to_numpy())
+    coverage, left = calibration.risk_coverage(score.to_numpy(), seen["Dice"].to_numpy())
     ax.plot(
         coverage, left, label=name, color=plots.GREY if name == "if one knew" else None
     )
@@ -206,13 +197,13 @@ ax.legend(loc="upper left");
 #
 # ## Does it hold?
 #
-# Held-out slices are changed, more and more ({mod}`cmrseg.shifts`), and two networks look: that of this book's recipe, and
+# Held-out slices are changed, more and more ({mod}`cmrtrial.corruptions`), and two networks look: that of this book's recipe, and
 # the best, which has seen more shapes and greys in training.
 
 # %% tags=["hide-input"]
-train, _ = data.split(data.source(), "val")
+train, _ = datasets.split(datasets.source(), "val")
 figure, axes = plots.panels(5)
-for ax, (name, (change, levels)) in zip(axes, shifts.LEVELS.items()):
+for ax, (name, (change, levels)) in zip(axes, corruptions.LEVELS.items()):
     changed = change(train[:1], levels[3])
     plots.contours(
         plots.show(ax, changed.images[0], f"{name} {levels[3]:g}"),
@@ -224,13 +215,13 @@ for ax, (name, (change, levels)) in zip(axes, shifts.LEVELS.items()):
 # *One slice, five ways to change it, each at its fourth level of five.*
 
 # %% tags=["hide-input"]
-shifted = dict(list(comparisons.runs("final-shifts", "final").groupby("setting")))
-RUNGS = {"book": "the book's recipe", experiments.FINAL: "the best"}
+shifted = dict(list(compare.runs("final-shifts", "final").groupby("setting")))
+RUNGS = {"book": "the book's recipe", FINAL: "the best"}
 dice = {
-    setting: comparisons.by_patient(group).mean() for setting, group in shifted.items()
+    setting: compare.by_patient(group).mean() for setting, group in shifted.items()
 }
 figure, axes = plt.subplots(1, 5, figsize=(9.5, 2.9), sharey=True)
-for ax, (name, (_, levels)) in zip(axes, shifts.LEVELS.items()):
+for ax, (name, (_, levels)) in zip(axes, corruptions.LEVELS.items()):
     for rung, label in RUNGS.items():
         ax.plot(
             sorted(levels),
@@ -248,26 +239,26 @@ axes[0].legend(loc="lower left");
 
 # %% tags=["hide-input"]
 rows = {}
-for name, (_, levels) in shifts.LEVELS.items():
+for name, (_, levels) in corruptions.LEVELS.items():
     for level in levels[1:]:
         best, book = (
-            shifted[f"{rung}, {name} {level:g}"] for rung in (experiments.FINAL, "book")
+            shifted[f"{rung}, {name} {level:g}"] for rung in (FINAL, "book")
         )
-        found = comparisons.compare(best, book, "final").difference
+        found = compare.compare(best, book, "final").difference
         kept = [
-            comparisons.by_patient(group)
-            - comparisons.by_patient(shifted[f"{rung}, {name} {levels[0]:g}"])
-            for group, rung in ((best, experiments.FINAL), (book, "book"))
+            compare.by_patient(group)
+            - compare.by_patient(shifted[f"{rung}, {name} {levels[0]:g}"])
+            for group, rung in ((best, FINAL), (book, "book"))
         ]
         spared = (kept[0] - kept[1]).to_numpy()
-        spared = (spared.mean(), *statistics.mean_interval(spared))
+        spared = (spared.mean(), *metrics.mean_interval(spared))
         rows[name, f"{level:g}"] = {
-            "the best": f"{comparisons.by_patient(best).mean():.3f}",
-            "the book's recipe": f"{comparisons.by_patient(book).mean():.3f}",
-            "difference": comparisons.with_interval(
+            "the best": f"{compare.by_patient(best).mean():.3f}",
+            "the book's recipe": f"{compare.by_patient(book).mean():.3f}",
+            "difference": compare.with_interval(
                 "{:+.3f}", (found.mean, *found.interval())
             ),
-            "spared by the best": comparisons.with_interval("{:+.3f}", spared),
+            "spared by the best": compare.with_interval("{:+.3f}", spared),
         }
 pd.DataFrame.from_dict(rows, orient="index")
 
@@ -280,15 +271,15 @@ pd.DataFrame.from_dict(rows, orient="index")
 # ## Live: turn it yourself
 
 # %%
-_, held_out = data.split(data.source(), "val")
-small = ensemble.find("small")
+_, held_out = datasets.split(datasets.source(), "val")
+small = weights.find_ensemble("small")
 for degrees in (0, 20, 45, 90):
-    turned = shifts.rotation(held_out[:6], degrees)
-    probability = ensemble.probabilities(small, turned.images)
+    turned = corruptions.rotation(held_out[:6], degrees)
+    probability = small.probabilities(turned.images)
     found = metrics.mean(metrics.dice(probability.argmax(1), turned.masks))
     print(
         f"turned by {degrees:2} degrees: Dice {found:.3f}, "
-        f"it expects {np.nanmean(trust.expected_dice(probability)):.3f}"
+        f"it expects {np.nanmean(calibration.expected_dice(probability)):.3f}"
     )
 
 # %% [markdown]

@@ -34,19 +34,22 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from cmrseg import comparisons, data, plots, results
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
 from cmrseg.augment import normalise
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
 from cmrseg.models.unet import ACTIVATIONS
-from cmrseg.training import PRESETS, fit, score
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
 NAMES = {"relu": "ReLU", "leaky-relu": "LeakyReLU", "tanh": "Tanh"}
 NAMES |= {"hardtanh": "HardTanh", "sigmoid": "sigmoid"}
 said = {
-    NAMES[name]: dice for name, dice in results.report()["activation"]["dice"].items()
+    NAMES[name]: dice for name, dice in records.reported_numbers()["activation"]["dice"].items()
 }
 
 # %% tags=["hide-input"]
@@ -81,19 +84,19 @@ for name, dice in sorted(said.items(), key=lambda pair: -pair[1]):
 # baseline, with five seeds, the others with one.
 
 # %%
-table = comparisons.against("activation", "relu").rename(NAMES)
-comparisons.legible(table, "ReLU")
+table = compare.compare_to_baseline("activation", "relu").rename(NAMES)
+compare.format_table(table, "ReLU")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
 # the same folds.*
 
 # %% tags=["hide-input"]
-runs = comparisons.runs("activation").replace({"setting": NAMES})
+runs = compare.runs("activation").replace({"setting": NAMES})
 figure, (ax, diff) = plt.subplots(1, 2, figsize=(9.5, 3.4), width_ratios=(1.3, 1))
 groups = runs.groupby("setting", sort=False)
 plots.settings(
-    ax, {name: g["dice"] for name, g in groups}, said, comparisons.patients_of(groups)
+    ax, {name: g["dice"] for name, g in groups}, said, compare.patients_of(groups)
 )
 plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch")
@@ -111,7 +114,7 @@ diff.set_xlabel("Dice minus that of ReLU, 95 % interval");
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.4))
 for name, group in runs[runs["seed"] == 0].groupby("setting", sort=False):
-    curves = [results.curve(found) for found in group["record"]]
+    curves = [records.curve(found) for found in group["record"]]
     epochs, mean = curves[0]["epoch"], np.mean([c["mean"] for c in curves], axis=0)
     axes[0].plot(epochs[epochs <= 30], mean[epochs <= 30], label=name)
     axes[1].plot(epochs, mean)
@@ -138,14 +141,14 @@ axes[0].legend(loc="upper left");
 # ```
 
 # %%
-comparisons.verdicts("activation")
+claims.verdicts("activation")
 
 # %% tags=["hide-input"]
 for name, group in runs.groupby("setting", sort=False):
-    gained = comparisons.last_gain(group)
+    gained = compare.last_gain(group)
     print(f"{name:>9}: Dice gained in the last ten epochs {gained:+.3f}")
 tanh, relu = (runs[runs["setting"] == name] for name in ("Tanh", "ReLU"))
-found = comparisons.between_folds(tanh, relu).difference
+found = compare.between_folds(tanh, relu).difference
 print(
     "Tanh minus ReLU, by the spread between folds: {:+.3f} ({:+.3f} to {:+.3f})".format(
         found.mean, *found.interval()
@@ -159,14 +162,14 @@ print(
 # decoder draws at full resolution:
 
 # %%
-healthy = comparisons.against("activation", "relu", "modern").rename(NAMES)
-comparisons.legible(healthy, "ReLU")
+healthy = compare.compare_to_baseline("activation", "relu", "modern").rename(NAMES)
+compare.format_table(healthy, "ReLU")
 
 # %% tags=["hide-input"]
-for name, group in comparisons.runs("activation", "modern").groupby(
+for name, group in compare.runs("activation", "modern").groupby(
     "setting", sort=False
 ):
-    print(f"{name:8} Dice after 10 epochs {comparisons.mean_curve(group)[10]:.3f}")
+    print(f"{name:8} Dice after 10 epochs {compare.mean_curve(group)[10]:.3f}")
 
 # %% [markdown]
 # ## Live: two of them, small
@@ -174,13 +177,13 @@ for name, group in comparisons.runs("activation", "modern").groupby(
 # A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 small = replace(
     PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 12
 )
 for name in ("relu", "sigmoid"):
     run = fit(replace(small, activation=name), train[:48], precision="fp32")
-    print(f"{name:8} Dice {results.mean_dice(score(run, held_out)):.3f}")
+    print(f"{name:8} Dice {mean_dice(score(run, held_out)):.3f}")
 
 # %% [markdown]
 # ## What to conclude

@@ -34,13 +34,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from cmrseg import comparisons, data, plots, results
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare
 from cmrseg.augment import augment, normalise
-from cmrseg.training import PRESETS, fit, score
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## One slice, its variants
@@ -86,7 +89,7 @@ plots.class_legend(figure);
 # steps.
 
 # %%
-comparisons.legible(comparisons.against("augmentation", "none"), "none")
+compare.format_table(compare.compare_to_baseline("augmentation", "none"), "none")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
@@ -94,7 +97,7 @@ comparisons.legible(comparisons.against("augmentation", "none"), "none")
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
 # %% tags=["hide-input"]
-runs = comparisons.runs("augmentation")
+runs = compare.runs("augmentation")
 figure, (ax, time) = plt.subplots(1, 2, figsize=(9.5, 3.5))
 named = {
     name: name.replace(", ", "\n").replace(" + ", "\n+ ")
@@ -104,7 +107,7 @@ groups = {named[name]: group for name, group in runs.groupby("setting", sort=Fal
 plots.settings(
     ax,
     {name: group["dice"] for name, group in groups.items()},
-    patients=comparisons.patients_of(groups.items()),
+    patients=compare.patients_of(groups.items()),
 )
 plots.settings(
     time, {name: group["seconds"].dropna() for name, group in groups.items()}
@@ -122,7 +125,7 @@ time.set(ylabel="processor seconds of a training", ylim=(0, None));
 # %% tags=["hide-input"]
 figure, (epochs, steps) = plt.subplots(1, 2, figsize=(9.5, 3.3), sharey=True)
 for name, per_epoch in {"none": 48, "mirrored, doubled": 96}.items():
-    mean = comparisons.mean_curve(runs[(runs["setting"] == name) & (runs["seed"] == 0)])
+    mean = compare.mean_curve(runs[(runs["setting"] == name) & (runs["seed"] == 0)])
     epochs.plot(mean.index, mean, label=name)
     steps.plot(mean.index * per_epoch, mean)
 epochs.set(xlabel="epoch", ylabel="held-out Dice, mean of five folds")
@@ -145,18 +148,18 @@ epochs.legend(loc="lower right");
 # ```
 
 # %%
-comparisons.verdicts("augmentation")
+claims.verdicts("augmentation")
 
 # %% [markdown]
 # ## With a healthy recipe
 
 # %%
-comparisons.legible(comparisons.against("augmentation", "none", "modern"), "none")
+compare.format_table(compare.compare_to_baseline("augmentation", "none", "modern"), "none")
 
 # %% tags=["hide-input"]
-modern = comparisons.runs("augmentation", "modern")
+modern = compare.runs("augmentation", "modern")
 for name, group in modern.groupby("setting", sort=False):
-    learnt = comparisons.learnt(group)
+    learnt = compare.train_dice(group)
     if not np.isnan(learnt):
         print(
             f"{name:20} training slices {learnt:.3f}, held out {group['dice'].mean():.3f}, "
@@ -176,7 +179,7 @@ small = replace(PRESETS["modern"], channels=(4, 8, 16, 32), epochs=2 if SMOKE el
 for kinds in ((), ("affine", "strong-intensity")):
     run = fit(replace(small, augment=kinds), train[:16], precision="fp32")
     print(
-        f"{', '.join(kinds) or 'none':26} Dice {results.mean_dice(score(run, held_out)):.3f}"
+        f"{', '.join(kinds) or 'none':26} Dice {mean_dice(score(run, held_out)):.3f}"
     )
 
 # %% [markdown]

@@ -34,21 +34,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from cmrseg import comparisons, data, plots, results
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
 from cmrseg.augment import normalise
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
-from cmrseg.training import PRESETS, fit, score
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = results.report()["batch_size"]
+said = records.reported_numbers()["batch_size"]
 BATCHES = (2, 4, 8, 16, 32)
-runs = comparisons.runs("batch-size")
+runs = compare.runs("batch-size")
 runs["steps"] = [
     -(-96 // found["config"]["batch"]) for found in runs["record"]
 ]  # of an epoch on a fold
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## What the report said
@@ -68,7 +71,6 @@ for batch, dice in said["dice"].items():
 # The gradient of a batch is a guess at the gradient of all slices. A larger batch guesses better. How much
 # better? The angle between the gradient of a batch and that of 52 other slices, for the first block of a network at
 # its start:
-
 
 # %% tags=["hide-input"]
 def gradient(net, chosen):
@@ -150,7 +152,7 @@ ax.legend();
 # %%
 order = [f"{batch}" for batch in BATCHES]
 order += [f"{batch}, equal updates" for batch in BATCHES[1:]]
-comparisons.legible(comparisons.against("batch-size", "2").loc[order], "batches of 2")
+compare.format_table(compare.compare_to_baseline("batch-size", "2").loc[order], "batches of 2")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
@@ -167,7 +169,7 @@ plots.settings(
     ax,
     {name: group["dice"] for name, group in groups.items()},
     said["dice"],
-    comparisons.patients_of(groups.items()),
+    compare.patients_of(groups.items()),
 )
 plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch");
@@ -187,7 +189,7 @@ for n, batch in enumerate(BATCHES):
             & (runs["seed"] == 0)
             & runs["split"].isin(["fold0", "fold1"])
         ]
-        mean = comparisons.mean_curve(group)
+        mean = compare.mean_curve(group)
         scale = 1 if ax is axes[0] else group["steps"].iloc[0]
         ax.plot(mean.index * scale, mean, color=shade, label=str(batch))
 axes[0].legend(title="batch", loc="upper left")
@@ -201,7 +203,7 @@ axes[1].set(xlabel="updates", title="equal updates");
 two_folds = runs[runs["split"].isin(["fold0", "fold1"])]
 for batch in BATCHES[1:]:
     larger = two_folds[two_folds["setting"] == f"{batch}, equal updates"]
-    found = comparisons.compare(
+    found = compare.compare(
         larger, two_folds[two_folds["setting"] == "2"]
     ).difference
     print(
@@ -218,7 +220,7 @@ for batch in BATCHES[1:]:
 # %% tags=["hide-input"]
 for batch in BATCHES:
     found = runs.loc[runs["setting"] == str(batch), "record"]
-    woke = [comparisons.of_run(r, "epoch>0.5") for r in found]
+    woke = [compare.endpoint(r, "epoch>0.5") for r in found]
     when = (
         f"at epoch {np.mean(woke):.0f} on average"
         if min(woke) < 100
@@ -256,19 +258,19 @@ for name in ("32 of 100", "32 of 100, drop last"):
 # ```
 
 # %%
-comparisons.verdicts("batch-size")
+claims.verdicts("batch-size")
 
 # %% tags=["hide-input"]
 telling = runs[runs["setting"].isin(["2", "8", "32"])]
 for name, group in telling.groupby("setting", sort=False):
-    gained = comparisons.last_gain(group)
+    gained = compare.last_gain(group)
     print(f"{name:>2}: Dice gained in the last ten epochs {gained:+.3f}")
 
 # %% [markdown]
 # ## With a healthy recipe
 
 # %%
-comparisons.legible(comparisons.against("batch-size", "4", "modern"), "batches of 4")
+compare.format_table(compare.compare_to_baseline("batch-size", "4", "modern"), "batches of 4")
 
 # %% [markdown]
 # ## Live: the same epochs, the same updates
@@ -285,7 +287,7 @@ for batch, epochs in ((4, 8), (16, 8), (16, 32)):
     )
     print(
         f"batches of {batch:>2}, {epochs:>2} epochs, {epochs * 48 // batch:>3} updates: "
-        f"Dice {results.mean_dice(score(run, held_out)):.3f}"
+        f"Dice {mean_dice(score(run, held_out)):.3f}"
     )
 
 # %% [markdown]

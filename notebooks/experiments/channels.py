@@ -33,15 +33,21 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cmrseg import comparisons, data, experiments, plots, results, statistics
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records, statistics
+from cmrtrial.checks import seed_effect
+from cmrtrial.plans.report import FOUR_LEVELS, MAIN_CHANNELS
+from cmrtrial.spec import FOLDS
 from cmrseg.models import build, multiply_adds
-from cmrseg.training import PRESETS, fit, score
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = results.report()["channels"]["dice"]
-runs = comparisons.runs("channels")
-NAMES = list(experiments.FOUR_LEVELS)
+said = records.reported_numbers()["channels"]["dice"]
+runs = compare.runs("channels")
+NAMES = list(FOUR_LEVELS)
 
 # %% [markdown]
 # ## What the report said
@@ -65,7 +71,7 @@ for (theirs, dice), name in zip(said.items(), NAMES):
 # %% tags=["hide-input"]
 cost = {
     name: multiply_adds(build(replace(PRESETS["replica"], **changes))) / 1e6
-    for name, changes in experiments.FOUR_LEVELS.items()
+    for name, changes in FOUR_LEVELS.items()
 }
 for name in NAMES:
     seconds = runs.loc[runs["setting"] == name, "seconds"].mean()
@@ -83,8 +89,8 @@ for name in NAMES:
 # fail; the other two on folds 0 and 1.
 
 # %%
-comparisons.legible(
-    comparisons.against("channels", "4-8-16-32").reindex(NAMES), "4-8-16-32"
+compare.format_table(
+    compare.compare_to_baseline("channels", "4-8-16-32").reindex(NAMES), "4-8-16-32"
 )
 
 # %% [markdown]
@@ -96,7 +102,7 @@ comparisons.legible(
 figure, ax = plt.subplots(figsize=(8.5, 4))
 for name, theirs in zip(NAMES, said.values()):
     group = runs[runs["setting"] == name]
-    patients = comparisons.by_patient(group)
+    patients = compare.by_patient(group)
     ax.plot(
         [cost[name] * 0.83] * len(patients),
         patients,
@@ -150,7 +156,7 @@ ax.set(
 figure, ax = plt.subplots(figsize=(8.5, 3.6))
 shown = runs[(runs["seed"] == 0) & runs["split"].isin(["fold0", "fold1"])]
 for name in NAMES:
-    mean = comparisons.mean_curve(shown[shown["setting"] == name])
+    mean = compare.mean_curve(shown[shown["setting"] == name])
     shade = plots.SHADES(NAMES.index(name) / (len(NAMES) - 1))
     ax.plot(mean.index, mean, color=shade, label=name)
 ax.legend(loc="upper left")
@@ -163,7 +169,7 @@ ax.set(xlabel="epoch", ylabel="Dice, mean of two folds");
 # %% tags=["hide-input"]
 for name in NAMES:
     woke = [
-        comparisons.of_run(found, "epoch>0.5")
+        compare.endpoint(found, "epoch>0.5")
         for found in runs.loc[runs["setting"] == name, "record"]
     ]
     print(
@@ -187,23 +193,23 @@ for name in NAMES:
 # ```
 
 # %%
-comparisons.verdicts("channels")
+claims.verdicts("channels")
 
 # %% tags=["hide-input"]
-for name, group in runs[runs["setting"].isin(experiments.CHANNELS_TELLING)].groupby("setting"):
-    gained = comparisons.last_gain(group)
+for name, group in runs[runs["setting"].isin(MAIN_CHANNELS)].groupby("setting"):
+    gained = compare.last_gain(group)
     print(f"{name:>12}: Dice gained in the last ten epochs {gained:+.3f}")
 wide, narrow, narrowest = (
     runs[runs["setting"] == name] for name in ("16-32-64-128", "4-8-16-32", "1-2-4-8")
 )
-print("1-2-4-8: F of the seed {:.1f}, p = {:.3f}".format(*comparisons.seed_effect(narrowest)))
-_, variance, freedom = comparisons.luck_of(narrowest, "replica")
+print("1-2-4-8: F of the seed {:.1f}, p = {:.3f}".format(*seed_effect(narrowest)))
+_, variance, freedom = compare.seed_variance(narrowest, "replica")
 found = statistics.paired_difference(
-    comparisons.by_patient(wide).to_numpy(),
-    comparisons.by_patient(narrow).to_numpy(),
-    [(2 * variance / len(experiments.FOLDS), freedom)],
+    compare.by_patient(wide).to_numpy(),
+    compare.by_patient(narrow).to_numpy(),
+    [(2 * variance / len(FOLDS), freedom)],
 )
-asked = comparisons.judge()
+asked = claims.judge()
 asked = asked[~asked["late"] & asked["estimate"].notna()]
 low, high = found.interval(1 - 0.05 / len(asked))
 print(
@@ -215,22 +221,22 @@ print(
 # ## With a healthy recipe
 
 # %%
-comparisons.legible(
-    comparisons.against("channels", "4-8-16-32", "modern").reindex(
-        experiments.CHANNELS_TELLING
+compare.format_table(
+    compare.compare_to_baseline("channels", "4-8-16-32", "modern").reindex(
+        MAIN_CHANNELS
     ),
     "4-8-16-32",
 )
 
 # %% tags=["hide-input"]
-for name, group in comparisons.runs("channels", "modern").groupby(
+for name, group in compare.runs("channels", "modern").groupby(
     "setting", sort=False
 ):
     print(
         f"{name:>12}: "
         + ", ".join(
-            f"{c} {comparisons.by_patient(group, c).mean():.3f}"
-            for c in results.CLASSES
+            f"{c} {compare.by_patient(group, c).mean():.3f}"
+            for c in records.CLASSES
         )
     )
 
@@ -240,16 +246,15 @@ for name, group in comparisons.runs("channels", "modern").groupby(
 # A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 for channels in ((2, 4, 8, 16), (8, 16, 32, 64)):
     small = replace(
         PRESETS["modern"], channels=channels, augment=(), epochs=2 if SMOKE else 10
     )
     run = fit(small, train[:48], precision="fp32")
     print(
-        f"{channels}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
+        f"{channels}: Dice {mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
     )
-
 
 # %% [markdown]
 # ## What to conclude

@@ -33,14 +33,17 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cmrseg import comparisons, data, plots, results
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
 from cmrseg.models import build
-from cmrseg.training import PRESETS, fit, score
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = results.report()["depth"]["median_dice"]
-runs = comparisons.runs("depth")
+said = records.reported_numbers()["depth"]["median_dice"]
+runs = compare.runs("depth")
 
 # %% [markdown]
 # ## What the report said
@@ -71,7 +74,7 @@ for depth in (2, 3, 4, 5, 6):
 # Two and six convolutions on all five folds, three to five on the first two.
 
 # %%
-comparisons.legible(comparisons.against("depth", "2").sort_index(), "two")
+compare.format_table(compare.compare_to_baseline("depth", "2").sort_index(), "two")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
@@ -83,7 +86,7 @@ alike = runs[runs["split"].isin(["fold0", "fold1"]) & (runs["seed"] == 0)]
 images = {
     name: np.concatenate(
         [
-            results.dice_table(found)[results.CLASSES].mean(axis=1)
+            records.dice_table(found)[records.CLASSES].mean(axis=1)
             for found in group["record"]
         ]
     )
@@ -113,8 +116,8 @@ ax.set(xlabel="convolutions in a block", ylabel="Dice of an image");
 
 # %% tags=["hide-input"]
 two, six = (runs[runs["setting"] == name] for name in ("2", "6"))
-found = comparisons.compare(six, two).difference
-difference = (comparisons.by_patient(six) - comparisons.by_patient(two)).sort_values()
+found = compare.compare(six, two).difference
+difference = (compare.by_patient(six) - compare.by_patient(two)).sort_values()
 figure, ax = plt.subplots(figsize=(8.5, 3))
 ax.axhspan(-0.02, 0.02, color=plots.GREY, alpha=0.15, linewidth=0)
 ax.vlines(range(len(difference)), 0, difference, color=plots.ACCENT, alpha=0.5)
@@ -141,18 +144,18 @@ print(f"mean difference {found.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3
 # ```
 
 # %%
-comparisons.verdicts("depth")
+claims.verdicts("depth")
 
 # %% tags=["hide-input"]
 for name, group in (("two", two), ("six", six)):
-    gained = comparisons.last_gain(group)
+    gained = compare.last_gain(group)
     print(f"{name:>3}: Dice gained in the last ten epochs {gained:+.3f}")
 
 # %% [markdown]
 # ## With a healthy recipe
 
 # %%
-comparisons.legible(comparisons.against("depth", "2", "modern"), "two")
+compare.format_table(compare.compare_to_baseline("depth", "2", "modern"), "two")
 
 # %% [markdown]
 # ## Live: two against four
@@ -160,14 +163,14 @@ comparisons.legible(comparisons.against("depth", "2", "modern"), "two")
 # A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 small = replace(
     PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), epochs=2 if SMOKE else 10
 )
 for depth in (2, 4):
     run = fit(replace(small, convolutions=depth), train[:48], precision="fp32")
     print(
-        f"{depth}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
+        f"{depth}: Dice {mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
     )
 
 # %% [markdown]

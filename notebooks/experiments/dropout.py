@@ -33,15 +33,18 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import torch
 
-from cmrseg import comparisons, data, plots, results
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
 from cmrseg.augment import normalise
 from cmrseg.models import build
-from cmrseg.training import PRESETS, fit, score
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = results.report()["dropout"]["dice"]
-train, held_out = data.split(data.source(), "val")
+said = records.reported_numbers()["dropout"]["dice"]
+train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## What is deleted
@@ -81,8 +84,8 @@ for rate, dice in said.items():
 # The report's recipe, narrower, with 0, 0.1, 0.3 and 0.5 on all five folds and the others on two.
 
 # %%
-table = comparisons.against("dropout", "0")
-comparisons.legible(table.sort_index(), "no dropout")
+table = compare.compare_to_baseline("dropout", "0")
+compare.format_table(table.sort_index(), "no dropout")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
@@ -90,14 +93,14 @@ comparisons.legible(table.sort_index(), "no dropout")
 # Means over different folds are means of different patients: compare by the difference, not by the mean.*
 
 # %% tags=["hide-input"]
-runs = comparisons.runs("dropout").sort_values("setting")
+runs = compare.runs("dropout").sort_values("setting")
 figure, (ax, time) = plt.subplots(1, 2, figsize=(9.5, 3.5))
 groups = runs.groupby("setting")
 plots.settings(
     ax,
     {name: group["dice"] for name, group in groups},
     said,
-    comparisons.patients_of(groups),
+    compare.patients_of(groups),
 )
 plots.settings_legend(ax)
 plots.settings(time, {name: group["seconds"].dropna() for name, group in groups})
@@ -113,7 +116,7 @@ time.set(xlabel="dropout", ylabel="processor seconds of a training", ylim=(0, No
 figure, ax = plt.subplots(figsize=(8.5, 3.4))
 shown = runs[(runs["seed"] == 0) & runs["split"].isin(["fold0", "fold1"])]
 for name, group in shown.groupby("setting"):
-    mean = comparisons.mean_curve(group)
+    mean = compare.mean_curve(group)
     shade = plots.SHADES(2 * float(name))
     plots.learning_curve(ax, mean.index, mean.to_numpy(), name, color=shade)
 ax.set(ylabel="held-out Dice, mean of two folds");
@@ -127,7 +130,7 @@ ax.set(ylabel="held-out Dice, mean of two folds");
 
 # %% tags=["hide-input"]
 for name, group in runs.groupby("setting"):
-    learnt = comparisons.learnt(group)
+    learnt = compare.train_dice(group)
     print(
         f"dropout {name:>3}: training slices {learnt:.3f}, held out {group['dice'].mean():.3f}, "
         f"gap {learnt - group['dice'].mean():+.3f}"
@@ -149,19 +152,19 @@ for name, group in runs.groupby("setting"):
 # ```
 
 # %%
-comparisons.verdicts("dropout")
+claims.verdicts("dropout")
 
 # %% tags=["hide-input"]
 telling = runs[runs["setting"].isin(["0", "0.1", "0.3", "0.5"])]
 for name, group in telling.groupby("setting"):
-    gained = comparisons.last_gain(group)
+    gained = compare.last_gain(group)
     print(f"{name:>3}: Dice gained in the last ten epochs {gained:+.3f}")
 
 # %% [markdown]
 # ## With a healthy recipe
 
 # %%
-comparisons.legible(comparisons.against("dropout", "0", "modern"), "no dropout")
+compare.format_table(compare.compare_to_baseline("dropout", "0", "modern"), "no dropout")
 
 # %% [markdown]
 # ## Live
@@ -175,7 +178,7 @@ small = replace(
 for rate in (0.0, 0.4):
     run = fit(replace(small, dropout=rate), train[:48], precision="fp32")
     print(
-        f"dropout {rate:g}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
+        f"dropout {rate:g}: Dice {mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
     )
 
 # %% [markdown]

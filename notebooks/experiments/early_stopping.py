@@ -33,12 +33,15 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cmrseg import comparisons, data, plots, results
-from cmrseg.training import PRESETS, fit
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
+from cmrseg.config import PRESETS
+from cmrseg.train import fit
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = results.report()["early_stopping"]
+said = records.reported_numbers()["early_stopping"]
 
 # %% [markdown]
 # ## What the report said
@@ -60,22 +63,20 @@ print(
 # The replica for 700 epochs, seven times its own, on all five folds: as long as forty minutes of two cores
 # allow. The training slices are scored beside the held-out ones.
 
-
 # %% tags=["hide-input"]
 def both(found):
     """Dice of the training and of the held-out slices at each scored epoch of a record."""
-    history, curve = found["history"], results.curve(found)
-    learnt = [results.mean_dice(d) for d in history["dice_train"] if d is not None]
+    history, curve = found["history"], records.curve(found)
+    learnt = [mean_dice(d) for d in history["dice_train"] if d is not None]
     return (
         curve["epoch"].to_numpy(),
         np.nan_to_num(learnt),
         curve["mean"].fillna(0).to_numpy(),
     )
 
-
 # %% tags=["hide-input"]
 LONG = {
-    protocol: comparisons.runs("early-stopping", protocol)
+    protocol: compare.runs("early-stopping", protocol)
     for protocol in ("replica", "modern")
 }
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
@@ -104,10 +105,10 @@ axes[0].set_ylabel("Dice");
 
 # %% tags=["hide-input"]
 for protocol, runs in LONG.items():
-    short = comparisons.runs("baseline", protocol)
+    short = compare.runs("baseline", protocol)
     many, few = (table["record"].iloc[0]["config"]["epochs"] for table in (runs, short))
-    dice = comparisons.compare(runs, 0.0, protocol).difference
-    more = comparisons.compare(runs, short, protocol).difference
+    dice = compare.compare(runs, 0.0, protocol).difference
+    more = compare.compare(runs, short, protocol).difference
     print(
         "{}, {} epochs: Dice {:.3f} ({:.3f} to {:.3f}); minus {} epochs, paired by patient: {:+.3f} ({:+.3f} to "
         "{:+.3f})".format(
@@ -126,7 +127,6 @@ for protocol, runs in LONG.items():
 #
 # "Where the curves part" needs a rule. Ours: the first scored epoch from which on the training slices stay ahead by
 # more than 0.05. One number for each fold:
-
 
 # %% tags=["hide-input"]
 def opens(found, ahead=0.05):
@@ -181,7 +181,7 @@ for n, curve in enumerate(curves):
 # ```
 
 # %%
-comparisons.verdicts("early-stopping")
+claims.verdicts("early-stopping")
 
 # %% [markdown]
 # ## With a healthy recipe
@@ -195,7 +195,7 @@ comparisons.verdicts("early-stopping")
 # Eight patients, and then twice as many for half the epochs: the same number of steps. Which gap is wider?
 
 # %%
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 recipe = replace(
     PRESETS["modern"], channels=(4, 8, 16, 32), augment=(), schedule="constant"
 )
@@ -204,7 +204,7 @@ for slices, epochs in ((16, 40), (32, 20)):
     run = fit(recipe, train[:slices], held_out, score_train=True, precision="fp32")
     for epoch in np.unique(np.linspace(1, recipe.epochs, 5).astype(int)):
         learnt, held = (
-            results.mean_dice(run.history[k][epoch - 1]) for k in ("dice_train", "dice")
+            mean_dice(run.history[k][epoch - 1]) for k in ("dice_train", "dice")
         )
         print(
             f"{slices} slices, epoch {epoch:>2}: training {learnt:.3f}, held out {held:.3f}, "

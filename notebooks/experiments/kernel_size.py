@@ -34,21 +34,23 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from cmrseg import comparisons, data, plots, results
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
 from cmrseg.models import build
-from cmrseg.training import PRESETS, fit, score
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = results.report()["kernel_size"]["dice"]
-train, held_out = data.split(data.source(), "val")
+said = records.reported_numbers()["kernel_size"]["dice"]
+train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## How far does one answer look?
 #
 # The *receptive field* of an output pixel is every input pixel that can change it. Autograd knows: the
 # gradient of one output with respect to the image is zero wherever the output cannot see.
-
 
 # %% tags=["hide-input"]
 def seen(kernel, blocks):
@@ -99,22 +101,22 @@ for kernel, dice in said.items():
 # seeds.
 
 # %%
-table = comparisons.against("kernel-size", "3")
-comparisons.legible(table, "3x3")
+table = compare.compare_to_baseline("kernel-size", "3")
+compare.format_table(table, "3x3")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
 # the same folds.*
 
 # %% tags=["hide-input"]
-runs = comparisons.runs("kernel-size")
+runs = compare.runs("kernel-size")
 figure, (ax, time) = plt.subplots(1, 2, figsize=(9.5, 3.4))
 groups = runs.groupby("setting")
 plots.settings(
     ax,
     {name: group["dice"] for name, group in groups},
     said,
-    comparisons.patients_of(groups),
+    compare.patients_of(groups),
 )
 plots.settings_legend(ax)
 plots.settings(time, {name: group["seconds"].dropna() for name, group in groups})
@@ -130,7 +132,7 @@ time.set(xlabel="kernel", ylabel="processor seconds of a training", ylim=(0, Non
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8.5, 3.4))
 for name, group in runs[runs["seed"] == 0].groupby("setting"):
-    mean = comparisons.mean_curve(group)
+    mean = compare.mean_curve(group)
     ax.plot(mean.index, mean, label=f"{name}x{name}")
 ax.set(xlabel="epoch", ylabel="Dice, mean of five folds")
 ax.legend(loc="lower right");
@@ -152,18 +154,18 @@ ax.legend(loc="lower right");
 # ```
 
 # %%
-comparisons.verdicts("kernel-size")
+claims.verdicts("kernel-size")
 
 # %% tags=["hide-input"]
 for name, group in groups:
-    gained = comparisons.last_gain(group)
+    gained = compare.last_gain(group)
     print(f"{name:>1}: Dice gained in the last ten epochs {gained:+.3f}")
 
 # %% [markdown]
 # ## With a healthy recipe
 
 # %%
-comparisons.legible(comparisons.against("kernel-size", "3", "modern"), "3x3")
+compare.format_table(compare.compare_to_baseline("kernel-size", "3", "modern"), "3x3")
 
 # %% [markdown]
 # ## Live: one pixel against nine
@@ -177,7 +179,7 @@ small = replace(
 for kernel in (1, 3):
     run = fit(replace(small, kernel=kernel), train[:48], precision="fp32")
     print(
-        f"{kernel}x{kernel}: Dice {results.mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
+        f"{kernel}x{kernel}: Dice {mean_dice(score(run, held_out)):.3f} in {run.seconds:.1f} s"
     )
 
 # %% [markdown]

@@ -35,18 +35,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cmrseg import comparisons, data, plots, results
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
 from cmrseg.augment import normalise
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
-from cmrseg.training import PRESETS, fit, make_optimiser, score
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, make_optimiser, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
 WIDE, NARROW, SMALL = (
-    results.report()[f"learning_rate_{grid}"] for grid in ("wide", "narrow", "small")
+    records.reported_numbers()[f"learning_rate_{grid}"] for grid in ("wide", "narrow", "small")
 )
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## What one step does
@@ -144,7 +147,7 @@ print(
 # All 28 rates once, on fold 0; those that a claim names on all five folds, 0.6 with three seeds.
 
 # %% tags=["hide-input"]
-wide = comparisons.runs("learning-rate-wide")
+wide = compare.runs("learning-rate-wide")
 wide["rate"] = wide["setting"].astype(float)
 figure, ax = plt.subplots(figsize=(8.5, 4))
 ax.plot(
@@ -159,7 +162,7 @@ ax.plot(
 )
 for rate, group in wide.groupby("rate"):
     if group["split"].nunique() > 1:
-        patients = comparisons.by_patient(group)
+        patients = compare.by_patient(group)
         ax.plot(
             np.full(len(patients), 0.9 * rate),
             patients,
@@ -204,8 +207,8 @@ ax.set(xscale="log", xlabel="learning rate", ylabel="Dice, last epoch", ylim=(-0
 
 # %%
 ends = wide.groupby("setting")["dice"].agg(lowest="min", highest="max")
-table = comparisons.against("learning-rate-wide", "0.001").join(ends)
-comparisons.legible(table[table["folds"] > 1], "0.001")
+table = compare.compare_to_baseline("learning-rate-wide", "0.001").join(ends)
+compare.format_table(table[table["folds"] > 1], "0.001")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired; lowest and highest
@@ -227,12 +230,12 @@ pd.DataFrame(rows).set_index("fold").rename_axis(None).rename("fold\u00a0{}".for
 # Beside a verdict stand the wider intervals that hold for all claims of the report together.
 
 # %%
-comparisons.verdicts("learning-rate-wide")
+claims.verdicts("learning-rate-wide")
 
 # %% tags=["hide-input"]
 rates = [wide[wide["setting"] == rate] for rate in ("0.2", "0.001")]
-found = comparisons.between_folds(*rates).difference
-asked = comparisons.judge()
+found = compare.between_folds(*rates).difference
+asked = claims.judge()
 asked = asked[~asked["late"] & asked["estimate"].notna()]
 for level, words in (
     (0.95, "alone"),
@@ -250,18 +253,17 @@ for level, words in (
 # The report's six rates from 0.001 to 0.025, seven trainings each on one split. Ours: the three that the
 # claims name on five folds, the others on two.
 
-
 # %% tags=["hide-input"]
 def beside(name, said):
     """Every training of a grid as a dot over its rate, its patients in grey, with the report's numbers."""
-    runs = comparisons.runs(name)
+    runs = compare.runs(name)
     figure, ax = plt.subplots(figsize=(8.5, 3.4))
     groups = sorted(runs.groupby("setting"), key=lambda named: float(named[0]))
     plots.settings(
         ax,
         {rate: group["dice"] for rate, group in groups},
         said,
-        comparisons.patients_of(groups),
+        compare.patients_of(groups),
     )
     plots.settings_legend(ax)
     ax.set(xlabel="learning rate", ylabel="Dice, last epoch")
@@ -274,12 +276,12 @@ beside("learning-rate-narrow", NARROW["dice"])
 # others by more than its own dots scatter.*
 
 # %%
-comparisons.legible(
-    comparisons.against("learning-rate-narrow", "0.001").sort_index(), "0.001"
+compare.format_table(
+    compare.compare_to_baseline("learning-rate-narrow", "0.001").sort_index(), "0.001"
 )
 
 # %%
-comparisons.verdicts("learning-rate-narrow")
+claims.verdicts("learning-rate-narrow")
 
 # %% [markdown]
 # ## Small: how slow is too slow?
@@ -291,15 +293,15 @@ beside("learning-rate-small", SMALL["dice"])
 # *The same for the small rates. Only the two smallest fall behind.*
 
 # %%
-comparisons.legible(
-    comparisons.against("learning-rate-small", "0.001").sort_index(), "0.001"
+compare.format_table(
+    compare.compare_to_baseline("learning-rate-small", "0.001").sort_index(), "0.001"
 )
 
 # %% tags=["hide-input"]
-small = comparisons.runs("learning-rate-small")
+small = compare.runs("learning-rate-small")
 figure, ax = plt.subplots(figsize=(8.5, 3.4))
 for n, rate in enumerate(("0.0001", "0.0005", "0.001", "0.0025")):
-    mean = comparisons.mean_curve(
+    mean = compare.mean_curve(
         small[(small["setting"] == rate) & (small["seed"] == 0)]
     )
     if len(mean):
@@ -311,12 +313,12 @@ ax.set(xlabel="epoch", ylabel="Dice, mean of five folds");
 # has not begun.*
 
 # %%
-comparisons.verdicts("learning-rate-small")
+claims.verdicts("learning-rate-small")
 
 # %% tags=["hide-input"]
 telling = small[small["setting"].isin(["0.0001", "0.0005", "0.001", "0.0025"])]
 for name, group in telling.groupby("setting"):
-    gained = comparisons.last_gain(group)
+    gained = compare.last_gain(group)
     print(f"{name:>6}: Dice gained in the last ten epochs {gained:+.3f}")
 
 # %% [markdown]
@@ -328,7 +330,7 @@ for name, group in telling.groupby("setting"):
 # %% tags=["hide-input"]
 for name in ("learning-rate-small", "learning-rate-narrow", "learning-rate-wide"):
     for rate, row in (
-        comparisons.against(name, "0.003", "modern").drop("0.003").iterrows()
+        compare.compare_to_baseline(name, "0.003", "modern").drop("0.003").iterrows()
     ):
         print(
             f"{rate:>6}: Dice {row['dice']:.3f}, difference {row['difference']:+.3f} "
@@ -350,8 +352,7 @@ for rate in (0.0001, 0.003, 0.3):
         lr=rate,
     )
     run = fit(recipe, train[:48], precision="fp32")
-    print(f"rate {rate:<6}: Dice {results.mean_dice(score(run, held_out)):.3f}")
-
+    print(f"rate {rate:<6}: Dice {mean_dice(score(run, held_out)):.3f}")
 
 # %% [markdown]
 # ## What to conclude
@@ -391,7 +392,7 @@ for rate in (0.3, 1, 3, 10):
     ends = []
     for seed in (0, 1):
         run = fit(replace(recipe, lr=rate, seed=seed), train[:48], precision="fp32")
-        ends.append(results.mean_dice(score(run, held_out)))
+        ends.append(mean_dice(score(run, held_out)))
     print(f"rate {rate:<3}: Dice {ends[0]:.3f} and {ends[1]:.3f}")
 
 # %% [markdown]

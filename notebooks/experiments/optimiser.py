@@ -33,16 +33,20 @@ from dataclasses import replace
 import matplotlib.pyplot as plt
 import torch
 
-from cmrseg import comparisons, data, experiments, plots, results
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
+from cmrtrial.plans.report import OWN_RATES
 from cmrseg.augment import normalise
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
-from cmrseg.training import PRESETS, fit, score
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = results.report()["optimiser"]
-train, held_out = data.split(data.source(), "val")
+said = records.reported_numbers()["optimiser"]
+train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
 # ## How long is a step?
@@ -54,7 +58,6 @@ train, held_out = data.split(data.source(), "val")
 #
 # Here is one step on two slices, for every convolution of a fresh network: how far do its weights move,
 # compared with how large they are?
-
 
 # %% tags=["hide-input"]
 def one_step(make):
@@ -110,7 +113,7 @@ for name, dice in said["dice"].items():
 # They are among the sixty that are judged below, an advantage that all rivals share.)
 
 # %% tags=["hide-input"]
-tuning = comparisons.runs("optimiser-tuning")
+tuning = compare.runs("optimiser-tuning")
 tuning[["optimiser", "rate"]] = tuning["setting"].str.rsplit(", ", n=1, expand=True)
 grid = tuning.assign(rate=tuning["rate"].astype(float)).pivot(
     index="optimiser", columns="rate", values="dice"
@@ -131,14 +134,14 @@ ax.set_xlabel("learning rate");
 # its own rate, SGD also with momentum.
 
 # %%
-comparisons.legible(comparisons.against("optimiser", "Adam"), "Adam")
+compare.format_table(compare.compare_to_baseline("optimiser", "Adam"), "Adam")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
 # the same folds.*
 
 # %% tags=["hide-input"]
-runs = comparisons.runs("optimiser")
+runs = compare.runs("optimiser")
 short = {
     n: n.replace(", own rate", "\nown rate").replace(" with ", "\nwith ")
     for n in runs["setting"]
@@ -154,7 +157,7 @@ plots.settings(
     ax,
     {name: group["dice"] for name, group in groups.items()},
     reported,
-    comparisons.patients_of(groups.items()),
+    compare.patients_of(groups.items()),
 )
 plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch");
@@ -176,11 +179,11 @@ ax.set_ylabel("Dice, last epoch");
 # ```
 
 # %%
-comparisons.verdicts("optimiser")
+claims.verdicts("optimiser")
 
 # %% tags=["hide-input"]
 for name, group in runs[runs["setting"].isin(["Adam", "AdamW"])].groupby("setting"):
-    gained = comparisons.last_gain(group)
+    gained = compare.last_gain(group)
     print(f"{name:>5}: Dice gained in the last ten epochs {gained:+.3f}")
 
 # %% [markdown]
@@ -190,7 +193,7 @@ for name, group in runs[runs["setting"].isin(["Adam", "AdamW"])].groupby("settin
 # fair trial of SGD would look for its own rate here, too; we did not.)
 
 # %%
-comparisons.legible(comparisons.against("optimiser", "AdamW", "modern"), "AdamW")
+compare.format_table(compare.compare_to_baseline("optimiser", "AdamW", "modern"), "AdamW")
 
 # %% [markdown]
 # ## Live: SGD at two rates
@@ -208,7 +211,7 @@ small = replace(
 )
 for rate in (0.003, 0.3):
     run = fit(replace(small, lr=rate), train[:48], precision="fp32")
-    print(f"SGD, rate {rate}: Dice {results.mean_dice(score(run, held_out)):.3f}")
+    print(f"SGD, rate {rate}: Dice {mean_dice(score(run, held_out)):.3f}")
 
 # %% [markdown]
 # ## What to conclude
@@ -238,7 +241,7 @@ for rate in (0.003, 0.3):
 # ```
 
 # %%
-best = {name: changes["lr"] for name, changes in experiments.OWN_RATES.items()}
+best = {name: changes["lr"] for name, changes in OWN_RATES.items()}
 print(f"SGD: {best['SGD'] / (96 * 96 * 4):.1e}; Adam: {best['Adam']}")
 
 # %% [markdown]

@@ -35,15 +35,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from cmrseg import comparisons, data, plots, results
-from cmrseg.models.unet import UNet
-from cmrseg.training import PRESETS, fit, pad, score
+from cmrseg import datasets, plots
+from cmrseg.record import mean_dice
+from cmrtrial import claims, compare, records
+from cmrseg.models.report_unet import ReportUNet
+from cmrseg.config import PRESETS
+from cmrseg.predict import pad
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
 BLOCKS, DEPTHS = (2, 3, 4, 5), (2, 3, 4)
 said = np.array(
-    [results.report()["topology"]["dice"][str(blocks)] for blocks in BLOCKS]
+    [records.reported_numbers()["topology"]["dice"][str(blocks)] for blocks in BLOCKS]
 )
 
 # %% [markdown]
@@ -64,8 +68,8 @@ for blocks, row in zip(BLOCKS, said):
 # all five.
 
 # %%
-runs = comparisons.runs("topology")
-comparisons.legible(comparisons.against("topology", "5 x 2").sort_index(), "5 x 2")
+runs = compare.runs("topology")
+compare.format_table(compare.compare_to_baseline("topology", "5 x 2").sort_index(), "5 x 2")
 
 # %% [markdown]
 # *In brackets 95 % intervals; a training collapsed that ended with a Dice below 0.1. Differences are paired, where both ran on
@@ -109,7 +113,7 @@ plots.settings(
     ax,
     {name: group["dice"] for name, group in groups},
     theirs,
-    comparisons.patients_of(groups),
+    compare.patients_of(groups),
 )
 plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch");
@@ -119,8 +123,8 @@ ax.set_ylabel("Dice, last epoch");
 # than these networks do.*
 
 # %% tags=["hide-input"]
-noise = comparisons.run_variance("replica")[0] ** 0.5
-floor = comparisons.runs("noise-floor")["dice"].std()
+noise = compare.run_variance("replica")[0] ** 0.5
+floor = compare.runs("noise-floor")["dice"].std()
 print(
     f"two trainings of one setting differ by {1.13 * floor:.3f} on average on the report's split, "
     f"two means of two folds by {1.13 * noise / 2**0.5:.3f}"
@@ -156,7 +160,7 @@ for name, sd in (("report", floor), ("ours", noise / 2**0.5)):
 # convolution 4 of 2, which does not fit on the 3 that came down.
 
 # %%
-six = UNet((4,) * 6, skips="after")
+six = ReportUNet((4,) * 6)
 slices = torch.zeros(2, 1, 96, 96)
 for name, x in (("96", slices), ("96, continued to 128", pad(slices, 64))):
     try:
@@ -182,13 +186,13 @@ for name, x in (("96", slices), ("96, continued to 128", pad(slices, 64))):
 # ```
 
 # %%
-comparisons.verdicts("topology")
+claims.verdicts("topology")
 
 # %% [markdown]
 # ## With a healthy recipe
 
 # %%
-comparisons.legible(comparisons.against("topology", "5 x 2", "modern"), "5 x 2")
+compare.format_table(compare.compare_to_baseline("topology", "5 x 2", "modern"), "5 x 2")
 
 # %% [markdown]
 # ## Live: two blocks against four
@@ -196,13 +200,13 @@ comparisons.legible(comparisons.against("topology", "5 x 2", "modern"), "5 x 2")
 # A small network, few slices, one training each. Change the numbers and run it again; for an answer it is far too little.
 
 # %%
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 for channels in ((6, 12), (6, 12, 24, 48)):
     recipe = replace(
         PRESETS["modern"], channels=channels, augment=(), epochs=2 if SMOKE else 10
     )
     run = fit(recipe, train[:48], precision="fp32")
-    print(f"{len(channels)} blocks: Dice {results.mean_dice(score(run, held_out)):.3f}")
+    print(f"{len(channels)} blocks: Dice {mean_dice(score(run, held_out)):.3f}")
 
 # %% [markdown]
 # ## What to conclude

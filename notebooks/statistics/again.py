@@ -34,12 +34,15 @@ from itertools import combinations
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cmrseg import comparisons, data, plots, results, statistics
-from cmrseg.training import PRESETS, fit, score
+from cmrseg import datasets, metrics, plots
+from cmrseg.record import mean_dice
+from cmrtrial import compare, records
+from cmrseg.config import PRESETS
+from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-REPORT = results.report()
+REPORT = records.reported_numbers()
 
 # %% [markdown]
 # ## Live: one recipe, three seeds
@@ -49,12 +52,12 @@ REPORT = results.report()
 # the same, to the last pixel.
 
 # %%
-train, held_out = data.split(data.source(), "val")
+train, held_out = datasets.split(datasets.source(), "val")
 recipe = replace(PRESETS["modern"], channels=(4, 8, 16), epochs=2 if SMOKE else 15)
 dice = []
 for seed in (0, 1, 2):
     run = fit(replace(recipe, seed=seed), train[:48], precision="fp32")
-    dice.append(results.mean_dice(score(run, held_out)))
+    dice.append(mean_dice(score(run, held_out)))
     print(f"seed {seed}: Dice {dice[-1]:.3f}")
 print(f"largest difference: {max(dice) - min(dice):.3f}")
 
@@ -66,11 +69,11 @@ print(f"largest difference: {max(dice) - min(dice):.3f}")
 # changed but the seed.
 
 # %% tags=["hide-input"]
-table = comparisons.runs("noise-floor")
+table = compare.runs("noise-floor")
 last, best = table["dice"].to_numpy(), table["dice_best"].to_numpy()
 figure, (ax, end) = plt.subplots(1, 2, figsize=(9.5, 3.6), width_ratios=(2.2, 1))
 for found in table["record"]:
-    curve = results.curve(found)
+    curve = records.curve(found)
     ax.plot(curve["epoch"], curve["mean"], color=plots.ACCENT, linewidth=1.2, alpha=0.6)
 ax.set(xlabel="epoch", ylabel="Dice on the 20 validation slices", ylim=(0, 0.92))
 for x, (name, values) in enumerate((("last", last), ("best-looking", best))):
@@ -139,7 +142,7 @@ for name, difference in differences.items():
 
 # %%
 bonus = best - last
-low, high = statistics.mean_interval(bonus)
+low, high = metrics.mean_interval(bonus)
 print(
     f"best-looking minus last: {bonus.mean():+.3f} on average "
     f"(95 % interval {low:+.3f} to {high:+.3f}), at most {bonus.max():+.3f}"
@@ -160,9 +163,9 @@ print(
 # asked about the same ten people. Two 95 % intervals of the same mean Dice, each blind to the other chance:
 
 # %%
-each = comparisons.by_patient(table).to_numpy()
-low, high = statistics.mean_interval(each)
-seeds = statistics.mean_interval(last)
+each = compare.by_patient(table).to_numpy()
+low, high = metrics.mean_interval(each)
+seeds = metrics.mean_interval(last)
 print(f"if only seeds varied:    {seeds[0]:.3f} to {seeds[1]:.3f}")
 print(f"if only patients varied: {low:.3f} to {high:.3f} ({len(each)} patients)")
 

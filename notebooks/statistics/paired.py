@@ -31,11 +31,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from cmrseg import comparisons, plots, statistics
+from cmrseg import metrics, plots
+from cmrtrial import compare, statistics
+from cmrtrial.checks import seed_effect
 
 plots.style()
 A, B = "with scale", "baseline"
-table = comparisons.runs("repairs")
+table = compare.runs("repairs")
 a, b = (table[(table["setting"] == name) & (table["seed"] == 0)] for name in (A, B))
 
 # %% [markdown]
@@ -50,7 +52,7 @@ a, b = (table[(table["setting"] == name) & (table["seed"] == 0)] for name in (A,
 # (`baseline`)?
 
 # %%
-one, other = comparisons.by_patient(a), comparisons.by_patient(b)
+one, other = compare.by_patient(a), compare.by_patient(b)
 difference = one - other
 print(f"{A}: mean Dice of {len(one)} patients {one.mean():.3f}")
 print(f"{B}: mean Dice of {len(other)} patients {other.mean():.3f}")
@@ -87,7 +89,7 @@ hist.set(xlabel=f"difference of a patient, {A} minus {B}", ylabel="patients");
 
 # %%
 unpaired = stats.ttest_ind(one, other, equal_var=False).confidence_interval()
-paired = statistics.mean_interval(difference.to_numpy())
+paired = metrics.mean_interval(difference.to_numpy())
 print(f"two columns:  {unpaired.low:+.3f} to {unpaired.high:+.3f}")
 print(f"pairs:        {paired[0]:+.3f} to {paired[1]:+.3f}")
 print(f"correlation of the two columns: {np.corrcoef(one, other)[0, 1]:.2f}")
@@ -103,7 +105,7 @@ print(f"correlation of the two columns: {np.corrcoef(one, other)[0, 1]:.2f}")
 # interval would miss zero in 5 % of the games.
 
 # %% tags=["hide-input"]
-spread, freedom = comparisons.run_variance("replica")
+spread, freedom = compare.run_variance("replica")
 noise = max(difference.var(ddof=1) - 2 * spread, 1e-5) ** 0.5
 rng, games, rejects = (
     np.random.default_rng(0),
@@ -113,7 +115,7 @@ rng, games, rejects = (
 for _ in range(games):
     luck = rng.normal(0, spread**0.5, (2, 5)).repeat(12, axis=1)
     d = luck[0] - luck[1] + rng.normal(0, noise, 60)
-    low, high = statistics.mean_interval(d)
+    low, high = metrics.mean_interval(d)
     rejects["patients only"] += not low < 0 < high
     low, high = statistics.paired_difference(
         d, 0, [(2 * spread / 5, freedom)]
@@ -146,10 +148,10 @@ for name, count in rejects.items():
 # An interval is the mean give or take some two standard errors; how many exactly depends on how well the variances
 # are known. That is counted in *degrees of freedom*: a variance of $m$ values around their own mean has $m - 1$. The
 # fewer, the wider the interval. For the sum of several variances there is a formula by Welch and Satterthwaite
-# {cite}`satterthwaite1946,welch1947`. All this is {func}`cmrseg.statistics.paired_difference`, a few lines.
+# {cite}`satterthwaite1946,welch1947`. All this is {func}`cmrtrial.statistics.paired_difference`, a few lines.
 
 # %% tags=["hide-input"]
-found = comparisons.compare(a, b).difference
+found = compare.compare(a, b).difference
 low, high = found.interval()
 part = difference.var(ddof=1) / len(difference)
 print(
@@ -176,7 +178,7 @@ ax.set_xlabel(f"Dice, {A} minus {B}");
 # not matter to us.*
 #
 # When some trainings of a setting never wake up (Dice near zero) and others do, luck is no longer a bell
-# curve. There {func}`cmrseg.comparisons.compare` falls back on five numbers, one for each fold, and the
+# curve. There {func}`cmrtrial.compare.compare` falls back on five numbers, one for each fold, and the
 # pages also report which fraction of the trainings collapsed.
 #
 # ## What the error leaves out
@@ -203,8 +205,8 @@ several = {
     "Ning et al.": ("architectures", "Ning"),
 }
 for label, (experiment, setting) in several.items():
-    runs = comparisons.runs(experiment)
-    f, p = comparisons.seed_effect(runs[runs["setting"] == setting])
+    runs = compare.runs(experiment)
+    f, p = seed_effect(runs[runs["setting"] == setting])
     print(f"{label:24} F of the seed {f:4.1f}, p = {p:.3f}")
 
 # %% [markdown]
@@ -226,7 +228,6 @@ for label, (experiment, setting) in several.items():
 # Fill in the function below: the 95 % interval of the mean of some patients' differences. The check says what
 # is wrong, not only that something is.
 # ```
-
 
 # %% tags=["hide-input"]
 def check_interval(mine):
@@ -261,7 +262,6 @@ def fault_of(middle, half, sample):
     words = [w for wrong, w in telltales.items() if np.isclose(half, wrong, rtol=1e-3)]
     return (*words, f"it reaches {half:.4f}, it should reach {factor * error:.4f}")[0]
 
-
 # %%
 def my_interval(differences):
     """The lower and the upper end of the 95 % interval of the mean."""
@@ -274,7 +274,6 @@ print("my_interval:", check_interval(my_interval))
 # ```{solution-start} paired-interval
 # :class: dropdown
 # ```
-
 
 # %%
 def my_interval(differences):

@@ -33,9 +33,15 @@ from dataclasses import fields
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from cmrseg import comparisons, experiments, plots, results
+from cmrseg import plots
+from cmrseg.record import read_record
+from cmrtrial import claims, compare, records
+from cmrtrial.plans import EXPERIMENTS
+from cmrtrial.plans.report import NOT_REPEATED
+from cmrtrial.runner import overview
+from cmrtrial.spec import main_settings
 from cmrseg.models import build
-from cmrseg.training import PRESETS
+from cmrseg.config import PRESETS
 
 plots.style()
 
@@ -85,10 +91,10 @@ table[table.nunique(axis=1) > 1]
 # full size and our narrower copy.
 
 # %% tags=["hide-input"]
-again = results.report()["rerun"]["dice_by_epoch"]
+again = records.reported_numbers()["rerun"]["dice_by_epoch"]
 figure, ax = plt.subplots(figsize=(8.5, 3.6))
-for number, (_, found) in enumerate(experiments.records("noise-floor")):
-    curve = results.curve(found)
+for number, (_, found) in enumerate(compare.records("noise-floor")):
+    curve = records.curve(found)
     ax.plot(
         curve["epoch"],
         curve["mean"],
@@ -97,8 +103,8 @@ for number, (_, found) in enumerate(experiments.records("noise-floor")):
         alpha=0.4,
         label="" if number else "replica, ten seeds",
     )
-((_, found),) = experiments.records("as-published")
-curve = results.curve(found)
+((_, found),) = compare.records("as-published")
+curve = records.curve(found)
 ax.plot(curve["epoch"], curve["mean"], color=plots.GREY, label="report, our code")
 ax.plot(
     [int(e) for e in again],
@@ -125,7 +131,7 @@ ax.legend(loc="lower right");
 # says more than that. What was not repeated as it was:
 
 # %%
-reasons = pd.Series(experiments.NOT_REPEATED, name="how ours differs").to_frame()
+reasons = pd.Series(NOT_REPEATED, name="how ours differs").to_frame()
 reasons.rename(lambda what: what.replace("_", " "))
 
 # %% [markdown]
@@ -137,17 +143,17 @@ reasons.rename(lambda what: what.replace("_", " "))
 
 # %% tags=["hide-input"]
 rows = []
-for name, plan in experiments.EXPERIMENTS.items():
+for name, plan in EXPERIMENTS.items():
     for protocol in ("replica", "modern"):
         settings = {p.setting for p in plan if p.protocol == protocol}
         if settings and not name.startswith("book"):
-            counts = experiments.overview(name, protocol)
+            counts = overview(name, protocol)
             rows.append(
                 (
                     name,
                     protocol,
                     len(settings),
-                    len(experiments.telling(name, protocol)),
+                    len(main_settings(name, protocol)),
                     counts["runs"],
                     counts["missing"],
                 )
@@ -168,14 +174,14 @@ table.groupby("protocol").sum(numeric_only=True).rename_axis(None)
 # masks, so the answer to `alexnet-static` could be guessed.
 
 # %% tags=["hide-input"]
-claims = comparisons.claims()
-frozen = [claim for claim in claims if not claim.get("late")]
+asked = claims.claims()
+frozen = [claim for claim in asked if not claim.get("late")]
 print(len(frozen), "claims;", dict(Counter(c["claim"] for c in frozen)))
 print(
-    len(claims) - len(frozen),
+    len(asked) - len(frozen),
     "more were overlooked and written down late; they stand apart",
 )
-claim = next(c for c in claims if c["id"] == "dropout-hurts")
+claim = next(c for c in asked if c["id"] == "dropout-hurts")
 for name, value in claim.items():
     print(f"{name:>10} = {value!r}")
 
@@ -184,12 +190,12 @@ for name, value in claim.items():
 
 # %%
 kinds = {}
-for name, plan in experiments.EXPERIMENTS.items():
+for name, plan in EXPERIMENTS.items():
     for planned in plan:
-        kind = "trainings" if planned.ways is None else "predictions by kept networks"
+        kind = "trainings" if planned.tta is None else "predictions by kept networks"
         kind = "short trainings for the clock" if name == "clock" else kind
         kinds.setdefault(planned.path(), kind)
-found = [(kinds[path], results.read(path)) for path in kinds if path.is_file()]
+found = [(kinds[path], read_record(path)) for path in kinds if path.is_file()]
 table = pd.DataFrame(
     [(kind, record["seconds"] / 3600) for kind, record in found],
     columns=["kind", "hours"],
@@ -289,7 +295,7 @@ whole = {
 trained = [
     (protocol, record["seconds"])
     for protocol, name in whole.items()
-    for planned, record in experiments.records(name)
+    for planned, record in compare.records(name)
     if planned.protocol == protocol
 ]
 price = (

@@ -30,8 +30,11 @@ if importlib.util.find_spec("cmrseg") is None:
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cmrseg import comparisons, experiments, plots, statistics
-from cmrseg.statistics import verdict
+from cmrseg import metrics, plots
+from cmrtrial import compare
+from cmrtrial.checks import aa_test
+from cmrtrial.plans.timing import CLOCK_BASELINE, ROUNDS, timed
+from cmrtrial.statistics import verdict
 
 plots.style()
 
@@ -44,9 +47,9 @@ plots.style()
 # truth: there is no difference. A test of a *test* like this is called an A/A test.
 
 # %% tags=["hide-input"]
-table = comparisons.runs("baseline")
+table = compare.runs("baseline")
 print(table.pivot(index="split", columns="seed", values="dice").round(3).to_string())
-draws = comparisons.same_against_same()
+draws = aa_test()
 false = {
     claim: np.mean(
         [
@@ -92,10 +95,10 @@ axes[0].set_ylabel("pairings");
 # ## The same for the modern recipe
 
 # %% tags=["hide-input"]
-modern = comparisons.same_against_same("modern")
+modern = aa_test("modern")
 rate = ((modern["low"] > 0) | (modern["high"] < 0)).mean()
 for name in ("replica", "modern"):
-    spread, freedom = comparisons.run_variance(name)
+    spread, freedom = compare.run_variance(name)
     print(
         f"{name:8} standard deviation between seeds of a fold's Dice: {spread**0.5:.4f}"
     )
@@ -119,14 +122,14 @@ pairings = np.array(
 )  # draw, fold, side
 for endpoint in ("loss", "train-gap", "epoch>0.5", "falls"):
     values = table["record"].map(
-        lambda found, endpoint=endpoint: comparisons.of_run(found, endpoint)
+        lambda found, endpoint=endpoint: compare.endpoint(found, endpoint)
     )
     first, second = values[pairings[..., 0].ravel()], values[pairings[..., 1].ravel()]
     differences = (first.to_numpy() - second.to_numpy()).reshape(
         len(pairings), len(folds)
     )
     ends = [
-        comparisons.by_fold(dict(enumerate(row))).difference.interval()
+        compare.by_fold(dict(enumerate(row))).difference.interval()
         for row in differences
     ]
     print(
@@ -144,13 +147,13 @@ rows = table["seed"] == 0
 days = np.log(table.loc[rows, "seconds"].to_numpy()) - np.log(
     table[~rows].groupby("split")["seconds"].mean().to_numpy()
 )
-low, high = np.exp(statistics.mean_interval(days))
+low, high = np.exp(metrics.mean_interval(days))
 print(
     f"seed 0, made a day later, against the other seeds: {np.exp(days.mean()):.2f} times ({low:.2f} to {high:.2f})"
 )
-again = comparisons.by_round(
-    lambda n: experiments.timed(*experiments.AGAIN, n + len(experiments.ROUNDS)),
-    lambda n: experiments.timed(*experiments.AGAIN, n),
+again = compare.by_round(
+    lambda n: timed(*CLOCK_BASELINE, n + len(ROUNDS)),
+    lambda n: timed(*CLOCK_BASELINE, n),
 )
 low, high = np.exp(again.difference.interval())
 print(
@@ -193,7 +196,7 @@ for _ in range(200):
         order = fold.sort_values("dice").index
         a.append(order[-1])
         b.append(rng.choice(order[:-1]))
-    low, high = comparisons.compare(table.loc[a], table.loc[b]).difference.interval()
+    low, high = compare.compare(table.loc[a], table.loc[b]).difference.interval()
     seen.append(low > 0)
 print(
     f"A is found better in {np.mean(seen):.0%} of the pairings; it is the same setting"

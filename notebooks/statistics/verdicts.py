@@ -31,8 +31,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy import stats
 
-from cmrseg import comparisons, data, metrics, plots, results
-from cmrseg.statistics import MARGIN, verdict
+from cmrseg import datasets, metrics, plots
+from cmrtrial import claims, compare, records
+from cmrtrial.statistics import MARGIN, verdict
 
 plots.style()
 
@@ -48,8 +49,8 @@ plots.style()
 # before one looks. Here it is the *margin* of 0.02 Dice. In pixels:
 
 # %% tags=["hide-input"]
-slices = data.load(data.source(), "labelled")
-for name, area in zip(results.CLASSES, metrics.areas(slices.masks).mean(0)):
+slices = datasets.load(datasets.source(), "labelled")
+for name, area in zip(records.CLASSES, metrics.areas(slices.masks).mean(0)):
     print(
         f"{name:>3}: {area:.0f} pixels in a slice; at a Dice of 0.98 about {0.02 * area:.0f} of them are missed "
         "and as many added"
@@ -106,7 +107,7 @@ for low, high in ((0.028, 0.072), (-0.013, 0.017), (-0.016, 0.040)):
 # are exactly equal. Our trainings have a known luck, so one can say beforehand what is within reach.
 
 # %%
-spread, freedom = comparisons.run_variance("replica")
+spread, freedom = compare.run_variance("replica")
 patients = 0.05**2 / 60  # a guess: differences of patients scatter by 0.05
 for seeds in (1, 3, 5, 10):
     se = (patients + 2 * spread / (5 * seeds)) ** 0.5
@@ -146,23 +147,23 @@ for questions in (1, 5, 20, 40):
 # sure and divides by the number of questions that are left {cite}`holm1979`: it confirms all that Bonferroni does, and
 # sometimes more. Both are too strict when the questions have something in common, as ours have: most compare with the
 # same baseline, on the same patients. The *max-T* method {cite}`hothorn2008` draws the errors of all comparisons together, notes the largest in each
-# draw, and takes the value that only 5 % of the largest exceed. {func}`cmrseg.comparisons.family_level`
+# draw, and takes the value that only 5 % of the largest exceed. {func}`cmrtrial.claims.family_level`
 # does this with 10,000 draws; comparisons with few degrees of freedom keep their own, wider distribution.
 
 # %% tags=["hide-input"]
 alike = [
-    comparisons.by_fold({"a": 0.1, "b": 0.2, "c": 0.4})
+    compare.by_fold({"a": 0.1, "b": 0.2, "c": 0.4})
 ] * 20  # one question, asked twenty times
 rng = np.random.default_rng(1)
 apart = [
-    comparisons.by_fold({f"{i}{k}": v for k, v in enumerate(rng.normal(size=5))})
+    compare.by_fold({f"{i}{k}": v for k, v in enumerate(rng.normal(size=5))})
     for i in range(20)
 ]
 for name, family in (
     ("the same question twenty times", alike),
     ("twenty unrelated questions", apart),
 ):
-    print(f"{name:31} each interval must have {comparisons.family_level(family):.2%}")
+    print(f"{name:31} each interval must have {claims.family_level(family):.2%}")
 print(f"{'Bonferroni, twenty':31} each interval must have {1 - 0.05 / 20:.2%}")
 
 # %% [markdown]
@@ -179,7 +180,6 @@ print(f"{'Bonferroni, twenty':31} each interval must have {1 - 0.05 / 20:.2%}")
 # Fill in the function below: the verdict on "A is better than B", from the interval of A minus B. Four words
 # are possible. The check says what is wrong, not only that something is.
 # ```
-
 
 # %% tags=["hide-input"]
 def check_judge(mine):
@@ -204,7 +204,6 @@ def check_judge(mine):
             )
     return "right"
 
-
 # %%
 def my_judge(low, high, margin=0.02):
     """confirmed, contradicted, equivalent or inconclusive."""
@@ -217,7 +216,6 @@ print("my_judge:", check_judge(my_judge))
 # ```{solution-start} verdicts-judge
 # :class: dropdown
 # ```
-
 
 # %%
 def my_judge(low, high, margin=0.02):
