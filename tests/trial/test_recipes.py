@@ -1,0 +1,77 @@
+"""The three recipes of the page *Contributing*, executed in a copy of the repository: each touches one place."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY, fill
+
+RECIPES = re.findall(
+    r"```python\n# (\S+\.py)(, at its end)?\n(.+?)```",
+    (REPOSITORY / "book" / "contributing.md").read_text(encoding="utf-8"),
+    re.S,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A program in a copy that has followed the recipes."""
+    copy = tmp_path_factory.mktemp("copy")
+    for name in ("cmrseg", "cmrtrial"):
+        shutil.copytree(REPOSITORY / name, copy / name)
+    (copy / "results").symlink_to(REPOSITORY / "results")
+    for path, at_end, code in RECIPES:
+        assert (copy / path).exists() == bool(at_end)
+        with (copy / path).open("a", encoding="utf-8") as file:
+            file.write(code)
+
+    def run(*words):
+        done = subprocess.run(
+            [sys.executable, *map(str, words)],
+            cwd=copy,
+            env={"PYTHONPATH": str(copy), "PATH": ""},
+            text=True,
+            capture_output=True,
+        )
+        assert not done.returncode, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_three_recipes():
+    assert [path.rpartition("/")[0] for path, *_ in RECIPES] == [
+        "cmrseg/models",
+        "cmrtrial/plans",
+        "cmrseg",
+    ]
+
+
+def test_a_network_is_a_file(run):
+    code = """
+from cmrseg.datasets import load
+from cmrseg.train import TrainConfig, fit
+result = fit(TrainConfig(model="one-layer", kernel=5, epochs=1), load("phantom", "train")[:4])
+print(tuple(result.model.layer.weight.shape), len(result.history["loss"]))"""
+    assert run("-c", code) == "(4, 1, 5, 5) 1\n"
+
+
+def test_an_experiment_is_a_function(run):
+    (row,) = json.loads(run("-m", "cmrtrial", "results", "half-rate", "--json"))
+    assert (row["experiment"], row["settings"], row["runs"] + row["missing"]) == (
+        "half-rate",
+        2,
+        20,
+    )
+
+
+def test_a_metric_is_an_entry(run, tmp_path):
+    folder = fill(tmp_path) / "val" / "mask"
+    assert json.loads(
+        run("-m", "cmrseg", "evaluate", "--pred", folder, "--truth", folder, "--json")
+    )["metrics"]["jaccard"] == {"RV": 1, "Myo": 1, "LV": 1}
+    code = "from cmrseg import datasets, record; s = datasets.load('phantom', 'val')[:2]; print('jaccard' in record.image_table(s.masks, s))"
+    assert run("-c", code) == "True\n"
