@@ -98,8 +98,10 @@ def intensity(
 def elastic(
     images: Tensor, labels: Tensor, rng: Generator, amount: float = 0.04, knots: int = 5
 ) -> tuple[Tensor, Tensor]:
-    """Bend slices softly: a field of random arrows on ``knots`` x ``knots`` points, drawn out smoothly
-    (Simard et al. 2003); an arrow has a standard deviation of ``amount`` of the width."""
+    """Bend slices softly by a field of random arrows, drawn out smoothly (Simard et al. 2003).
+
+    The arrows stand on ``knots`` x ``knots`` points, with a standard deviation of ``amount`` of the
+    width."""
     n, _, height, width = images.shape
     arrows = 2 * amount * torch.randn(n, 2, knots, knots, generator=rng)
     smooth = F.interpolate(arrows, (height, width), mode="bicubic", align_corners=True)
@@ -112,8 +114,8 @@ def elastic(
 def gamma(
     images: Tensor, labels: Tensor, rng: Generator, most: float = 1.6
 ) -> tuple[Tensor, Tensor]:
-    """Raise grey levels, scaled to 0..1, to a power between 1 / ``most`` and ``most``: dark tissue moves
-    against bright."""
+    """Raise grey levels, scaled to 0..1, to a power between 1 / ``most`` and ``most``: dark tissue
+    moves against bright."""
     n = len(images)
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     power = (

@@ -97,8 +97,9 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
         _raise_if_memory(error)
         raise BadInput(path, "is damaged", "Remove it and train again") from None
     if different := [f"{n} {before[n]}, now {here[n]}" for n in here if before[n] != here[n]]:
-        said = f"warning: {path} was made with {'; '.join(different)}: the network may differ from that of "
-        tqdm.write(said + "an uninterrupted training", file=sys.stderr)
+        what = f"warning: {path} was made with {'; '.join(different)}"
+        why = "the network may differ from that of an uninterrupted training"
+        tqdm.write(f"{what}: {why}", file=sys.stderr)
 
 
 def _restore(checkpoint: dict, state: TrainingState) -> None:
@@ -188,7 +189,8 @@ def model_from_state(config: TrainConfig, tensors: dict[str, Tensor]) -> nn.Modu
     """The network of a configuration with these weights, in single precision and evaluation mode.
 
     Raises:
-        ValueError, TypeError, IndexError, RuntimeError: a configuration of no network, or of another.
+        ValueError, TypeError, IndexError, RuntimeError: a configuration of no network, or of
+            another.
     """
     normalise(TRIAL, config.scale)  # a scale that we know
     if max(config.convolutions, len(config.channels)) > len(tensors):

@@ -1,4 +1,7 @@
-"""The command line, ``python -m cmrseg``: thin wrappers of the package. See :mod:`cmrseg.console` for its exits."""
+"""The command line, ``python -m cmrseg``: thin wrappers of the package.
+
+For its exit statuses see :mod:`cmrseg.console`.
+"""
 
 import json
 import sys
@@ -36,7 +39,8 @@ def data(
     source: Annotated[
         Source,
         Option(
-            help="acdc96: download the real slices, each file checked. phantom: write the synthetic ones."
+            help="acdc96: download the real slices, each file checked. phantom: write the "
+            "synthetic ones."
         ),
     ],
     out: Annotated[Optional[Path], Option(help="Folder to fill. [default: data/SOURCE]")] = None,
@@ -59,8 +63,9 @@ def convert(
     spacing: Annotated[float, Option(min=0.1, max=20, help="Millimetres of a pixel.")] = 1.8,
     size: Annotated[int, Option(min=16, max=1024, help="Pixels of a side.")] = 96,
 ) -> None:
-    """Turn NIfTI volumes into slices to train on: every fifth patient into val. Slices without labels
-    go into test."""
+    """Turn NIfTI volumes into slices to train on: every fifth patient into val.
+
+    Slices without labels go into test."""
     from cmrseg.datasets import folders
     from cmrseg.datasets import nifti as volumes
 
@@ -88,8 +93,8 @@ def train(
     preset: Annotated[
         Preset,
         Option(
-            help="The recipe: book (the one to start with), modern (the same, narrower), report (the 2020 report's, "
-            "slow), replica (the report's, narrower), sprint (seconds)."
+            help="The recipe: book (the one to start with), modern (the same, narrower), report "
+            "(the 2020 report's, slow), replica (the report's, narrower), sprint (seconds)."
         ),
     ] = Preset.book,
     data: Annotated[
@@ -117,8 +122,8 @@ def train(
     source = data or datasets.source()
     if source not in ("phantom", "acdc96"):
         doctor.check(Path(source))
-    config = replace(PRESETS[preset.value], seed=seed)
-    config = replace(config, epochs=epochs) if epochs else config
+    recipe = PRESETS[preset.value]
+    config = replace(recipe, seed=seed, epochs=epochs or recipe.epochs)
     finished = _claim(out, resume)
     train_slices, held_out = datasets.split(source, "val")
     fingerprint = (train_slices + held_out).fingerprint
@@ -130,24 +135,15 @@ def train(
         torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
     with console.hint(lambda: _stopped(out)), _alone(out), _progress(preset.value, config) as show:
-        result = fit(
-            config,
-            train_slices,
-            held_out,
-            out=out,
-            resume=resume,
-            precision=precision.value,
-            callback=show,
-        )
+        options = {"out": out, "resume": resume, "precision": precision.value, "callback": show}
+        result = fit(config, train_slices, held_out, **options)
         record = make_record(result, train_slices, held_out, "val", fingerprint, preset.value)
         write_text(out / RECORD, json.dumps(sealed(record), indent=1) + "\n")
         checkpoint.save(result, out)
         (out / checkpoint.CHECKPOINT).unlink(missing_ok=True)
     dice = "undefined" if record["dice_last"] is None else f"{record['dice_last']:.4f}"
-    print(
-        f"validation Dice {dice} after {config.epochs} epochs, "
-        f"{result.seconds:.0f} s in {result.precision}; the network is in {out}"
-    )
+    spent = f"{config.epochs} epochs, {result.seconds:.0f} s in {result.precision}"
+    print(f"validation Dice {dice} after {spent}; the network is in {out}")
 
 
 def _claim(out: Path, resume: bool) -> bool:
@@ -198,7 +194,7 @@ def _alone(out: Path):
 
 @contextmanager
 def _progress(preset: str, config):
-    """A progress bar, or a line for each scored epoch where nobody looks: a callback for a training."""
+    """A callback that moves a progress bar, or prints scored epochs where nobody looks."""
     from cmrseg.record import mean_dice
 
     def show(history: dict[str, list]) -> None:
@@ -229,7 +225,8 @@ def predict(
     model: Annotated[
         str,
         Option(
-            help="final (the best), small (one network), a folder that train --out made, or a file that export wrote."
+            help="final (the best), small (one network), a folder that train --out made, or a "
+            "file that export wrote."
         ),
     ],
     images: Annotated[Path, Option(help="Folder of 8-bit grey PNG files cmrN.png.")],
@@ -243,7 +240,7 @@ def predict(
     paths = [*folders.check_images(images).values()]
     if out.resolve() == images.resolve():
         raise BadInput(out, "is the folder of the images", "Give another folder to --out")
-    _mask_folder(out, [path.stem for path in paths])
+    folders.make_mask_folder(out, [path.stem for path in paths])
     count = max(1, min(AT_ONCE, PIXELS_AT_ONCE // read_png(paths[0]).size))
     stopped = f"stopped; the masks in {out} are whole, but not all: predict again"
     with (
@@ -262,34 +259,23 @@ def predict(
 AT_ONCE, PIXELS_AT_ONCE = 20, 20 * 256**2  # slices that a network is given together, and pixels
 
 
-def _mask_folder(out: Path, names: list[str]) -> None:
-    """Make a folder for masks; refuse a file, and one where masks of other slices lie: they would be
-    scored or sent too."""
-    if out.exists() and not out.is_dir():
-        raise BadInput(out, "is a file", "Give a folder for the masks")
-    others = {path.name for path in out.glob("*_mask.png")} - {f"{name}_mask.png" for name in names}
-    if others:
-        cure = "Choose an empty --out, or remove the old masks"
-        raise BadInput(out / min(others), "is there already, of another slice", cure)
-    out.mkdir(parents=True, exist_ok=True)
-
-
 @app.command()
 def export(
     model: Annotated[
         str,
         Option(
-            help="final (the best), small (one network), a file in their format, or a folder that train --out made."
+            help="final (the best), small (one network), a file in their format, or a folder that "
+            "train --out made."
         ),
     ],
     out: Annotated[Path, Option(help="ONNX file to write, such as small.onnx.")],
 ) -> None:
     """Write a network as one ONNX file, for programs without PyTorch and for browsers.
 
-    Its input "image" takes grey levels 0 to 255 as they are stored, float32 (N, 1, H, W), any number and
-    size of slices; normalisation and padding are inside. Its output "probability", float32 (N, 4, H, W),
-    says how likely background, RV, Myo and LV are; the largest is the label. With onnxruntime:
-    InferenceSession("small.onnx").run(None, {"image": x})[0].argmax(1).
+    Its input "image" takes grey levels 0 to 255 as they are stored, float32 (N, 1, H, W), any
+    number and size of slices; normalisation and padding are inside. Its output "probability",
+    float32 (N, 4, H, W), says how likely background, RV, Myo and LV are; the largest is the label.
+    With onnxruntime: InferenceSession("small.onnx").run(None, {"image": x})[0].argmax(1).
     """
     if missing := [name for name in ("onnx", "onnxscript") if not find_spec(name)]:
         raise BadInput("export", f"needs {' and '.join(missing)}", "pip install 'cmrseg[onnx]'")
@@ -316,7 +302,7 @@ def evaluate(
     from cmrseg import datasets, metrics
     from cmrseg.data import CLASSES
 
-    p, t = _paired(pred, truth)
+    p, t = datasets.folders.read_pairs(pred, truth)
     patients = datasets.known_patients(datasets.folders.list_pngs(truth, mask=True))
     summary = {"images": len(t), **metrics.dice_summary(metrics.dice(p, t), patients)}
     if as_json:
@@ -334,33 +320,6 @@ def evaluate(
         note = f"   ({absent} left out: in neither mask)" if absent else ""
         value = "in no mask" if dice is None else f"{dice:.4f}  [{low:.4f}, {high:.4f}]"
         print(f"{name:>5}  {value}{note}")
-
-
-def _paired(pred: Path, truth: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and true masks (N, H, W) of the same slices."""
-    from cmrseg.datasets.folders import read_masks
-
-    true, predicted = read_masks(truth), read_masks(pred)
-    for name in true:
-        if name not in predicted:
-            problem, cure = (
-                "no such mask, but there is a true one",
-                "Predict every slice of the truth",
-            )
-            raise BadInput(pred / f"{name}_mask.png", problem, cure)
-    for name in predicted:
-        if name not in true:
-            problem, cure = (
-                "no such mask, but it is predicted",
-                "Compare folders with the same slices",
-            )
-            raise BadInput(truth / f"{name}_mask.png", problem, cure)
-    t, p = np.stack(list(true.values())), np.stack([predicted[name] for name in true])
-    if t.shape != p.shape:
-        sizes = [f"{a.shape[2]} x {a.shape[1]}" for a in (p, t)]
-        problem = f"masks are {sizes[0]} pixels, the true ones {sizes[1]}"
-        raise BadInput(pred, problem, "Predict at the size of the truth")
-    return p, t
 
 
 @app.command()
@@ -386,6 +345,7 @@ def decode(
 ) -> None:
     """Turn a submission file back into masks."""
     from cmrseg import rle
+    from cmrseg.datasets.folders import make_mask_folder
 
     try:
         width, height = (int(part) for part in size.lower().split("x"))
@@ -398,7 +358,7 @@ def decode(
     names = [
         name for name, _ in rle.each_mask(submission, (height, width))
     ]  # all are sound, then written
-    _mask_folder(out, names)
+    make_mask_folder(out, names)
     for name, mask in rle.each_mask(submission, (height, width)):
         write_png(out / f"{name}_mask.png", mask)
     print(f"{len(names)} masks are in {out}")
@@ -414,16 +374,11 @@ def doctor(
 
     errors, warnings = examine(folder)
     if as_json:
-        findings = {"errors": errors, "warnings": warnings}
-        keys = ("file", "problem", "cure")
-        print(
-            json.dumps(
-                {
-                    kind: [{k: getattr(f, k) for k in keys} for f in some]
-                    for kind, some in findings.items()
-                }
-            )
-        )
+        keys, findings = ("file", "problem", "cure"), {"errors": errors, "warnings": warnings}
+        said = {
+            kind: [{k: getattr(f, k) for k in keys} for f in findings[kind]] for kind in findings
+        }
+        print(json.dumps(said))
     else:
         for finding in errors:
             print(f"error: {finding}")

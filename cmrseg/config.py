@@ -12,9 +12,9 @@ import numpy as np
 class TrainConfig:
     """One training run: every choice that changes a result.
 
-    The defaults never change, since records are filed under a hash of what differs from them; recipes are in
-    ``PRESETS``. What only changes the speed (precision, threads, device) belongs to the machine and is chosen when
-    a run starts.
+    The defaults never change, since records are filed under a hash of what differs from them;
+    recipes are in ``PRESETS``. What only changes the speed (precision, threads, device) belongs to
+    the machine and is chosen when a run starts.
     """
 
     model: str = "unet"

@@ -1,4 +1,4 @@
-"""What command lines share: exit statuses, one line for a user's mistake, and a word when they are stopped.
+"""What command lines share: exit statuses, one line for a user's mistake, a word when stopped.
 
 Exit status: 0; 2 for a user's mistake, with one line that names the file and the cure; 130 or 143
 when stopped by Ctrl-C or SIGTERM.
@@ -31,8 +31,8 @@ def hint(message):
 def run(app: typer.Typer) -> None:
     """Run a command line; a user's mistake is one line and status 2, never a traceback."""
     signal.signal(signal.SIGTERM, _on_sigterm)
-    # Threads that wait should soon sleep: spinning, they take the cores that other programs need. But not at once: that
-    # makes a small training twice as long.
+    # Threads that wait should soon sleep: spinning, they take the cores that other programs need.
+    # But not at once: that makes a small training twice as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for stream in (sys.stdout, sys.stderr):
@@ -63,7 +63,7 @@ def _on_sigterm(*_) -> None:
 
 
 def _in_words(problem: Exception) -> str | None:
-    """What to say of a user's mistake, or of a machine that is too small; None for a mistake of ours."""
+    """What to say of a user's mistake, or of too small a machine; None for a mistake of ours."""
     if isinstance(problem, (BadInput, FloatingPointError)):
         return str(problem)
     if isinstance(problem, OSError):

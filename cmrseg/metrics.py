@@ -1,6 +1,7 @@
-"""Metrics of label maps: Dice by overlap, HD95 and surface Dice by boundary, in pixels; means and intervals.
+"""Metrics of label maps: Dice by overlap, HD95 and surface Dice by boundary; means, intervals.
 
-:data:`METRICS` names those that ``evaluate`` prints and that a record keeps. Label maps are integer arrays (N, H, W); results are float64 (N, 3), a column for RV, Myo and LV.
+:data:`METRICS` names those that ``evaluate`` prints and that a record keeps. Label maps are integer
+arrays (N, H, W); results are float64 (N, 3), a column for RV, Myo and LV.
 
 The rules for a class that is not there (Dice would be 0/0, distances undefined):
 
@@ -20,7 +21,7 @@ FOREGROUND = (1, 2, 3)
 
 
 def dice(pred: np.ndarray, truth: np.ndarray, classes=FOREGROUND, empty=np.nan) -> np.ndarray:
-    """Dice of each image and class (Dice 1945), (N, len(classes)): twice the overlap by the sum of sizes.
+    """Dice (N, len(classes)) of each image and class: twice the overlap by the sum of sizes.
 
     Raises:
         ValueError: arrays of two shapes.
@@ -40,8 +41,9 @@ def areas(masks: np.ndarray, classes=FOREGROUND) -> np.ndarray:
 
 
 def downsample_labels(masks: np.ndarray, square: int) -> np.ndarray:
-    """Label maps (N, H, W) -> (N, H / square, W / square): the label that most pixels of each square have, the
-    smaller of two equals. It is what a network that is coarser learns, and the best it can draw.
+    """Label maps (N, H, W) -> (N, H / square, W / square): of each square the most frequent label.
+
+    Of two as frequent it is the smaller. A coarse network learns this, and can draw no better.
 
     Raises:
         ValueError: squares that do not fill the image.

@@ -1,4 +1,4 @@
-"""From probabilities to label maps, and what anatomy knows of them: one piece of each class, a closed ring."""
+"""Post-processing: from probabilities to label maps of one piece a class, with a filled ring."""
 
 import cv2
 import numpy as np
@@ -20,9 +20,9 @@ def to_labels(probability: np.ndarray, postprocess: bool) -> np.ndarray:
 def keep_largest_components(mask: np.ndarray) -> np.ndarray:
     """A label map (H, W) with one piece of each class, and the cavity nested in the wall.
 
-    Of each class the largest piece stays, the others become background; a wall of one pixel that goes on over a
-    corner is one piece. Whatever the myocardium and the left ventricle enclose, and is neither, becomes left
-    ventricle.
+    Of each class the largest piece stays, the others become background; a wall of one pixel that
+    goes on over a corner is one piece. Whatever the myocardium and the left ventricle enclose, and
+    is neither, becomes left ventricle.
     """
     cleaned = np.zeros_like(mask)
     for c in (1, 2, 3):

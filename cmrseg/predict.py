@@ -106,7 +106,7 @@ class TTA:
 
     @classmethod
     def from_record(cls, values: dict) -> Self:
-        """The choices that :meth:`to_record` (and JSON) made ``values`` of; a record says more there.
+        """The choices that :meth:`to_record` (and JSON) made ``values`` of.
 
         Raises:
             ValueError, TypeError, LookupError: no such choices.
@@ -123,15 +123,15 @@ class TTA:
     def key(
         self, trained: str, seeds: Sequence[int], shift: tuple[str, float] | None = None
     ) -> str:
-        """Sixteen hex digits for these choices with networks filed under ``trained``, but of these seeds, and
-        slices that are shifted."""
+        """Sixteen hex digits for these choices, with networks filed under ``trained`` but of these
+        seeds, on slices that are shifted."""
         text = json.dumps([self.to_record(), trained, list(seeds), shift], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass
 class Ensemble:
-    """Networks that are averaged, in evaluation mode; the scale of their images, and the views they take."""
+    """Networks that are averaged, in evaluation mode; the scale of their images; their views."""
 
     models: list[nn.Module]
     scale: str = "zscore"
@@ -140,10 +140,7 @@ class Ensemble:
     def probabilities(
         self, images: np.ndarray, batch: int = 20, precision: str = "fp32", progress=None
     ):
-        """Mean softmax probabilities float32 (N, 4, H, W) over networks and views, of images uint8 (N, H, W).
-
-        The options are those of :func:`probabilities`.
-        """
+        """Softmax probabilities as :func:`probabilities`, the mean over networks and views."""
         return _in_batches(
             lambda x: tta_probabilities(self.models, self.tta, x, precision),
             images,
@@ -160,7 +157,7 @@ class Ensemble:
 def tta_probabilities(
     models: Sequence[nn.Module], tta: TTA, x: Tensor, precision: str = "fp32"
 ) -> Tensor:
-    """Mean softmax probabilities (N, 4, H, W) over networks and views, of normalised images (N, 1, H, W)."""
+    """Mean softmax probabilities (N, 4, H, W) over networks and views, of images (N, 1, H, W)."""
     total = 0
     views = list(product(tta.rotations, (False, True) if tta.flip else (False,)))
     for degrees, flipped in views:
@@ -172,8 +169,7 @@ def tta_probabilities(
 
 
 def rotate(x: Tensor, degrees: float) -> Tensor:
-    """(N, C, H, W) turned about its middle, anticlockwise as one looks at it; what comes from outside
-    continues the edge."""
+    """(N, C, H, W) turned about its middle, anticlockwise as one looks at it; the edge goes on."""
     if not degrees:
         return x
     height, width = x.shape[2:]

@@ -35,14 +35,15 @@ def make_record(
     """The record of a finished training.
 
     Of the slices trained on it keeps the mean Dice of RV, Myo and LV, of those held out a table for
-    each image, and how many different masks were predicted for them; and at each of the run's milestones the
-    Dice of each image (in the order of the table) with the rest of this.
+    each image, and how many different masks were predicted for them; and at each of the run's
+    milestones the Dice of each image (in the order of the table) with the rest of this.
     """
     config, history = result.config, result.history
     of_train, of_held_out = (
         predict(result.model, slices.images, config.scale, precision=result.precision)
         for slices in (train, held_out)
     )
+    device = processor() if result.device == "cpu" else torch.cuda.get_device_name()
     record = _judged(
         config.key(split, fingerprint), config, of_held_out, held_out, split, fingerprint, protocol
     )
@@ -73,7 +74,7 @@ def make_record(
         "history": history,
         "seconds": round(result.seconds, 2),
         "cpu_seconds": round(result.cpu_seconds, 2),
-        "device": f"{result.device}: {processor() if result.device == 'cpu' else torch.cuda.get_device_name()}",
+        "device": f"{result.device}: {device}",
         "precision": result.precision,
     }
 
@@ -86,13 +87,13 @@ def record_of_tta(
     split: str,
     fingerprint: str,
     protocol: str,
-    shift: tuple[str, float] | None = None,
-    calibration: Callable[[np.ndarray, np.ndarray, list[np.ndarray]], dict] | None = None,
+    shift: tuple[str, float] | None,
+    calibration: Callable[[np.ndarray, np.ndarray, list[np.ndarray]], dict],
 ) -> dict:
     """The record of trained networks of one configuration (of these seeds) that predict together.
 
-    It has no history, and the seconds are those of the prediction. What ``calibration`` returns, a function of
-    probabilities, true masks and the masks of each network alone, is added to it.
+    It has no history, and the seconds are those of the prediction. What ``calibration`` returns, a
+    function of probabilities, true masks and the masks of each network alone, is added to it.
     """
     started = time.perf_counter(), time.process_time()
     probability = ensemble.probabilities(held_out.images)
@@ -100,9 +101,8 @@ def record_of_tta(
     seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
     key = ensemble.tta.key(config.key(split, fingerprint), seeds, shift)
     record = _judged(key, config, masks, held_out, split, fingerprint, protocol)
-    if calibration is not None:
-        alone = [predict(model, held_out.images, ensemble.scale) for model in ensemble.models]
-        record |= calibration(probability, held_out.masks, alone)
+    alone = [predict(model, held_out.images, ensemble.scale) for model in ensemble.models]
+    record |= calibration(probability, held_out.masks, alone)
     return record | {
         "ways": ensemble.tta.to_record() | {"seeds": list(seeds), "shift": shift},
         "dice_best": record["dice_last"],
@@ -148,7 +148,7 @@ def _judged(
 
 
 def image_table(pred: np.ndarray, held_out: Slices) -> dict[str, list]:
-    """What is recorded of each held-out slice: lists of N entries, classes in the order RV, Myo, LV.
+    """What is recorded of each held-out slice: lists of N entries; classes are RV, Myo, LV.
 
     The entries of :data:`cmrseg.metrics.METRICS` hold None where a class is in neither mask;
     ``dice_background`` (not in the oldest records) is one number for each slice.
@@ -197,9 +197,9 @@ def read_record(path: Path) -> dict:
     """The record in a file.
 
     Raises:
-        BadInput: a torn file, a record of a newer version, or one that was edited or renamed: its key is
-            not that of its configuration, split, seed and slices, its Dice not that of its table, or its
-            digest not that of all it says.
+        BadInput: a torn file, a record of a newer version, or one that was edited or renamed: its
+            key is not that of its configuration, split, seed and slices, its Dice not that of its
+            table, or its digest not that of all it says.
     """
     again = "Restore it, or remove it; the sweep will make it again"
     try:

@@ -62,41 +62,32 @@ def fit(
         device: ``"cpu"``, ``"cuda"`` or ``"auto"``.
         callback: called after each epoch with the history so far; returning True ends the training.
         start: a network of the same shape, trained on what ``config.start`` says, to begin with.
-        score_every: epochs from one scoring to the next (and at the end); None: at most 50 scorings.
+        score_every: epochs from one scoring to the next (and at the end); None: at most 50
+            scorings.
         milestones: epochs after which the masks of the held-out slices are kept, and the training
-            slices scored. With a constant learning rate a run of these many epochs ends just there.
+            slices scored. With a constant learning rate a run of so many epochs ends just there.
 
     Raises:
         ValueError: arguments that contradict each other.
         BadInput: a checkpoint that cannot be continued, or slices too small for the network.
-        FloatingPointError: the loss or a weight is no longer a number; the message names the epoch,
-            the slices and the last good checkpoint.
+        FloatingPointError: the loss or a weight is no longer a number; the message says where.
     """
     _check(config, train, held_out, out, start, milestones)
     with torch.random.fork_rng(devices=[]):
         state, images, labels = _begin(config, train, held_out, start, precision, device)
+        result = state.result
         if resume and out is not None and (out / CHECKPOINT).exists():
             load_checkpoint(out / CHECKPOINT, state)
-        for epoch in range(len(state.result.history["epoch"]) + 1, config.epochs + 1):
-            with _timed(state.result), _explained(epoch, train.names, out):
+        for epoch in range(len(result.history["epoch"]) + 1, config.epochs + 1):
+            with _watched(result, epoch, train.names, out):
                 loss = train_epoch(state, images, labels, epoch)
-                scored = epoch in scored_epochs(config.epochs, score_every)
-                train_scored = (scored and score_train) or epoch in milestones
-                _note(
-                    state,
-                    epoch,
-                    loss,
-                    held_out if scored else None,
-                    train if train_scored else None,
-                )
-                if epoch in milestones:
-                    state.result.milestones[epoch] = _masks(state.result, held_out)
+                _score(state, epoch, loss, train, held_out, score_train, score_every, milestones)
             if out is not None:
                 save_checkpoint(out / CHECKPOINT, state)
-            if callback is not None and callback(state.result.history):
+            if callback is not None and callback(result.history):
                 break
-    state.result.model.eval()
-    return state.result
+    result.model.eval()
+    return result
 
 
 def train_epoch(state: TrainingState, images: Tensor, labels: Tensor, epoch: int) -> float:
@@ -126,7 +117,7 @@ def train_epoch(state: TrainingState, images: Tensor, labels: Tensor, epoch: int
 
 
 def _loss(loss: Callable, logits: Tensor | list[Tensor], labels: Tensor, stride: int) -> Tensor:
-    """The loss of logits, or with deep supervision of each level's, a level counting half the finer one."""
+    """The loss of logits; with deep supervision of all levels, each counting half the finer one."""
     if isinstance(logits, Tensor):
         return loss(logits, _downsampled(labels, stride))
     weights = [0.5**n for n in range(len(logits))]
@@ -174,8 +165,10 @@ def make_optimiser(config: TrainConfig, parameters) -> torch.optim.Optimizer:
 
 @torch.no_grad()
 def update_ema(ema_model: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Draw the averaged weights after the trained ones (an exponential moving average, at first a shorter
-    one, so that the random start is soon forgotten)."""
+    """Move averaged weights towards the trained ones: an exponential moving average.
+
+    At first it is a shorter one, so that the random start is soon forgotten.
+    """
     part = 1 - min(decay, (1 + step) / (10 + step))
     for averaged, new in zip(ema_model.state_dict().values(), model.state_dict().values()):
         if averaged.is_floating_point():
@@ -188,7 +181,7 @@ def update_ema(ema_model: nn.Module, model: nn.Module, decay: float, step: int) 
 
 
 def scored_epochs(epochs: int, every: int | None = None) -> set[int]:
-    """The epochs at which held-out slices are scored: each ``every``-th (None: at most 50), and the last."""
+    """Epochs to score after: each ``every``-th (None: at most 50 of them), and the last."""
     every = every or max(1, math.ceil(epochs / 50))
     return {*range(every, epochs + 1, every), epochs}
 
@@ -203,19 +196,22 @@ def _masks(result: TrainingResult, slices: Slices) -> np.ndarray:
     return predict(result.model, slices.images, result.config.scale, precision=result.precision)
 
 
-def _note(
-    state: TrainingState, epoch: int, loss: float, held_out: Slices | None, train: Slices | None
-) -> None:
-    """Add an epoch to the history, with scores of the slices that are given."""
+def _score(state, epoch, loss, train, held_out, score_train, score_every, milestones) -> None:
+    """Add an epoch to the history, with the scores that are due; the arguments are those of fit."""
+    result = state.result
+    due = epoch in scored_epochs(result.config.epochs, score_every)
+    train_due = epoch in milestones or (due and score_train)
     values = {
         "epoch": epoch,
         "loss": loss,
         "lr": state.optimiser.param_groups[0]["lr"],
-        "dice": None if held_out is None else score(state.result, held_out),
-        "dice_train": None if train is None else score(state.result, train),
+        "dice": score(result, held_out) if due and held_out is not None else None,
+        "dice_train": score(result, train) if train_due else None,
     }
     for name, value in values.items():
-        state.result.history[name].append(value)
+        result.history[name].append(value)
+    if epoch in milestones:
+        result.milestones[epoch] = _masks(result, held_out)
 
 
 # --- how a training begins, and what can go wrong ------------------------------------------------
@@ -234,7 +230,7 @@ def _check(config: TrainConfig, train: Slices, held_out, out, start, milestones)
 
 
 def _begin(config: TrainConfig, train: Slices, held_out, start, precision, device):
-    """The state before the first epoch, images float32 (N, 1, H, W) and labels int64 (N, H, W) to learn from."""
+    """The state before the first epoch, images (N, 1, H, W) and labels (N, H, W) to learn from."""
     torch.set_flush_denormal(True)  # tiny numbers late in training would cost ten times the time
     torch.manual_seed(config.seed)  # for the initial weights and for dropout
     rng = torch.Generator().manual_seed(config.seed)  # for the order and the augmentation
@@ -257,15 +253,6 @@ def _begin(config: TrainConfig, train: Slices, held_out, start, precision, devic
 
 
 @contextmanager
-def _timed(result: TrainingResult):
-    """Add what the work inside takes to the seconds of a training."""
-    started = time.perf_counter(), time.process_time()
-    yield
-    result.seconds += time.perf_counter() - started[0]
-    result.cpu_seconds += time.process_time() - started[1]
-
-
-@contextmanager
 def _batches_of_one_refused():
     """Say what is wrong where batch normalisation sees a single point, which has no spread."""
     try:
@@ -273,8 +260,9 @@ def _batches_of_one_refused():
     except ValueError as problem:
         if "more than 1 value per channel" not in str(problem):
             raise
-        said = "are too small for this network, which sees a single point of them at its coarsest, in a batch of one"
-        raise BadInput("training slices", said, "Take larger slices, or leave one out") from None
+        said = "are too small for this network, which sees a single point of them at its coarsest"
+        cure = "Take larger slices, or leave one out"
+        raise BadInput("training slices", f"{said}, in a batch of one", cure) from None
 
 
 class _Diverged(Exception):
@@ -296,8 +284,9 @@ def _finite_mean(losses: Tensor, batches: list[Tensor], model: nn.Module) -> flo
 
 
 @contextmanager
-def _explained(epoch: int, names: tuple[str, ...], out: Path | None):
-    """Say where a training diverged, and what is left of it."""
+def _watched(result: TrainingResult, epoch: int, names: tuple[str, ...], out: Path | None):
+    """Count the seconds of an epoch, and say where it diverged and what is left."""
+    started = time.perf_counter(), time.process_time()
     try:
         yield
     except _Diverged as problem:
@@ -305,5 +294,9 @@ def _explained(epoch: int, names: tuple[str, ...], out: Path | None):
         batch = ", ".join(names[i] for i in sorted({p % len(names) for p in positions}))
         none = out is None or epoch == 1
         good = "there is none" if none else f"{out / CHECKPOINT} is of epoch {epoch - 1}"
-        said = f"{what} in epoch {epoch}, batch of {batch}. Try a smaller learning rate, look at these slices; "
-        raise FloatingPointError(f"{said}last good checkpoint: {good}") from None
+        raise FloatingPointError(
+            f"{what} in epoch {epoch}, batch of {batch}. Try a smaller learning rate, look at "
+            f"these slices; last good checkpoint: {good}"
+        ) from None
+    result.seconds += time.perf_counter() - started[0]
+    result.cpu_seconds += time.process_time() - started[1]

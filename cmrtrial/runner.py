@@ -61,9 +61,9 @@ def check_records(plan: list[RunSpec], fingerprint: str = ACDC96, store: Path = 
 def overview(name: str, protocol: str, store: Path = STORE) -> dict:
     """What an experiment has and lacks under one protocol, on the real slices: counts."""
     plan = [spec for spec in EXPERIMENTS[name] if spec.protocol == protocol]
-    plan = list({spec.path(store=store): spec for spec in plan}.values())
-    check_records(plan, store=store)
-    lacking, failed = len(missing(plan, store=store)), len(failed_runs(plan, store=store))
+    plan = list({spec.path(ACDC96, store): spec for spec in plan}.values())
+    check_records(plan, ACDC96, store)
+    lacking, failed = len(missing(plan, ACDC96, store)), len(failed_runs(plan, ACDC96, store))
     return {
         "experiment": name,
         "protocol": protocol,

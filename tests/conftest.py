@@ -101,15 +101,18 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def command(monkeypatch, capsys):
-    """Run a command line in this process: ``command("doctor", folder)`` -> status, out, err."""
+    """Run a command line in this process: ``command("doctor", folder)`` -> status, out, err.
+
+    ``main`` is that of another package than cmrseg.
+    """
     before = signal.getsignal(signal.SIGTERM)
 
-    def run(*words):
+    def run(*words, main=cli.main):
         monkeypatch.setattr(sys, "argv", ["cmrseg", *map(str, words)])
         capsys.readouterr()
         status = 0
         try:
-            cli.main()
+            main()
         except SystemExit as stop:
             status = stop.code or 0
         return SimpleNamespace(status=status, **capsys.readouterr()._asdict())

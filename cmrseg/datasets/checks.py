@@ -19,9 +19,8 @@ from cmrseg.datasets.duplicates import copy_limit, negatives, similarity
 from cmrseg.datasets.folders import TABLE
 
 COARSEST = 16  # sizes that this does not divide are padded before they enter a network
-FAR = (
-    3.5  # robust deviations from the median at which an outlier begins (Iglewicz and Hoaglin 1993)
-)
+# Robust deviations from the median at which an outlier begins (Iglewicz and Hoaglin 1993).
+FAR = 3.5
 FLAT = 32  # grey levels, of 256: a picture with fewer between darkest and brightest was squeezed
 FEW = 8  # grey levels: an image of fewer is none
 ENOUGH = 20  # values below which nobody can tell an outlier

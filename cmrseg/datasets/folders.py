@@ -146,6 +146,43 @@ def read_masks(folder: Path) -> dict[str, np.ndarray]:
     return {f"cmr{number}": mask for number, mask in masks.items()}
 
 
+def read_pairs(pred: Path, truth: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true masks (N, H, W) of the same slices, ordered by number."""
+    predicted, true = read_masks(pred), read_masks(truth)
+    for name in true:
+        if name not in predicted:
+            problem, cure = (
+                "no such mask, but there is a true one",
+                "Predict every slice of the truth",
+            )
+            raise BadInput(pred / f"{name}_mask.png", problem, cure)
+    for name in predicted:
+        if name not in true:
+            cure = "Compare folders with the same slices"
+            raise BadInput(truth / f"{name}_mask.png", "no such mask, but it is predicted", cure)
+    p, t = np.stack([predicted[name] for name in true]), np.stack(list(true.values()))
+    if t.shape != p.shape:
+        sizes = [f"{masks.shape[2]} x {masks.shape[1]}" for masks in (p, t)]
+        problem = f"masks are {sizes[0]} pixels, the true ones {sizes[1]}"
+        raise BadInput(pred, problem, "Predict at the size of the truth")
+    return p, t
+
+
+def make_mask_folder(folder: Path, names: list[str]) -> None:
+    """Make a folder for the masks of these slices.
+
+    Raises:
+        BadInput: a file, or masks of other slices in it: they would be scored or sent too.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise BadInput(folder, "is a file", "Give a folder for the masks")
+    others = {path.name for path in folder.glob("*_mask.png")} - {f"{n}_mask.png" for n in names}
+    if others:
+        cure = "Choose an empty --out, or remove the old masks"
+        raise BadInput(folder / min(others), "is there already, of another slice", cure)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 # --- whose slices they are -----------------------------------------------------------------------
 
 

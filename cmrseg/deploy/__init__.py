@@ -1,1 +1,1 @@
-"""Networks as files that are handed on: weights with checksums, and ONNX for programs without PyTorch."""
+"""Networks as files to hand on: weights with checksums, ONNX for programs without PyTorch."""

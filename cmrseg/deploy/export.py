@@ -1,7 +1,7 @@
 """A trained network as one ONNX file: for the book's cover, and for programs without PyTorch.
 
-The file takes grey levels as they are stored. Normalisation, padding, views and the mean over networks are
-part of its graph, so whoever uses it cannot forget them.
+The file takes grey levels as they are stored. Normalisation, padding, views and the mean over
+networks are part of its graph, so whoever uses it cannot forget them.
 """
 
 import logging
@@ -34,12 +34,12 @@ class _EnsembleModule(nn.Module):
 
 
 def export(ensemble: Ensemble, out: Path) -> None:
-    """Write what :meth:`cmrseg.predict.Ensemble.probabilities` does as an ONNX file, whole or not at all.
+    """Write what :meth:`cmrseg.predict.Ensemble.probabilities` does as an ONNX file.
 
-    Its input ``image`` is float32 (N, 1, H, W), grey levels 0 to 255 of any number and size; its output
-    ``probability`` is float32 (N, 4, H, W). Post-processing (``TTA.postprocess``) is not in the graph, but noted
-    in the file for :func:`cmrseg.deploy.onnx_runner.from_onnx`. Weights that half precision holds exactly, as those
-    of a file in ``weights/`` are, are stored so.
+    Its input ``image`` is float32 (N, 1, H, W), grey levels 0 to 255 of any number and size; its
+    output ``probability`` is float32 (N, 4, H, W). Post-processing (``TTA.postprocess``) is not in
+    the graph, but noted in the file for :func:`cmrseg.deploy.onnx_runner.from_onnx`. Weights that
+    half precision holds exactly, as those of a file in ``weights/`` are, are stored so.
     """
     import onnx
 
@@ -70,7 +70,7 @@ def export(ensemble: Ensemble, out: Path) -> None:
 
 
 def _halve(graph) -> None:
-    """Store weights in half precision where it holds them exactly; the graph begins by widening them."""
+    """Store weights in half precision where nothing is lost; the graph begins by widening them."""
     from onnx import TensorProto, helper, numpy_helper
 
     for place, weights in enumerate(graph.initializer):

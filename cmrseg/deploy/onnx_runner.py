@@ -15,8 +15,8 @@ INPUT, OUTPUT, CLEAN = "image", "probability", "clean"  # names in the file
 def from_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """The network of an ONNX file: a function of images that returns label maps, uint8 (N, H, W).
 
-    It runs on all cores, or as many as OMP_NUM_THREADS says. Whether the file is what was delivered,
-    :func:`cmrseg.deploy.weights.find` has asked before.
+    It runs on all cores, or as many as OMP_NUM_THREADS says. Whether the file is what was
+    delivered, :func:`cmrseg.deploy.weights.find` has asked before.
 
     Raises:
         BadInput: not such a network.

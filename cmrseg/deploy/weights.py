@@ -1,6 +1,7 @@
 """Files of weights, their checksums, and what ``predict --model`` names.
 
-PyTorch, whose import alone takes seconds and memory, is imported only where an ONNX file does not do.
+PyTorch, whose import alone takes seconds and memory, is imported only where an ONNX file does not
+do.
 """
 
 import hashlib
@@ -23,13 +24,14 @@ CURE = "Restore it: git checkout -- weights, or copy it again"
 
 
 def find(model: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The network that ``predict --model`` names: a function of images that returns label maps, uint8 (N, H, W).
+    """The network that ``predict --model`` names: a function of images that returns label maps.
 
-    Where it names an ONNX file, or one lies in ``weights/`` beside the network it names, onnxruntime does the work;
-    otherwise PyTorch does.
+    Where it names an ONNX file, or one lies in ``weights/`` beside the network it names,
+    onnxruntime does the work; otherwise PyTorch does.
 
     Args:
-        model: ``final`` or ``small``, a file .safetensors or .onnx, or a folder that ``train`` made.
+        model: ``final`` or ``small``, a file .safetensors or .onnx, or a folder that ``train``
+            made.
 
     Raises:
         BadInput: none of these, damaged, or in need of a library that is not installed.
@@ -48,7 +50,8 @@ def find_ensemble(model: str):
     """The :class:`cmrseg.predict.Ensemble` that ``predict --model`` or ``export --model`` names.
 
     Args:
-        model: ``final`` or ``small``, a file that :func:`save_ensemble` wrote, or a folder that ``train`` made.
+        model: ``final`` or ``small``, a file that :func:`save_ensemble` wrote, or a folder that
+            ``train`` made.
 
     Raises:
         BadInput: none of these, or damaged files.
@@ -61,15 +64,17 @@ def find_ensemble(model: str):
     if model.endswith(".safetensors") and not Path(model).is_dir():
         return load_ensemble(Path(model))
     if Path(model).is_file():
-        said = "is not opened: only .safetensors files are, since a pickle (.pt, .pth) can run code of its maker's"
-        raise BadInput(model, said, "Give final, small, or a folder that train --out made")
+        why = "only .safetensors files are, since a pickle (.pt, .pth) can run code of its maker's"
+        cure = "Give final, small, or a folder that train --out made"
+        raise BadInput(model, f"is not opened: {why}", cure)
     result = checkpoint.load(Path(model))
     return Ensemble([result.model], result.config.scale)
 
 
 def save_ensemble(path: Path, results: Sequence, tta) -> None:
-    """Write trained networks of one configuration (up to the seed) into one file, in half precision, and
-    its checksum into the list ``SHA256SUMS`` beside it.
+    """Write trained networks of one configuration, up to the seed, in half precision.
+
+    The checksum of the file goes into the list ``SHA256SUMS`` beside it.
 
     Raises:
         ValueError: weights that half precision cannot hold.
@@ -135,8 +140,9 @@ def add_checksum(path: Path) -> None:
 
 
 def verify(path: Path) -> None:
-    """Complain (BadInput) of a file that is not there, or not as ``SHA256SUMS`` beside it lists it; what was
-    delivered must be listed."""
+    """Raise BadInput for a file that is not there, or not as ``SHA256SUMS`` beside it lists it.
+
+    What was delivered must be listed."""
     if not path.is_file():
         raise BadInput(
             path, "no such file", "Clone the whole repository, or train with the command train"

@@ -1,8 +1,8 @@
 """The networks, one file each: images (N, 1, H, W) -> logits (N, 4, H, W), or coarser.
 
-A file added here is found by itself: its network is the class with a ``name``, by which a configuration asks for
-it. A network also says ``multiple`` (what H and W must be multiples of) and ``stride`` (how much coarser its logits
-are).
+A file added here is found by itself: its network is the class with a ``name``, by which a
+configuration asks for it. A network also says ``multiple`` (what H and W must be multiples of) and
+``stride`` (how much coarser its logits are).
 """
 
 import importlib
@@ -35,8 +35,8 @@ def build(config) -> nn.Module:
         ValueError: an unknown ``config.model``, or fields that make no network.
     """
     name = config.model
-    if name == "unet" and config.skips != "before":
-        name = "report-unet"  # what "unet" with skips="after" means in records and in the presets of the report
+    if name == "unet" and config.skips != "before":  # the report's presets and old records say so
+        name = "report-unet"
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}: expected one of {', '.join(MODELS)}")
     network = MODELS[name]
@@ -45,7 +45,7 @@ def build(config) -> nn.Module:
 
 
 def multiply_adds(net: nn.Module, shape: tuple[int, ...] = (1, 1, 96, 96)) -> int:
-    """Multiplications with additions that a network's convolutions take for an input of this shape."""
+    """Multiply-adds that a network's convolutions take for an input of this shape."""
     from torch.utils.flop_counter import FlopCounterMode  # slow to import, and seldom asked for
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():

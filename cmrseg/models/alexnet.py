@@ -4,10 +4,11 @@ A classifier's front end: an 11x11 convolution with stride 4, two more poolings,
 in all, and three "fully connected" layers. To label pixels instead of pictures, the fully connected
 layers become 1x1 convolutions and one transposed convolution enlarges their answer, as in the
 fully convolutional networks of Long, Shelhamer and Darrell (2015). The network decides on a grid
-16 times coarser than the slice: 6x6 answers for 96x96 pixels, which the enlargement can only blend. The
-original's third pooling is left out, for it would leave 3x3 answers; so is its local response normalisation.
-Long et al. turn the first of the fully connected layers into a 6x6 convolution, which here would be as wide as
-the grid, and begin with a bilinear enlargement; here it begins at random.
+16 times coarser than the slice: 6x6 answers for 96x96 pixels, which the enlargement can only blend.
+The original's third pooling is left out, for it would leave 3x3 answers; so is its local response
+normalisation. Long et al. turn the first of the fully connected layers into a 6x6 convolution,
+which here would be as wide as the grid, and begin with a bilinear enlargement; here it begins at
+random.
 """
 
 from torch import Tensor, nn

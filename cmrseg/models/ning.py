@@ -5,8 +5,8 @@ resolution by averaging, scaling and shifting. It answers on a grid four times c
 slice, so it is trained on the majority label of each 4x4 square and its answers are enlarged.
 
 The original slides over the picture without padding, with kernels 7, 6 and 6. Kernels 7, 5 and 5
-with padding keep the grid aligned with the pixels here. Each map is made from all maps of the layer before
-(LeNet left some out).
+with padding keep the grid aligned with the pixels here. Each map is made from all maps of the layer
+before (LeNet left some out).
 """
 
 import torch

@@ -1,8 +1,8 @@
-"""The network of the page "Ten seconds": a U-Net at half the resolution that loses nothing on the way in.
+"""Pixel-shuffle U-Net, of the page "Ten seconds": half the resolution, and nothing lost.
 
-Squares of 2x2 pixels go in as four channels of one coarser pixel, and each coarser pixel gives the logits of
-its four pixels back (the sub-pixel convolution of Shi et al. 2016). The convolutions in between have a quarter
-of the pixels to go over.
+Squares of 2x2 pixels go in as four channels of one coarser pixel, and each coarser pixel gives the
+logits of its four pixels back (the sub-pixel convolution of Shi et al. 2016). The convolutions in
+between have a quarter of the pixels to go over.
 """
 
 import torch.nn.functional as F
@@ -15,7 +15,8 @@ class PixelShuffleUNet(nn.Module):
     """Logits (N, classes, H, W) from images (N, 1, H, W); H and W are multiples of ``multiple``.
 
     Args:
-        channels, convolutions: as for :class:`cmrseg.models.unet.UNet`, from half the resolution on.
+        channels, convolutions: as for :class:`cmrseg.models.unet.UNet`, from half the resolution
+            on.
         square: side of the squares.
     """
 

@@ -1,13 +1,17 @@
 """The U-Net of the 2020 report, and the networks between it and the textbook's.
 
-The report's network (``skips="after"``) takes its skip connections after pooling, so the finest has half the
-resolution, and a transposed convolution draws the masks: no layer ever sees the features at full resolution
-on the way up. In its decoder a block comes before the enlargement and the concatenation after it.
+The report's network (``skips="after"``) takes its skip connections after pooling, so the finest has
+half the
+resolution, and a transposed convolution draws the masks: no layer ever sees the features at full
+resolution on the way up. In its decoder a block comes before the enlargement and the concatenation
+after it.
 
-It differs from the textbook's U-Net (:mod:`cmrseg.models.unet`) in several ways at once. The arguments part
-them, as far as networks between the two can be built: the windows of pooling and enlargement (3x3 with
-stride 2, overlapping, or 2x2), the number of poolings, and where the skip connections leave. A skip at full
-resolution needs a layer after its concatenation; with ``skips="before"`` that is a 1x1 convolution.
+It differs from the textbook's U-Net (:mod:`cmrseg.models.unet`) in several ways at once. The
+arguments part
+them, as far as networks between the two can be built: the windows of pooling and enlargement (3x3
+with stride 2, overlapping, or 2x2), the number of poolings, and where the skip connections leave. A
+skip at full resolution needs a layer after its concatenation; with ``skips="before"`` that is a 1x1
+convolution.
 """
 
 import torch
@@ -26,10 +30,10 @@ class ReportUNet(nn.Module):
         activation: a key of ``cmrseg.models.unet.ACTIVATIONS``.
         dropout: probability of zeroing a value after each activation.
         skips: where the skip connections leave, ``"after"`` or ``"before"`` pooling.
-        windows: side of the windows of pooling and of the transposed convolutions, 3 or 2; their stride is 2.
-            None is the report's 3.
-        poolings: as many as levels, or one less, so that the coarsest block is not pooled. None is the
-            report's, as many as levels.
+        windows: side of the windows of pooling and of the transposed convolutions, 3 or 2; their
+            stride is 2. None is the report's 3.
+        poolings: as many as levels, or one less, so that the coarsest block is not pooled. None is
+            the report's, as many as levels.
 
     Raises:
         ValueError: a combination that cannot be built.

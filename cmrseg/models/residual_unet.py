@@ -1,8 +1,9 @@
-"""The network of the best model: a residual U-Net (after He et al. 2016 and Isensee et al. 2021).
+"""Residual U-Net, the network of the best model (after He et al. 2016 and Isensee et al. 2021).
 
 What it adds to the teaching U-Net, each part on its own so that its worth can be measured:
 
-- ``residual``: each block adds its input to its output, and poolings give way to strided convolutions;
+- ``residual``: each block adds its input to its output, and poolings give way to strided
+  convolutions;
 - ``strided``: the finest level is one thin convolution, the work begins at half the resolution;
 - ``deep``: in training, the coarser levels of the way up give logits too (*deep supervision*,
   Lee et al. 2015).
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 
 class Block(nn.Module):
-    """(N, inputs, h, w) -> (N, outputs, h / stride, w / stride): two convolutions and perhaps a shortcut."""
+    """(N, inputs, h, w) -> (N, outputs, h / stride, w / stride): two convolutions, a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, residual: bool = True):
         super().__init__()
@@ -42,7 +43,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.path(x)
         if self.shortcut is not None:
-            # Not a 1x1 convolution with a stride: for few channels, oneDNN's overruns its memory (its issue 6035).
+            # Not a 1x1 convolution with a stride: for few channels, oneDNN's overruns its memory
+            # (its issue 6035).
             y = y + self.shortcut(x[..., :: self.stride, :: self.stride])
         return self.activation(y)
 

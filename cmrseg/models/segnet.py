@@ -1,13 +1,13 @@
 """SegNet (Badrinarayanan, Kendall and Cipolla 2017): unpooling that remembers where.
 
-The decoder goes back the way of the encoder, block by block. Nothing is copied across; instead each max pooling keeps the
-*index* of the pixel that won, and the unpooling of the same level puts the value back there, with
-zeros around it. The convolutions of the decoder fill the gaps. Compared with a U-Net's skips an
-index is cheap, and it says where something was but not what.
+The decoder goes back the way of the encoder, block by block. Nothing is copied across; instead each
+max pooling keeps the *index* of the pixel that won, and the unpooling of the same level puts the
+value back there, with zeros around it. The convolutions of the decoder fill the gaps. Compared with
+a U-Net's skips an index is cheap, and it says where something was but not what.
 
 As in the paper the encoder follows VGG16 (Simonyan and Zisserman 2015): two convolutions in each
-of the first two blocks, three in the others. Here it starts from random weights, not ImageNet's, and a
-block of the decoder narrows at its first convolution, where the paper's narrows at its last.
+of the first two blocks, three in the others. Here it starts from random weights, not ImageNet's,
+and a block of the decoder narrows at its first convolution, where the paper's narrows at its last.
 """
 
 from torch import Tensor, nn

@@ -1,8 +1,9 @@
 """U-Net (Ronneberger, Fischer and Brox 2015).
 
-It contracts an image to coarse, many-channelled features and expands them again; features of the way down are
-handed across to the way up (the *skips*). They leave before pooling, so the finest has the full resolution and the
-network can draw a boundary where it saw it. Widths c1..c5 mean four poolings and a 1x1 head.
+It contracts an image to coarse, many-channelled features and expands them again; features of the
+way down are handed across to the way up (the *skips*). They leave before pooling, so the finest has
+the full resolution and the network can draw a boundary where it saw it. Widths c1..c5 mean four
+poolings and a 1x1 head.
 
 Unlike the paper's, its convolutions are padded (output size = input size) and normalised by batch.
 """

@@ -12,7 +12,7 @@ from cmrseg.datasets.duplicates import copy_limit, similarity
 
 
 @pytest.fixture(scope="module")
-def strangers(count=40, size=96):
+def strangers(count=25, size=96):
     """Made-up pictures: smooth noise, and something bright that all have in the middle."""
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:size, :size] / size - 0.5

@@ -1,37 +1,31 @@
-"""Slices changed as another scanner, or an experimenter, would: image and mask together.
-
-Each test fails after any of these one-line changes in shifts.py:
-
-- levels: the first noise of LEVELS 0.1; ``_uint8`` without ``rint``
-- what each does: blur ``(0, sigma, sigma)`` -> ``sigma`` (slices run into each other); noise without
-  ``images.std``; bias field ``1 + amount, 1 - amount`` swapped; rotation ``degrees`` -> ``-degrees``;
-  zoom ``1 / factor`` -> ``factor``; in _resampled(), masks with ``order=1``
-- positions: ``most + 1`` -> ``1`` (one way only); drop the clip; ``mask, by`` -> ``mask, [0, 0]``
-- grey: ``mask == 0`` -> ``mask != 1``; ``image[near]`` -> ``image``
-"""
+"""Corruptions: slices as another scanner or an experimenter would give them, image and mask."""
 
 import numpy as np
 import pytest
 from conftest import heart
 from scipy import ndimage
 
-from cmrseg import shifts
 from cmrseg.data import Slices
+from cmrtrial import corruptions
 
 
 def slices(count=4, size=64):
     images, masks = zip(*(heart(n, size) for n in range(1, count + 1)))
-    return Slices(np.stack(images), np.stack(masks), tuple(f"cmr{n}" for n in range(1, count + 1)),
-                  np.arange(count) // 2)
+    return Slices(
+        np.stack(images),
+        np.stack(masks),
+        tuple(f"cmr{n}" for n in range(1, count + 1)),
+        np.arange(count) // 2,
+    )
 
 
 def middle(mask):
     return np.array(ndimage.center_of_mass(mask > 0))
 
 
-@pytest.mark.parametrize("name", shifts.LEVELS)
+@pytest.mark.parametrize("name", corruptions.LEVELS)
 def test_the_first_level_changes_nothing_and_each_further_one_more(name):
-    change, levels = shifts.LEVELS[name]
+    change, levels = corruptions.LEVELS[name]
     before = slices()
     first = change(before, levels[0])
     np.testing.assert_array_equal(first.images, before.images)
@@ -52,7 +46,7 @@ def test_the_first_level_changes_nothing_and_each_further_one_more(name):
 def test_blur_stays_within_its_slice():
     before = slices()
     before.images[1] = 0
-    after = shifts.blur(before, 2.0)
+    after = corruptions.blur(before, 2.0)
     assert after.images[1].max() == 0
     assert after.images[0].astype(float).std() < before.images[0].std()
 
@@ -61,41 +55,49 @@ def test_noise_is_as_strong_as_it_says_whatever_the_contrast():
     flat = np.full((2, 64, 64), 128, np.uint8)
     flat[0, :, ::2] += 20
     flat[1, :, ::2] += 40
-    after = shifts.noise(Slices(flat, flat % 2, ("a", "b"), np.arange(2)), 0.5)
+    after = corruptions.noise(Slices(flat, flat % 2, ("a", "b"), np.arange(2)), 0.5)
     grain = (after.images.astype(float) - flat).std((1, 2))
     np.testing.assert_allclose(grain, [5, 10], rtol=0.06)
 
 
 def test_a_bias_field_is_bright_on_the_left():
     flat = np.full((1, 8, 9), 100, np.uint8)
-    after = shifts.bias_field(Slices(flat, flat * 0, ("a",), np.zeros(1)), 0.4).images[0, 0]
+    after = corruptions.bias_field(Slices(flat, flat * 0, ("a",), np.zeros(1)), 0.4).images[0, 0]
     assert after.tolist() == [140, 130, 120, 110, 100, 90, 80, 70, 60]
-    assert shifts.bias_field(Slices(flat, flat * 0, ("a",), np.zeros(1)), 0.056).images[0, 0, 1] == 104
+    assert (
+        corruptions.bias_field(Slices(flat, flat * 0, ("a",), np.zeros(1)), 0.056).images[0, 0, 1]
+        == 104
+    )
 
 
 def test_a_rotation_goes_against_the_clock_with_its_mask():
     mask = np.zeros((1, 21, 21), np.uint8)
     mask[0, 9:12, 17:20] = 3  # at three o'clock
-    after = shifts.rotation(Slices(mask * 80, mask, ("a",), np.zeros(1)), 90)
+    after = corruptions.rotation(Slices(mask * 80, mask, ("a",), np.zeros(1)), 90)
     assert after.masks[0, 1:4, 9:12].all() and after.masks.sum() == mask.sum()
     assert after.images[0, 2, 10] == 240
-    assert set(np.unique(shifts.rotation(Slices(mask, mask, ("a",), np.zeros(1)), 30).masks)) == {0, 3}
+    assert set(
+        np.unique(corruptions.rotation(Slices(mask, mask, ("a",), np.zeros(1)), 30).masks)
+    ) == {0, 3}
 
 
 def test_a_zoom_makes_the_heart_larger_and_keeps_the_middle():
     before = slices()
     for factor in (1.25, 0.8):
-        after = shifts.zoom(before, factor)
+        after = corruptions.zoom(before, factor)
         ratio = (after.masks > 0).sum((1, 2)) / (before.masks > 0).sum((1, 2))
         np.testing.assert_allclose(ratio, factor**2, rtol=0.06)
     dot = np.zeros((1, 21, 21), np.uint8)
     dot[0, 9:12, 9:12] = 1
-    assert middle(shifts.zoom(Slices(dot, dot, ("a",), np.zeros(1)), 3).masks[0]).tolist() == [10, 10]
+    assert middle(corruptions.zoom(Slices(dot, dot, ("a",), np.zeros(1)), 3).masks[0]).tolist() == [
+        10,
+        10,
+    ]
 
 
 def test_shuffled_hearts_lie_anywhere_but_whole():
     before = slices(40, 96)
-    after = shifts.shuffle_positions(before)
+    after = corruptions.shuffle_positions(before)
     np.testing.assert_array_equal((after.masks > 0).sum((1, 2)), (before.masks > 0).sum((1, 2)))
     moves = np.array([middle(a) - middle(b) for a, b in zip(after.masks, before.masks)])
     assert (moves.min(0) < -6).all() and (moves.max(0) > 6).all() and np.abs(moves).max() <= 16
@@ -109,13 +111,13 @@ def test_shuffled_hearts_lie_anywhere_but_whole():
 def test_a_heart_at_the_edge_stays_where_it_is_or_comes_in():
     mask = np.zeros((30, 40, 40), np.uint8)
     mask[:, 0:6, 10:30] = 1
-    after = shifts.shuffle_positions(Slices(mask * 9, mask, tuple("x" * 30), np.arange(30)))
+    after = corruptions.shuffle_positions(Slices(mask * 9, mask, tuple("x" * 30), np.arange(30)))
     assert (after.masks.sum((1, 2)) == mask.sum((1, 2))).all()
 
 
 def test_the_right_ventricle_takes_the_grey_of_what_lies_round_it():
     before = slices()
-    after = shifts.equalise_grey(before)
+    after = corruptions.equalise_grey(before)
     for n in range(len(before)):
         ventricle = before.masks[n] == 1
         near = ndimage.binary_dilation(ventricle, iterations=8) & (before.masks[n] == 0)

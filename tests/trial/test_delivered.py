@@ -1,0 +1,63 @@
+"""What lies in weights/ is small enough, whole, and as good as its record says."""
+
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+from cmrseg import datasets, metrics, rle
+from cmrseg.deploy import weights
+from cmrseg.deploy.onnx_runner import from_onnx
+from cmrseg.models import build
+from cmrseg.record import read_record
+from cmrtrial.plans import EXPERIMENTS
+from cmrtrial.records import STORE
+
+WEIGHTS = REPOSITORY / "weights"
+sys.path.insert(0, str(REPOSITORY / "tools"))
+import deliver
+
+
+def test_the_files_are_small_enough_listed_and_of_the_chosen_kind():
+    kinds = (".safetensors", ".onnx")
+    files = {path.name: path for path in WEIGHTS.iterdir() if path.suffix in kinds}
+    listed = {line.split()[1] for line in (WEIGHTS / weights.SUMS).read_text().splitlines()}
+    assert {*files} == {"final.safetensors", "small.safetensors", "small.onnx"} == listed
+    assert sum(path.stat().st_size for path in files.values()) <= 20e6
+    for path in files.values():
+        weights.verify(path)
+    for spec, count in zip(EXPERIMENTS["final"], (5, 1)):
+        ensemble = weights.find_ensemble(spec.setting)
+        assert (ensemble.scale, ensemble.tta) == (spec.config.scale, spec.tta)
+        shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in ensemble.models]
+        planned = {n: t.shape for n, t in build(spec.config).state_dict().items()}
+        assert shapes == [planned] * count
+    (small,) = weights.find_ensemble("small").models
+    assert sum(p.numel() for p in small.parameters()) <= 2e6
+
+
+def test_the_model_card_says_what_the_records_say():
+    assert deliver.scores() in deliver.CARD.read_text()
+
+
+@pytest.mark.parametrize("name", ["final", "small"])
+def test_it_scores_what_its_record_says_and_the_submission_is_its_own(name, real):
+    (spec,) = [s for s in EXPERIMENTS["final"] if s.setting == name]
+    held_out, find = datasets.load(real, "val"), weights.find(name)
+    dice = metrics.dice(find(held_out.images), held_out.masks)
+    record = read_record(spec.path())
+    recorded = np.array(record["images"]["dice"], float)
+    np.testing.assert_allclose(dice, recorded, atol=0.02)  # half precision
+    assert metrics.mean(dice) == pytest.approx(record["dice_last"], abs=0.001)
+    test, few = datasets.load(real, "test"), slice(0, 80, 10)
+    submitted = rle.read_submission(STORE / f"submission-{name}.csv")
+    assert tuple(submitted) == test.names and len(test) == 80
+    masks = find(test.images[few])
+    assert (masks == np.stack(list(submitted.values()))[few]).mean() > 0.999
+
+
+def test_the_small_one_says_the_same_in_both_forms(real):
+    images = datasets.load(real, "val").images
+    quick = from_onnx(WEIGHTS / "small.onnx")(images)
+    assert (quick == weights.find_ensemble("small").predict(images)).mean() > 0.999

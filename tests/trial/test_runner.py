@@ -1,0 +1,500 @@
+"""The runner: what is missing is computed once, failures are kept, a mistake is one line."""
+
+import json
+import multiprocessing
+import os
+import queue
+import random
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, files_in
+from filelock import FileLock
+from made_up import only  # noqa: F401
+
+from cmrseg import data, datasets, rle, train
+from cmrseg.config import TrainConfig
+from cmrseg.deploy import onnx_runner, weights
+from cmrseg.predict import TTA, Ensemble
+from cmrseg.record import image_table, read_record
+from cmrtrial import cli, compare, networks, runner
+from cmrtrial.plans import EXPERIMENTS
+from cmrtrial.plans.report import PHANTOMS
+from cmrtrial.records import write_record
+from cmrtrial.spec import ACDC96, RunSpec
+from cmrtrial.splits import split
+
+sys.path.insert(0, str(REPOSITORY / "tools"))
+import deliver
+
+
+@pytest.fixture
+def command(command):
+    """The trial's command line instead of the machine's."""
+    return partial(command, main=cli.main)
+
+
+def small(count, epochs=1):
+    """Specs of a blink each, of seeds from 0."""
+    config = TrainConfig(channels=(2, 4), batch=2, epochs=epochs)
+    return [RunSpec(f"seed {n}", replace(config, seed=n), "val", "modern") for n in range(count)]
+
+
+def fingerprint(root):
+    return datasets.load(root, "labelled").fingerprint
+
+
+# --- one run -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plan():
+    """Three small runs, and the first again under another name."""
+    specs = small(3)
+    return [*specs, replace(specs[0], setting="the first again")]
+
+
+def test_what_is_missing_is_listed_once_and_shrinks(plan, root, tmp_path):
+    mark = fingerprint(root)
+    todo = runner.missing(plan, mark, tmp_path)
+    assert len(todo) == 3 and len({spec.path(mark, tmp_path) for spec in todo}) == 3
+    path = runner.run_one(plan[1], root, tmp_path)
+    assert path == plan[1].path(mark, tmp_path) and path.is_file()
+    assert [s.config.seed for s in runner.missing(plan, mark, tmp_path)] == [0, 2]
+    assert len(runner.missing(plan, "of other data", tmp_path)) == 3
+
+
+def test_a_record_says_what_was_planned(plan, root, tmp_path):
+    record = read_record(runner.run_one(plan[2], root, tmp_path))
+    assert TrainConfig.from_dict(record["config"]) == plan[2].config
+    assert (record["split"], record["protocol"], record["seed"]) == ("val", "modern", 2)
+    assert record["fingerprint"] == fingerprint(root)
+    assert record["images"]["name"] == ["cmr3", "cmr4"]
+
+
+def test_a_run_that_is_there_is_not_computed_again(plan, root, tmp_path, monkeypatch):
+    path = runner.run_one(plan[0], root, tmp_path)
+    before = path.read_bytes()
+    monkeypatch.setattr(networks, "fit", lambda *_, **__: pytest.fail("computed again"))
+    assert runner.run_one(plan[0], root, tmp_path) == path
+    assert runner.run_one(plan[3], root, tmp_path) == path  # another name, the same run
+    assert path.read_bytes() == before
+
+
+def test_a_run_is_left_to_the_process_that_holds_it_unless_that_is_dead(
+    plan, root, tmp_path, monkeypatch
+):
+    path = plan[0].path(fingerprint(root), tmp_path)
+    lock = tmp_path / ".locks" / f"{path.stem}.lock"
+    lock.parent.mkdir()
+    with monkeypatch.context() as patched, FileLock(lock):
+        patched.setattr(networks, "fit", lambda *_, **__: pytest.fail("computed twice"))
+        assert runner.run_one(plan[0], root, tmp_path) is None
+    assert not path.exists()
+    lock.write_text("")
+    assert runner.run_one(plan[0], root, tmp_path) == path and path.is_file()
+
+
+def test_what_failed_is_not_tried_again(plan, root, tmp_path, monkeypatch):
+    tried = []
+
+    def fails(config, *_, **__):
+        tried.append(config.seed)
+        raise ValueError("no")
+
+    monkeypatch.setattr(networks, "fit", fails)
+    for _ in range(2):  # as two workers with one list would
+        note = runner.run_one(plan[0], str(root), tmp_path)
+        assert note.name.endswith(".failed.json") and json.loads(note.read_text())["reason"] == "no"
+    assert tried == [0]
+
+
+# --- many runs -----------------------------------------------------------------------------------
+
+
+def _worker(plan, root, store, log, start):
+    """Work on the plan as a worker does, slowly, with a line in the log for each training."""
+    train_one = networks.fit
+
+    def fit(config, *slices, **options):
+        with open(log, "a") as file:
+            file.write(f"{config.seed} {os.getpid()}\n")
+        time.sleep(0.5)
+        return train_one(config, *slices, **options)
+
+    networks.fit = fit
+    start.wait()
+    runner._work(plan, root, store, None, queue.SimpleQueue())
+
+
+def test_two_processes_over_one_store_never_compute_a_run_twice(plan, root, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    log, store = tmp_path / "log", tmp_path / "store"
+    args = (plan, root, store, log, context.Barrier(2))
+    workers = [context.Process(target=_worker, args=args) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    seeds, processes = zip(*(line.split() for line in log.read_text().splitlines()))
+    assert sorted(seeds) == ["0", "1", "2"] and len(set(processes)) == 2
+    assert runner.missing(plan, fingerprint(root), store) == []
+
+
+def test_running_what_is_missing_fills_the_store_and_then_starts_nothing(
+    plan, root, tmp_path, monkeypatch
+):
+    seen = []
+    left = runner.run_missing(
+        plan[:2], root, tmp_path, progress=lambda done, of: seen.append((done, of))
+    )
+    assert left == 0 and seen[-1] == (2, 2) and seen == sorted(seen)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: queue)  # has no Process
+    assert runner.run_missing(plan[:2], root, tmp_path, workers=2) == 0
+
+
+def test_after_the_deadline_no_new_run_is_begun(plan, root, tmp_path):
+    runner.run_in_turn(plan, root, tmp_path, time.time() - 1)
+    assert len(runner.missing(plan, fingerprint(root), tmp_path)) == 3
+    runner.run_in_turn(plan[:1], root, tmp_path, time.time() + 600, wait=True)
+    assert len(runner.missing(plan, fingerprint(root), tmp_path)) == 2
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments_a_sweep_loses_nothing(root, tmp_path):
+    store, specs = tmp_path / "store", small(120, epochs=3)
+    spawn, rng = multiprocessing.get_context("spawn"), random.Random(0)
+
+    def there():
+        return len(list(store.glob("modern/*.json")))
+
+    for moment in range(10):
+        before, args = there(), (specs, root, store, 2)
+        process = spawn.Process(target=runner.run_missing, args=args)
+        process.start()
+        while moment % 2 and there() == before and process.is_alive():  # else it may not have begun
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 1 if moment % 2 else 3))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        for worker in children.read_text().split()[-1:] if moment % 3 == 0 else ():
+            os.kill(int(worker), signal.SIGKILL)
+        process.kill()
+        process.join()
+    assert 5 <= there() < len(specs)
+    assert runner.run_missing(specs, root, store, workers=2) == 0
+    assert_all_there(specs, root, store)
+
+
+def assert_all_there(specs, root, store):
+    for spec in specs:
+        record = read_record(spec.path(fingerprint(root), store))
+        assert record["seed"] == spec.config.seed
+        assert len(record["history"]["loss"]) == spec.config.epochs
+    assert (
+        len(list(store.glob("*/*"))) == len(specs) * 2
+    )  # records and locks, no halves or failures
+
+
+@pytest.mark.slow
+def test_a_lost_node_of_a_cluster_loses_no_record(root, tmp_path, monkeypatch):
+    pytest.importorskip("ray", reason="for clusters: pip install cmrseg[cluster]")
+    from ray.cluster_utils import Cluster
+
+    store, specs = tmp_path / "store", small(8, epochs=40)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = cluster.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    options = {"workers": 2, "engine": "ray"}
+    sweep = threading.Thread(target=runner.run_missing, args=(specs, root, store), kwargs=options)
+    sweep.start()
+
+    def count(pattern):
+        return len(list(store.glob(pattern)))
+
+    while (done := count("modern/*.json")) < 3 or count(".locks/*") < done + 2:  # both at work
+        time.sleep(0.02)
+    cluster.remove_node(second, allow_graceful=False)
+    sweep.join()
+    cluster.shutdown()
+    assert_all_there(specs, root, store)
+
+
+# --- the command line ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch, only, root, tiny):  # noqa: F811
+    """Two small runs and one that diverges, as the experiment `tiny` on the made-up slices."""
+    specs = [RunSpec(f"seed {s}", replace(tiny, seed=s), "val", "modern") for s in (0, 1)]
+    specs.append(RunSpec("diverges", replace(tiny, lr=1e30, optimiser="sgd"), "val", "modern"))
+    only(tiny=specs)
+    monkeypatch.setattr(runner, "ACDC96", fingerprint(root))
+    return specs
+
+
+def sweep(command, root, store, *options):
+    return command("sweep", "tiny", "--data", root, "--store", store, *options)
+
+
+def test_a_sweep_fills_gaps_keeps_failures_and_then_has_nothing_to_do(
+    asked, command, root, tmp_path
+):
+    store = tmp_path / "store"
+    first = sweep(command, root, store, "--workers", 2)
+    said = "nothing is missing; 1 failed, the first for: the loss is"
+    assert first.status == 0 and said in first.out
+    assert len(list(store.glob("modern/*.json"))) == 3  # two records and a note
+    (note,) = store.glob("modern/*.failed.json")
+    times = {p: p.stat().st_mtime_ns for p in store.glob("modern/*.json")}
+    assert sweep(command, root, store).status == 0
+    assert {p: p.stat().st_mtime_ns for p in store.glob("modern/*.json")} == times
+    (row,) = json.loads(command("results", "tiny", "--store", store, "--json").out)
+    counts = {"settings": 3, "runs": 2, "missing": 0, "failed": 1}
+    assert row == {"experiment": "tiny", "protocol": "modern", **counts}
+    sweep(command, root, store, "--retry")
+    assert note.stat().st_mtime_ns > times[note]
+
+
+def test_a_sweep_of_which_every_run_failed_is_no_success(asked, root, command, tmp_path):
+    del asked[:2]
+    for _ in range(2):
+        done = sweep(command, root, tmp_path / "store")
+        line = done.err.splitlines()[-1]
+        assert done.status == 2 and not done.out and line.startswith("error: ")
+        assert ".failed.json: is why" in line
+        assert "so did all: the loss is" in line and "--retry" in line
+
+
+def test_a_user_s_mistakes_are_one_line(asked, mistake, root, tmp_path):
+    words = ("sweep", "tiny", "--data", root, "--store", tmp_path)
+    line = mistake(*words, "--protocol", "report")
+    assert "has no run" in line and "modern" in line
+    for minutes in ("nan", "-3"):
+        mistake(*words, "--limit-minutes", minutes, naming="--limit-minutes")
+    for verb in ("sweep", "results"):
+        assert "One of: all, tiny" in mistake(verb, "tinny", naming="tinny")
+
+
+def test_at_the_time_limit_a_sweep_says_what_remains(asked, command, root, tmp_path):
+    answer = sweep(command, root, tmp_path / "store", "--limit-minutes", 0)
+    assert answer.status == 0 and "3 runs are still missing" in answer.out
+
+
+def test_an_experiment_is_shown_with_every_recipe_it_has(asked, command, tmp_path, monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, "tiny", [replace(s, protocol="final") for s in asked])
+    answer = command("results", "tiny", "--store", tmp_path, "--json")
+    assert [row["protocol"] for row in json.loads(answer.out)] == ["final"]
+    assert json.loads(command("results", "--store", tmp_path, "--json").out) == []
+
+
+CAUSES = [
+    data.BadInput("results/a.json", "is damaged", "Restore it"),
+    OSError(28, "No space left on device", "results/a.json"),
+]
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_task_of_a_cluster_says_what_a_process_here_would(
+    cause, asked, mistake, root, tmp_path, monkeypatch
+):
+    ray = pytest.importorskip("ray", reason="for clusters: pip install cmrseg[cluster]")
+
+    def get(tasks):  # what Ray makes of it
+        said = f"Traceback (most recent call last):\n{cause}"
+        error = ray.exceptions.RayTaskError("task", said, cause, "ray::task()", 1, "192.0.2.1")
+        raise error.as_instanceof_cause()
+
+    task = SimpleNamespace(remote=lambda *_, **__: "task")
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda function: task)
+    monkeypatch.setattr(ray, "wait", lambda tasks, **_: (tasks, []))
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    line = mistake("sweep", "tiny", "--data", root, "--store", tmp_path, "--engine", "ray")
+    assert line.startswith("error: results/a.json: ") and "Traceback" not in line
+    assert len(line) < 140
+
+
+# --- networks that are kept, and predict in other ways -------------------------------------------
+
+
+@pytest.fixture
+def keeping(tiny):
+    return RunSpec("kept", replace(tiny, epochs=3), "val", "final", keep=True)
+
+
+def as_recorded(models, spec, held_out):
+    """The table of slices of these networks, as JSON gives it back."""
+    masks = Ensemble(models, spec.config.scale, spec.tta).predict(held_out.images)
+    return json.loads(json.dumps(image_table(masks, held_out)))
+
+
+def test_a_kept_network_is_trained_once_and_judged_when_it_is_ready(
+    keeping, root, tmp_path, monkeypatch
+):
+    path = runner.run_one(keeping, str(root), tmp_path / "store")
+    first = read_record(path)
+    assert first["history"]["dice"] == [None] * 3 and len(first["history"]["loss"]) == 3
+    assert first["dice_best"] == first["dice_last"] and first["epoch_best"] == 3
+    path.unlink()
+    monkeypatch.setattr(networks, "fit", None)  # not called again
+    assert read_record(runner.run_one(keeping, str(root), tmp_path / "store")) == first
+
+
+def test_a_kept_network_goes_on_where_it_was_stopped(keeping, root, tmp_path, monkeypatch):
+    whole = networks.cached_network(keeping, str(root), tmp_path / "whole" / "store")
+    epochs, train_epoch = [], train.train_epoch
+
+    def stops(state, images, labels, epoch):
+        epochs.append(epoch)
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+        return train_epoch(state, images, labels, epoch)
+
+    monkeypatch.setattr(train, "train_epoch", stops)
+    with pytest.raises(KeyboardInterrupt):
+        networks.cached_network(keeping, str(root), tmp_path / "cut" / "store")
+    resumed = networks.cached_network(keeping, str(root), tmp_path / "cut" / "store")
+    assert epochs == [1, 2, 3, 3]
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], tensor)
+    assert files_in(tmp_path / "cut" / "runs") == files_in(tmp_path / "whole" / "runs")
+
+
+def test_predicting_in_another_way_is_a_record_of_its_own(
+    keeping,
+    root,
+    tmp_path,
+    monkeypatch,
+    only,  # noqa: F811
+):
+    store, tta = tmp_path / "store", TTA((-10.0, 10.0), postprocess=True)
+    keeping = replace(keeping, config=replace(keeping.config, epochs=12), split="fold0")
+    judged = replace(keeping, keep=False, tta=tta, seeds=(1,))
+    specs = [
+        replace(judged, setting="two", seeds=(0, 1)),
+        replace(judged, setting="one"),
+        replace(judged, setting="once", tta=TTA()),
+        replace(judged, setting="dark", tta=TTA(), shift=("noise", 9.0)),
+    ]
+    two, one, once, dark = (read_record(runner.run_one(s, str(root), store)) for s in specs)
+    assert len({record["key"] for record in (two, one, once, dark)}) == 4
+    models = [result.model for result in networks.cached_networks(specs[0], str(root), store)]
+    assert two["images"] == as_recorded(models, specs[0], split(root, "fold0")[1])
+    ways = {"turns": [-10.0, 10.0], "mirror": False, "clean": True, "seeds": [0, 1], "shift": None}
+    assert two["ways"] == ways and dark["ways"]["shift"] == ["noise", 9.0]
+    assert one["images"] != two["images"] and dark["images"] != once["images"]
+    assert len(two["agreement"]) == len(two["expected_dice"]) == 2 and one["agreement"] is None
+    assert sum(two["reliability"]["count"]) > 100
+    monkeypatch.setattr(RunSpec.path, "__defaults__", (fingerprint(root), store))
+    only(ladder=specs)
+    table = compare.runs("ladder", "final", store)
+    assert table["setting"].tolist() == ["two", "one", "once", "dark"]
+    assert table["loss"].isna().all()
+
+
+def test_the_networks_of_all_folds_predict_the_validation_slices(
+    keeping, root, tmp_path, monkeypatch
+):
+    store, folds = tmp_path / "store", ("train-fold0", "train-fold1")
+    monkeypatch.setattr(networks, "TRAIN_FOLDS", folds)
+    together = replace(keeping, keep=False, tta=TTA(flip=True), seeds=(0, 1))
+    record = read_record(runner.run_one(together, str(root), store))
+    trained = [
+        replace(keeping, split=fold, config=replace(keeping.config, seed=seed))
+        for fold in folds
+        for seed in (0, 1)
+    ]
+    models = [networks.cached_network(spec, str(root), store).model for spec in trained]
+    assert record["images"] == as_recorded(models, together, split(root, "val")[1])
+    assert record["split"] == "val" and len(files_in(tmp_path / "runs" / "networks")) >= 8
+    alone = replace(together, seeds=())  # the network of all training slices
+    record = read_record(runner.run_one(alone, str(root), store))
+    model = networks.cached_network(keeping, str(root), store).model
+    assert record["images"] == as_recorded([model], alone, split(root, "val")[1])
+    assert record["ways"]["seeds"] == [] and record["agreement"] is None
+
+
+def test_what_is_delivered_is_the_networks_that_were_judged(keeping, root, tmp_path, monkeypatch):
+    best = TTA(flip=True, postprocess=True)
+    judged = [
+        replace(keeping, setting="final", keep=False, tta=best, seeds=(0,)),
+        replace(keeping, setting="small", keep=False, tta=TTA()),
+    ]
+    monkeypatch.setenv("CMRSEG_DATA", str(root))
+    monkeypatch.setitem(EXPERIMENTS, "final", judged)
+    monkeypatch.setattr(networks, "TRAIN_FOLDS", ("train-fold0", "train-fold1"))
+    deliver.main(tmp_path / "store", tmp_path / "weights")
+    truth, test = datasets.load(root, "val"), datasets.load(root, "test")
+    for spec, count in zip(judged, (2, 1)):
+        path = tmp_path / "weights" / f"{spec.setting}.safetensors"
+        ensemble = weights.load_ensemble(path)
+        assert len(ensemble.models) == count and ensemble.tta == spec.tta
+        record = read_record(runner.run_one(spec, str(root), tmp_path / "store"))
+        table = image_table(ensemble.predict(truth.images), truth)
+        for mine, theirs in zip(table["area_pred"], record["images"]["area_pred"]):
+            assert mine == pytest.approx(theirs, abs=4)  # half precision moves a pixel or two
+        submission = tmp_path / "store" / f"submission-{spec.setting}.csv"
+        masks = rle.read_submission(submission, test.images.shape[1:])
+        assert tuple(masks) == test.names
+        assert all(map(np.array_equal, masks.values(), ensemble.predict(test.images)))
+    quick = onnx_runner.from_onnx(tmp_path / "weights" / "small.onnx")(test.images)
+    assert (quick == np.stack(list(masks.values()))).mean() > 0.999
+    sums = (tmp_path / "weights" / weights.SUMS).read_text().splitlines()
+    names = ["final.safetensors", "small.onnx", "small.safetensors"]
+    assert [line.split()[1] for line in sums] == names
+
+
+def test_a_fold_begins_with_phantoms_of_its_own(tiny, root, tmp_path, monkeypatch):
+    first = RunSpec("phantoms only", replace(tiny, epochs=1), "val", "modern", keep=True)
+    monkeypatch.setattr(networks, "ON_PHANTOMS", first)
+    begun, fit = [], networks.fit
+
+    def watched(*args, start=None, **options):
+        begun.append(start)
+        return fit(*args, start=start, **options)
+
+    monkeypatch.setattr(networks, "fit", watched)
+    spec = RunSpec("first", replace(tiny, start=PHANTOMS), "fold3@1", "modern")
+    runner.run_one(spec, str(root), tmp_path / "store")
+    of_seed_3 = replace(first, config=replace(first.config, seed=3))
+    expected = networks.cached_network(of_seed_3, str(root), tmp_path / "store").model
+    assert begun[0] is None and len(begun) == 2  # the phantoms, and then the patients
+    for p, q in zip(begun[1].parameters(), expected.parameters()):
+        assert torch.equal(p, q)
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_records_come_with_what_was_planned_and_a_missing_one_says_how_to_make_it(
+    plan, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(EXPERIMENTS, "small", plan)
+
+    def file(spec):
+        config = {**vars(spec.config)}
+        images = {"dice": [[0.5, None, 0.7]]}
+        record = {"version": 1, "protocol": "modern", "key": spec.key(), "config": config}
+        record |= {"split": spec.split, "seed": spec.config.seed, "fingerprint": ACDC96}
+        write_record(record | {"images": images, "dice_last": 0.6}, tmp_path)
+
+    for spec in plan[:2]:
+        file(spec)
+    with pytest.raises(data.BadInput, match="no record yet for small, seed 2") as caught:
+        compare.records("small", tmp_path)
+    assert "python -m cmrtrial sweep small" in caught.value.cure
+    file(plan[2])
+    pairs = compare.records("small", tmp_path)
+    assert [spec.setting for spec, _ in pairs] == [spec.setting for spec in plan]
+    assert pairs[2][1]["key"] == plan[2].key() and pairs[0][1] == pairs[3][1]
