@@ -11,7 +11,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 1000
 BIN := .venv/bin
 
-.PHONY: help book test test-all test-colab bench data results pairs address clean
+.PHONY: help book test check test-all test-colab bench data results pairs address clean
 help:
 	@sed -n '1,2s/^# //p' Makefile
 
@@ -30,12 +30,17 @@ book: .venv/ready
 test: .venv/ready
 	CMRSEG_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests --nbmake notebooks
 
+# style only: what a machine can say about code without running it
+check: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
 test-all: .venv/ready
 	-$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-cluster.txt
 	CMRSEG_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '' tests --nbmake notebooks
 
 test-colab: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/test_colab.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/book/test_colab.py
 
 # On the real slices: CMRSEG_DATA, or what make data fetched, or what lies beside. Nothing else should run meanwhile:
 # a second trial under way (it holds the lock) is paused, and goes on afterwards, also when this is interrupted.
