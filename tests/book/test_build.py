@@ -25,7 +25,10 @@ def cells(path):
 
 
 def folded(cell):
-    return bool({"hide-input", "hide-cell", "remove-cell", "remove-input"} & set(cell.metadata.get("tags", [])))
+    return bool(
+        {"hide-input", "hide-cell", "remove-cell", "remove-input"}
+        & set(cell.metadata.get("tags", []))
+    )
 
 
 def test_there_are_twelve_pages():
@@ -35,14 +38,20 @@ def test_there_are_twelve_pages():
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
 def test_a_page_has_its_frame(path):
     text = "\n".join(cell.source for cell in cells(path) if cell.cell_type == "markdown")
-    box = re.search(r"```\{admonition\} On this page\n:class: on-this-page\n(.+?)```", text, re.DOTALL)
+    box = re.search(
+        r"```\{admonition\} On this page\n:class: on-this-page\n(.+?)```", text, re.DOTALL
+    )
     assert box, "no box under the title"
     for line in ("**After this page you can**", "**You need**", "**Time**"):
         assert line in box[1], line
     opening = text[: box.start()]
-    assert re.match(r"# [^\n]+\n\n[^\n][^#]*\?[^#]*\n\n$", opening), "the title, and one question before the box"
+    assert re.match(r"# [^\n]+\n\n[^\n][^#]*\?[^#]*\n\n$", opening), (
+        "the title, and one question before the box"
+    )
     places = [text.find(mark) for mark in ("\n## Recap", "\n## Exercises", "**Next**", "**Read**")]
-    assert -1 not in places and places == sorted(places), "Recap, Exercises, Next, Read, in this order"
+    assert -1 not in places and places == sorted(places), (
+        "Recap, Exercises, Next, Read, in this order"
+    )
     assert 2 <= text[places[0] : places[1]].count("\n- ") <= 4
     assert 2 <= len(re.findall(r"\{exercise(?:-start)?\}", text)) <= 4
 
@@ -52,7 +61,9 @@ def test_code_that_teaches_stands_open(path):
     """A cell has at most 15 lines, a piece may have more; and little but plumbing is folded."""
     plumbing = 0
     for number, cell in enumerate(c for c in cells(path) if c.cell_type == "code"):
-        lines = ast.unparse(ast.parse(cell.source)).splitlines()  # one for each statement, however it is wrapped
+        lines = ast.unparse(
+            ast.parse(cell.source)
+        ).splitlines()  # one for each statement, however it is wrapped
         lines = [line for line in lines if line.strip()]
         tags = set(cell.metadata.get("tags", []))
         if number < 2 or "pieces" in tags or "check" in tags or "def check_" in cell.source:
@@ -76,11 +87,27 @@ def test_a_page_shows_that_its_pieces_are_the_librarys(path):
 def exercises(path):
     """The page's names after its checks were defined, and for each checked exercise the sources of its starter and its
     solution: check -> (starter, solution)."""
-    names = {"np": np, "torch": torch, "F": F, "nn": nn, "cv2": cv2, "math": math, "csv": csv, "Path": pathlib.Path,
-             "Dataset": Dataset, "DataLoader": DataLoader, "Sampler": Sampler, "CLASSES": ("background", "RV", "Myo", "LV")}
+    names = {
+        "np": np,
+        "torch": torch,
+        "F": F,
+        "nn": nn,
+        "cv2": cv2,
+        "math": math,
+        "csv": csv,
+        "Path": pathlib.Path,
+        "Dataset": Dataset,
+        "DataLoader": DataLoader,
+        "Sampler": Sampler,
+        "CLASSES": ("background", "RV", "Myo", "LV"),
+    }
     found = {}
     for cell in (c for c in cells(path) if c.cell_type == "code"):
-        if "pieces" in cell.metadata.get("tags", []) or "piece" in cell.metadata.get("tags", []) or "def check_" in cell.source:
+        if (
+            "pieces" in cell.metadata.get("tags", [])
+            or "piece" in cell.metadata.get("tags", [])
+            or "def check_" in cell.source
+        ):
             exec(cell.source, names)
         if call := re.search(r"^.*\b(check_\w+)\((my_\w+)\).*$", cell.source, re.M):
             found.setdefault(call[1], []).append((call[2], cell.source[: call.start()]))
@@ -91,17 +118,24 @@ def said(names, check, mine):
     return str(names[check](mine))
 
 
-@pytest.mark.parametrize("path", [p for p in PAGES if "def check_" in p.read_text()], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in PAGES if "def check_" in p.read_text()], ids=lambda p: p.stem
+)
 def test_the_starter_is_not_yet_right_and_the_solution_is(path):
     names, found = exercises(path)
     assert found
     for check, (starter, solution) in found.items():
-        for (function, source), expected in ((starter, "it returns nothing yet"), (solution, "right")):
+        for (function, source), expected in (
+            (starter, "it returns nothing yet"),
+            (solution, "right"),
+        ):
             exec(source, names)
             assert said(names, check, names[function]) == expected, (check, expected)
 
 
-@pytest.mark.parametrize("path", [p for p in PAGES if "def check_" in p.read_text()], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in PAGES if "def check_" in p.read_text()], ids=lambda p: p.stem
+)
 def test_a_check_survives_any_answer(path):
     names, found = exercises(path)
 
@@ -109,23 +143,39 @@ def test_a_check_survives_any_answer(path):
         raise ZeroDivisionError("mine")
 
     for check in found:
-        for mine in (stumbles, lambda *_: None, lambda *_: "text", lambda *_: float("nan"), lambda *_: np.zeros(1), lambda: 3):
+        for mine in (
+            stumbles,
+            lambda *_: None,
+            lambda *_: "text",
+            lambda *_: float("nan"),
+            lambda *_: np.zeros(1),
+            lambda: 3,
+        ):
             assert said(names, check, mine) != "right"
 
 
 SKIPS = [(4, 48, 48), (8, 24, 24), (16, 12, 12)]  # of channels 4, 8, 16, 32 and 48 pixels
 TOLD = [
-    *[("the_unet", "check_shapes", lambda channels, side, answer=answer: answer, words) for answer, words in (
-        ([*SKIPS, (32, 6, 6)], "not across"), ([(c, s // 2, s // 2) for c, s, _ in SKIPS], "before the pooling"),
-        (SKIPS[::-1], "finest comes first"), ([(s, s, c) for c, s, _ in SKIPS], "channels come first"),
-        ([(2 * c, s, s) for c, s, _ in SKIPS], "by joining"), ([(4, 48, 48)], "it says"))],
+    *[
+        ("the_unet", "check_shapes", lambda channels, side, answer=answer: answer, words)
+        for answer, words in (
+            ([*SKIPS, (32, 6, 6)], "not across"),
+            ([(c, s // 2, s // 2) for c, s, _ in SKIPS], "before the pooling"),
+            (SKIPS[::-1], "finest comes first"),
+            ([(s, s, c) for c, s, _ in SKIPS], "channels come first"),
+            ([(2 * c, s, s) for c, s, _ in SKIPS], "by joining"),
+            ([(4, 48, 48)], "it says"),
+        )
+    ],
     ("arrays_and_tensors", "check_apart", lambda a, b: np.abs(a - b), "246"),
     ("arrays_and_tensors", "check_quarters", lambda x: x.reshape(4, 2, 3), "tears the rows"),
     ("optimisers_and_batch_norm", "check_fold", lambda c, n: (c.weight, c.bias), "isn't scaled"),
 ]
 
 
-@pytest.mark.parametrize(("page", "check", "mine", "words"), TOLD, ids=lambda v: v if isinstance(v, str) else "")
+@pytest.mark.parametrize(
+    ("page", "check", "mine", "words"), TOLD, ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_a_check_says_what_is_wrong(page, check, mine, words):
     names, _ = exercises(REPOSITORY / "notebooks" / "build" / f"{page}.py")
     assert words in said(names, check, mine)

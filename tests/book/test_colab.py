@@ -3,12 +3,6 @@
 An environment has the book's torch, another numpy than the book's (a newer one, where there is one for this
 Python) and what else Colab brings, but no cmrseg. One notebook lies alone in an empty folder. The address of the
 repository leads to a copy of this one. CMRSEG_COLAB_PYTHON names another Python to make the environment of.
-
-What makes the test fail (each was seen to fail):
-
-- in the first cell: drop the line of git, the line of pip, or the line of sys.path
-- in pyproject.toml: "numpy>=1.24" -> "numpy==2.4.6", or a dependency that Colab does not bring
-- in a notebook: import what only the book's own environment has, or read a file by a path of the repository
 """
 
 import json
@@ -23,20 +17,27 @@ import pytest
 from conftest import REPOSITORY
 
 NOTEBOOKS = sorted(p.with_suffix(".ipynb") for p in (REPOSITORY / "notebooks").rglob("*.py"))
-COLAB = ("ipykernel", "matplotlib", "nbclient", "pandas", "pooch", "requests", "safetensors", "scipy", "tqdm",
-         "typer")
+# Colab has OpenCV in three forms; the package asks for this one.
+COLAB = (
+    *("ipykernel", "matplotlib", "nbclient", "opencv-python", "pandas", "pooch", "requests"),
+    *("safetensors", "scipy", "tqdm", "typer"),
+)
 pytestmark = pytest.mark.slow
 
 
 def run(*words, **options):
     done = subprocess.run([*map(str, words)], text=True, capture_output=True, **options)
-    assert done.returncode == 0, f"{' '.join(map(str, words))}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, (
+        f"{' '.join(map(str, words))}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    )
     return done.stdout
 
 
 def installed(python):
     code = "import json; from importlib.metadata import distributions as all; "
-    return json.loads(run(python, "-I", "-c", code + "print(json.dumps({d.name: d.version for d in all()}))"))
+    return json.loads(
+        run(python, "-I", "-c", code + "print(json.dumps({d.name: d.version for d in all()}))")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,9 @@ def colab(tmp_path_factory):
 def elsewhere(tmp_path_factory):
     """Settings of git with which the repository's address leads to a copy of this repository."""
     copy = tmp_path_factory.mktemp("origin") / "repository"
-    names = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=REPOSITORY)
+    names = run(
+        "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=REPOSITORY
+    )
     for name in filter(None, names.split("\0")):
         if (REPOSITORY / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -62,20 +65,35 @@ def elsewhere(tmp_path_factory):
     run(*git, "init", "-q")
     run(*git, "add", "-A", "-f")
     run(*git, "commit", "-q", "-m", "as it is")
-    address = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-    return {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{copy.as_uri()}.insteadOf",
-            "GIT_CONFIG_VALUE_0": address}
+    address = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["urls"][
+        "Repository"
+    ]
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{copy.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": address,
+    }
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_notebook_runs_alone_and_leaves_what_colab_brings_as_it_is(path, colab, elsewhere, tmp_path):
+def test_a_notebook_runs_alone_and_leaves_what_colab_brings_as_it_is(
+    path, colab, elsewhere, tmp_path
+):
     shutil.copy(path, tmp_path)
     before = installed(colab)
     assert "cmrseg" not in before and before["numpy"] != version("numpy")
-    quiet = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("CMRSEG_")}
+    quiet = {
+        k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("CMRSEG_")
+    }
     settings = quiet | elsewhere | {"CMRSEG_BUDGET": "smoke"}
     try:
-        run(colab.with_name("jupyter-execute"), "--timeout=600", path.name, cwd=tmp_path, env=settings)
+        run(
+            colab.with_name("jupyter-execute"),
+            "--timeout=600",
+            path.name,
+            cwd=tmp_path,
+            env=settings,
+        )
         after = installed(colab)
     finally:
         run(colab, "-m", "pip", "uninstall", "-q", "-y", "cmrseg")
