@@ -36,13 +36,13 @@ import numpy as np
 import pandas as pd
 
 from cmrseg import datasets, plots
+from cmrseg.config import PRESETS, TrainConfig
+from cmrseg.models import build, multiply_adds
 from cmrseg.record import mean_dice
+from cmrseg.train import fit, score
 from cmrtrial import claims, compare, records
 from cmrtrial.plans import EXPERIMENTS
 from cmrtrial.plans.report import MATCHED, NETS, RATES
-from cmrseg.models import build, multiply_adds
-from cmrseg.config import PRESETS, TrainConfig
-from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny

@@ -34,11 +34,11 @@ import numpy as np
 import torch
 
 from cmrseg import datasets, plots
-from cmrtrial import claims, compare, records
 from cmrseg.augment import normalise
+from cmrseg.config import PRESETS
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
-from cmrseg.config import PRESETS
+from cmrtrial import claims, compare, records
 
 plots.style()
 REPORT = records.reported_numbers()

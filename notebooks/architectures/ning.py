@@ -38,16 +38,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from cmrseg import datasets, metrics, plots
-from cmrseg.record import mean_dice
-from cmrtrial import claims, compare, records
-from cmrtrial.checks import seed_effect
-from cmrtrial.plans.report import NING
 from cmrseg.augment import normalise
+from cmrseg.config import PRESETS
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
 from cmrseg.models import ning as package
-from cmrseg.config import PRESETS
+from cmrseg.record import mean_dice
 from cmrseg.train import fit, score
+from cmrtrial import claims, compare, records
+from cmrtrial.checks import seed_effect
+from cmrtrial.plans.report import NING
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
@@ -69,7 +69,7 @@ print("pixels of each label:", votes.tolist(), "- majority:", votes.argmax().ite
 # %% [markdown]
 # For a whole mask, write the labels *one-hot*: four maps of zeros and ones, one for each class. The mean of such a map over a
 # square is the share of that class, and the largest share wins (of two equal ones, the class with the smaller number). The package's
-# `metrics.downsample_labels` does the same and fills each square with its label:
+# `metrics.downsample_labels` does the same:
 
 # %%
 def majority(labels, square=4):
@@ -80,9 +80,8 @@ def majority(labels, square=4):
 
 
 labels = majority(torch.from_numpy(held_out.masks).long())
-filled = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)  # (N, 96, 96) again
-different = (filled.numpy() != metrics.downsample_labels(held_out.masks, 4)).sum()
-print(f"{tuple(labels.shape)}; pixels unlike the package's: {different}")
+different = (labels.numpy() != metrics.downsample_labels(held_out.masks, 4)).sum()
+print(f"{tuple(labels.shape)}; labels unlike the package's: {different}")
 assert different == 0
 
 # %% [markdown]
@@ -94,6 +93,7 @@ assert different == 0
 # %% tags=["hide-input"]
 figure, axes = plots.panels(3, size=2.9)
 coarse = metrics.downsample_labels(held_out.masks, 4)
+coarse = coarse.repeat(4, 1).repeat(4, 2)  # (N, 96, 96) again: each label fills its square
 plots.overlay(axes[0], held_out.images[0], held_out.masks[0], "the true mask")
 plots.overlay(axes[1], held_out.images[0], coarse[0], "at a quarter")
 plots.show(axes[2], coarse[0] != held_out.masks[0], "where they differ")
@@ -109,7 +109,8 @@ print(
     f"the true masks of all {len(labelled)} labelled slices of this page, reduced and enlarged again:"
 )
 for square, name in ((1, "full"), (2, "a half"), (4, "a quarter"), (8, "an eighth")):
-    dice = metrics.dice(metrics.downsample_labels(labelled.masks, square), labelled.masks)
+    drawn = metrics.downsample_labels(labelled.masks, square)
+    dice = metrics.dice(drawn.repeat(square, 1).repeat(square, 2), labelled.masks)
     print(
         f"{name:>10}: Dice {metrics.mean(dice):.3f} ("
         + ", ".join(

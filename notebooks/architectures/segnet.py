@@ -38,13 +38,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from cmrseg import datasets, plots
+from cmrseg.augment import normalise
+from cmrseg.config import PRESETS
+from cmrseg.models import segnet as package
 from cmrseg.record import mean_dice
+from cmrseg.train import fit, score
 from cmrtrial import claims, compare, records
 from cmrtrial.plans.report import SEGNET
-from cmrseg.augment import normalise
-from cmrseg.models import segnet as package
-from cmrseg.config import PRESETS
-from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny

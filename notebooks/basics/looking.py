@@ -41,9 +41,9 @@ from matplotlib.patches import Patch
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from cmrseg import data, datasets, metrics, plots, rle
-from cmrseg.datasets import folders
 from cmrseg.checkpoint import save
 from cmrseg.config import TrainConfig
+from cmrseg.datasets import folders
 from cmrseg.predict import predict
 from cmrseg.train import fit
 

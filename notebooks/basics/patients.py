@@ -33,6 +33,7 @@ import pandas as pd
 
 from cmrseg import data, datasets, metrics, plots
 from cmrtrial import compare, records
+from cmrtrial.splits import split as hold_out
 
 plots.style()
 slices = datasets.load(datasets.source(), "labelled")
@@ -105,7 +106,7 @@ for name, values in (("pictures, correlation", alike), ("masks, Dice", copied)):
 # %% tags=["hide-input"]
 def held_out_names(split):
     """The names of the held-out slices of a split."""
-    return set(datasets.split(datasets.source(), split)[1].names)
+    return set(hold_out(datasets.source(), split)[1].names)
 
 
 figure, axes = plt.subplots(2, figsize=(9.5, 2.7))
@@ -131,7 +132,7 @@ for ax, (split, (title, colour)) in zip(axes, ways.items()):
 for way in ("random", "fold"):
     counts, siblings = [], []
     for k in range(data.FOLDS):
-        train, held_out = datasets.split(datasets.source(), f"{way}{k}")
+        train, held_out = hold_out(datasets.source(), f"{way}{k}")
         siblings.append(np.isin(held_out.patients, train.patients).sum())
         counts.append(len(held_out))
     print(

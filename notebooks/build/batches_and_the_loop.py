@@ -36,15 +36,17 @@ if importlib.util.find_spec("cmrseg") is None:
 
 # %% tags=["hide-input"]
 import os
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
 from cmrseg import augment, plots
-from cmrseg.train import schedule
 from cmrseg.data import CLASSES
 from cmrseg.datasets import source, split
+from cmrseg.train import schedule
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny

@@ -35,12 +35,20 @@ if importlib.util.find_spec("cmrseg") is None:
     sys.path.insert(0, "book")
 
 # %% tags=["hide-input"]
-import csv, math, os, tempfile
+import csv
+import math
+import os
+import tempfile
 from pathlib import Path
-import cv2, matplotlib.pyplot as plt, numpy as np, torch
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
+
 from cmrseg import data, datasets, metrics, plots, rle
 from cmrseg.datasets import folders
 

@@ -46,8 +46,8 @@ import torch.nn.functional as F
 
 from cmrseg import datasets, losses, plots
 from cmrseg.deploy import weights
-from cmrtrial import compare, records
 from cmrseg.models.report_unet import ReportUNet
+from cmrtrial import compare, records
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live part tiny

@@ -166,8 +166,9 @@ print("the bottleneck", tuple(bottleneck.shape), "=", bottleneck.numel(), "numbe
 # %% tags=["hide-input"]
 from pathlib import Path
 
-import cmrseg
 from IPython.display import HTML
+
+import cmrseg
 
 DRAWING = Path(cmrseg.__file__).parents[1] / "notebooks" / "build" / "the_unet.svg"
 

@@ -64,7 +64,11 @@ if importlib.util.find_spec("cmrseg") is None and "google.colab" in sys.modules:
 # skip the augmentation, on the right the loss.*
 
 # %%
-import argparse, csv, math, os, sys
+import argparse
+import csv
+import math
+import os
+import sys
 from pathlib import Path
 
 import cv2

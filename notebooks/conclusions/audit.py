@@ -41,13 +41,14 @@ import pandas as pd
 from scipy.ndimage import zoom
 
 from cmrseg import data, datasets, metrics, plots
+from cmrseg.config import PRESETS
 from cmrseg.datasets import doctor
-from cmrtrial import compare, records
 from cmrseg.datasets.duplicates import copy_limit, similarity
 from cmrseg.postprocess import keep_largest_components
-from cmrseg.config import PRESETS
 from cmrseg.predict import predict
 from cmrseg.train import fit
+from cmrtrial import compare, records
+from cmrtrial.figures.copies import ring
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
@@ -101,13 +102,13 @@ ALTER["all three"] = lambda x: ALTER["brighter"](
     ALTER["a tenth larger"](np.roll(x, 1, 1))
 )
 
-alike = likeness(images)
+alike = similarity(images)
 upper, strangers = np.triu(np.ones_like(alike, bool), 1), patients[:, None] != patients
 limit = copy_limit(alike[upper & strangers])
 copies = {}
 for name, alter in ALTER.items():
     altered = np.stack([alter(x) for x in images])
-    copies[name] = np.diag(likeness([*images, *altered]), len(images))
+    copies[name] = np.diag(similarity([*images, *altered]), len(images))
     print(
         f"{name:>20}: likeness at least {copies[name].min():.2f}, "
         f"found {(copies[name] > limit).mean():.0%}"
@@ -184,7 +185,7 @@ def pairs_of(alike, owner):
 
 maps = {
     "as it is": pairs_of(alike, patients),
-    "with eight copies hidden": pairs_of(likeness(stack), owner),
+    "with eight copies hidden": pairs_of(similarity(stack), owner),
 }
 for title, (one, two) in maps.items():
     print(f"{title}: {len(one)} pairs of one patient, {len(two)} of two")
@@ -270,7 +271,7 @@ for row, (first, second, a, b) in enumerate(twins[:2]):
 # slip into the training, one by one.
 
 # %% tags=["hide-input"]
-known = likeness([*val.images, *train.images])[: len(val), len(val) :]
+known = similarity([*val.images, *train.images])[: len(val), len(val) :]
 honest = metrics.dice(train.masks[known.argmax(1)], val.masks)
 leaked = metrics.dice(
     np.roll(val.masks, 1, 2), val.masks
@@ -604,12 +605,12 @@ for kind, found in (("error", errors), ("warning", warnings)):
 
 # %%
 mirrored = images[:, :, ::-1]
-plain = np.diag(likeness([*images, *mirrored]), len(images))
+plain = np.diag(similarity([*images, *mirrored]), len(images))
 print(
     f"a slice and its mirror image: likeness {np.median(plain):.2f} (median), limit {limit:.2f}"
 )
 hidden = [*images, mirrored[0]]
-flipped = likeness([*hidden, *(x[:, ::-1] for x in hidden)])[len(images), len(hidden) :]
+flipped = similarity([*hidden, *(x[:, ::-1] for x in hidden)])[len(images), len(hidden) :]
 print(
     f"compared with mirrored pictures, the copy of {names[0]} is most like {names[flipped.argmax()]}, "
     f"likeness {flipped.max():.2f}"

@@ -35,14 +35,14 @@ import numpy as np
 import pandas as pd
 
 from cmrseg import datasets, metrics, plots
+from cmrseg.config import PRESETS
 from cmrseg.deploy import weights
+from cmrseg.models import build, multiply_adds
 from cmrseg.predict import predict
 from cmrseg.record import read_record
 from cmrtrial import compare, records
 from cmrtrial.plans import EXPERIMENTS
 from cmrtrial.plans.best import FINAL, LADDER, LADDER_STEPS, SMALL, TTAS
-from cmrseg.models import build, multiply_adds
-from cmrseg.config import PRESETS
 
 plots.style()
 runs = compare.runs("final-ladder", "final")

@@ -202,7 +202,7 @@ for name in EXPERIMENTS:
     for protocol in ("replica", "modern"):
         table = compare.runs(name, protocol).query("seed == 0")
         for setting, group in table.groupby("setting"):
-            if setting in telling(name, protocol) and set(group["split"]) == set(
+            if setting in main_settings(name, protocol) and set(group["split"]) == set(
                 MODERN["split"]
             ):
                 devices[tuple(sorted(group["key"]))] = device(group)

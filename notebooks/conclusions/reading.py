@@ -33,10 +33,11 @@ import torch
 from torch import nn
 
 from cmrseg import data, datasets, metrics, plots
-from cmrtrial import compare, records
-from cmrseg.losses import one_hot
-from cmrseg.models.unet import UNet
 from cmrseg.config import PRESETS
+from cmrseg.losses import one_hot
+from cmrseg.models.report_unet import ReportUNet
+from cmrseg.models.unet import UNet
+from cmrtrial import compare, records
 
 plots.style()
 REPORT = records.reported_numbers()
@@ -76,8 +77,8 @@ for count in (2, 3):
 # shapes beside the layers.
 
 # %% tags=["hide-input"]
-for skips in ("after", "before"):
-    net = UNet((4, 8, 16), skips=skips)
+for skips, network in (("after", ReportUNet), ("before", UNet)):
+    net = network((4, 8, 16))
     net.decoder[-1].register_forward_pre_hook(
         lambda module, inputs, skips=skips: print(
             f"skips {skips:6} pooling: the last block on the way up "
@@ -290,8 +291,8 @@ print(
 # %% tags=["hide-input"]
 from dataclasses import replace
 
-from cmrtrial.spec import FOLDS, RunSpec
 from cmrseg.config import PRESETS
+from cmrtrial.spec import FOLDS, RunSpec
 
 plan = [
     RunSpec(
@@ -311,8 +312,8 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# `experiments.run_missing(plan, source)` runs them; put the plan into `EXPERIMENTS`, as
-# [a new experiment in ten lines](../../book/contributing) does, and `compare.compare` compares. How it is marked:
+# `cmrtrial.runner.run_missing(plan, source)` runs them. Give the plan a name, as in the recipe for an experiment in
+# [Contributing](../../book/contributing), and `compare.compare` compares. How it is marked:
 #
 # | criterion | 0 | 1 | 2 |
 # |---|---|---|---|

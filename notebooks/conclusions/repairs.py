@@ -36,11 +36,11 @@ import numpy as np
 import pandas as pd
 
 from cmrseg import datasets, plots
+from cmrseg.config import PRESETS
 from cmrseg.record import mean_dice
+from cmrseg.train import fit, score
 from cmrtrial import compare
 from cmrtrial.plans.report import REPAIRS, UNREPAIRED
-from cmrseg.config import PRESETS
-from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny

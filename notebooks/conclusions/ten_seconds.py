@@ -37,11 +37,18 @@ import pandas as pd
 import torch
 
 from cmrseg import datasets, metrics, plots
-from cmrseg.record import mean_dice
-from cmrtrial import compare, records
-from cmrtrial.plans.sprint import FIRST_SPRINT, IDEAS, LARGER_BATCHES, LATER_IDEAS, OTHER_IDEAS, SPRINT
 from cmrseg.config import PRESETS
+from cmrseg.record import mean_dice
 from cmrseg.train import fit, score
+from cmrtrial import compare, records, statistics
+from cmrtrial.plans.sprint import (
+    FIRST_SPRINT,
+    IDEAS,
+    LARGER_BATCHES,
+    LATER_IDEAS,
+    OTHER_IDEAS,
+    SPRINT,
+)
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny

@@ -34,14 +34,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cmrseg import datasets, plots
+from cmrseg.config import PRESETS
+from cmrseg.models import build, multiply_adds
 from cmrseg.record import mean_dice
+from cmrseg.train import fit, score
 from cmrtrial import claims, compare, records, statistics
 from cmrtrial.checks import seed_effect
 from cmrtrial.plans.report import FOUR_LEVELS, MAIN_CHANNELS
 from cmrtrial.spec import FOLDS
-from cmrseg.models import build, multiply_adds
-from cmrseg.config import PRESETS
-from cmrseg.train import fit, score
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny

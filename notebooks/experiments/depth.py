@@ -34,11 +34,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cmrseg import datasets, plots
-from cmrseg.record import mean_dice
-from cmrtrial import claims, compare, records
-from cmrseg.models import build
 from cmrseg.config import PRESETS
+from cmrseg.models import build
+from cmrseg.record import mean_dice
 from cmrseg.train import fit, score
+from cmrtrial import claims, compare, records
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny

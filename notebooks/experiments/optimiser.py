@@ -34,14 +34,14 @@ import matplotlib.pyplot as plt
 import torch
 
 from cmrseg import datasets, plots
-from cmrseg.record import mean_dice
-from cmrtrial import claims, compare, records
-from cmrtrial.plans.report import OWN_RATES
 from cmrseg.augment import normalise
+from cmrseg.config import PRESETS
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
-from cmrseg.config import PRESETS
+from cmrseg.record import mean_dice
 from cmrseg.train import fit, score
+from cmrtrial import claims, compare, records
+from cmrtrial.plans.report import OWN_RATES
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny

@@ -36,12 +36,12 @@ import pandas as pd
 import torch
 
 from cmrseg import datasets, plots
-from cmrseg.record import mean_dice
-from cmrtrial import claims, compare, records
-from cmrseg.models.report_unet import ReportUNet
 from cmrseg.config import PRESETS
+from cmrseg.models.report_unet import ReportUNet
 from cmrseg.predict import pad
+from cmrseg.record import mean_dice
 from cmrseg.train import fit, score
+from cmrtrial import claims, compare, records
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny

@@ -35,10 +35,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from cmrseg import datasets, metrics, plots
-from cmrseg.record import mean_dice
-from cmrtrial import compare, records
 from cmrseg.config import PRESETS
+from cmrseg.record import mean_dice
 from cmrseg.train import fit, score
+from cmrtrial import compare, records
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny

@@ -34,14 +34,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from cmrseg import plots
+from cmrseg.config import PRESETS
+from cmrseg.models import build
 from cmrseg.record import read_record
 from cmrtrial import claims, compare, records
 from cmrtrial.plans import EXPERIMENTS
 from cmrtrial.plans.report import NOT_REPEATED
 from cmrtrial.runner import overview
 from cmrtrial.spec import main_settings
-from cmrseg.models import build
-from cmrseg.config import PRESETS
 
 plots.style()
 
