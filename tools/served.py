@@ -5,10 +5,8 @@ it, verdicts and experiments. It lies in _build/made (ignored by git) and is ser
 - samples/1.png, 2.png, ...: held-out slices of the build's data source; beside each 1.json, ...: the reference and what the
   network draws, as rows of digits, and the mean probability it gives to what it draws
 - verdicts.json: every claim with its verdict, and which claims stand behind a card that readers vote on
-- json: for every setting on the five folds the Dice of each patient, and what intervals need
+- experiments.json: for every setting on the five folds the Dice of each patient, and what intervals need
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -18,15 +16,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmrseg import data, datasets
+from cmrseg import datasets
+from cmrseg.data import BadInput, write_png, write_text
 from cmrseg.datasets import acdc
-from cmrseg.deploy import export, weights
+from cmrseg.deploy import export
+from cmrseg.deploy.weights import WEIGHTS, load_ensemble
 from cmrseg.postprocess import to_labels
 from cmrtrial import claims, compare, statistics
-from cmrtrial.plans import EXPERIMENTS, json
+from cmrtrial.plans import EXPERIMENTS
 from cmrtrial.spec import FOLDS
-from cmrseg.data import BadInput
-from cmrseg.data import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 CAPTIONS = {
@@ -36,7 +34,7 @@ CAPTIONS = {
 SAMPLES = 6
 
 
-def make(out: Path, weights: Path = weights.WEIGHTS / "small.safetensors") -> None:
+def make(out: Path, weights: Path = WEIGHTS / "small.safetensors") -> None:
     """Write all of it; the network only where it is not there yet."""
     for folder in ("model", "samples"):
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -62,7 +60,7 @@ def model(weights: Path, out: Path) -> dict:
     if not weights.is_file():
         (out / "small.onnx").unlink(missing_ok=True)
         return {"network": False}
-    networks, note = weights.load_ensemble(weights), out / ".made-of"
+    networks, note = load_ensemble(weights), out / ".made-of"
     made_of = hashlib.sha256(weights.read_bytes() + Path(export.__file__).read_bytes()).hexdigest()
     if not (out / "small.onnx").is_file() or not note.is_file() or note.read_text() != made_of:
         export.export(networks, out / "small.onnx")
@@ -83,12 +81,12 @@ def samples(source: str, out: Path, weights: Path) -> int:
     images, truth = held_out.images[chosen], held_out.masks[chosen]
     drawn, sure = [None] * len(chosen), [None] * len(chosen)
     if weights.is_file():
-        networks = weights.load_ensemble(weights)
+        networks = load_ensemble(weights)
         probability = networks.probabilities(images)
         drawn = to_labels(probability, networks.tta.postprocess)
         sure = [float(p.max(0)[mask > 0].mean()) if mask.any() else None for p, mask in zip(probability, drawn)]
     for number, (image, reference, mask, share) in enumerate(zip(images, truth, drawn, sure), 1):
-        data.write_png(out / f"{number}.png", image)
+        write_png(out / f"{number}.png", image)
         _write(out / f"{number}.json", {"truth": _digits(reference), "network": None if mask is None else _digits(mask),
                                         "sure": share})
     return len(chosen)
@@ -146,7 +144,7 @@ def summary() -> dict:
     rows = [{"name": name, "protocol": protocol, "settings": [
         _setting(setting, group, patients, protocol) for setting, group in table.groupby("setting", sort=False)]}
         for (name, protocol), table in tables.items()]
-    return {"patients": patients, "folds": data.FOLDS, "margin": statistics.MARGIN, "experiments": rows}
+    return {"patients": patients, "folds": len(FOLDS), "margin": statistics.MARGIN, "experiments": rows}
 
 
 def _setting(name: str, table: pd.DataFrame, patients: list[int], protocol: str) -> dict:

@@ -1,0 +1,498 @@
+"""The book's house: pairs, table of contents, the one address, the one set of colours, what Sphinx is taught."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import jupytext
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from conftest import REPOSITORY as ROOT
+
+import cmrseg
+from cmrseg import datasets, metrics, rle
+from cmrseg.plots import CLASS_COLOURS
+
+sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import address as address_tool
+import book_pages
+import prepare
+import worst
+
+BUILT = ROOT / "_build" / "html"
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.py"))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+TEXT = {".cff", ".ipynb", ".md", ".py", ".toml", ".yml", ".txt", ".js", ".css", ".json", ""}
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def sources(path: Path, kind: str = "code") -> list[str]:
+    return [cell.source for cell in jupytext.read(path).cells if cell.cell_type == kind]
+
+
+def address() -> str:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+
+
+def tracked() -> list[Path]:
+    answer = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if answer.returncode:
+        pytest.skip("not a git checkout: nothing says which files are ours")
+    return [ROOT / name for name in answer.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+# --- the repository --------------------------------------------------------------------------------
+
+
+def test_each_notebook_has_its_pair_and_both_say_the_same():
+    """Byte for byte as written from the .py, and so without outputs."""
+    assert NOTEBOOKS
+    words = [sys.executable, ROOT / "tools" / "pairs.py", "--check"]
+    answer = subprocess.run(words, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout
+    pairs = (ROOT / "notebooks").rglob("*.ipynb")
+    pairs = [p.with_suffix(".py") for p in pairs if ".ipynb_checkpoints" not in p.parts]
+    assert sorted(pairs) == NOTEBOOKS
+
+
+def test_the_table_of_contents_lists_every_page_once():
+    listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text())
+    pages = [p for p in (ROOT / "book").rglob("*.md") if "_ext" not in p.parts] + NOTEBOOKS
+    assert sorted(listed) == sorted(str(p.relative_to(ROOT).with_suffix("")) for p in pages)
+
+
+def test_the_first_code_cell_is_the_same_everywhere_and_names_the_address():
+    firsts = {path.stem: sources(path)[0] for path in NOTEBOOKS}
+    # a script as well, which installs nothing outside Colab
+    firsts["whole"] = firsts["whole"].replace(' and "google.colab" in sys.modules', "")
+    usual = sources(NOTEBOOKS[0])[0]
+    assert [name for name, first in firsts.items() if first != usual] == []
+    assert re.findall(r"https://\S+?(?=\")", usual) == [address()]
+
+
+def test_the_address_stands_alike_in_every_copy():
+    assert yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"] == address()
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address()
+    pairs = [p.with_suffix(".ipynb") for p in NOTEBOOKS]
+    known = [ROOT / "pyproject.toml", *address_tool.places(), *pairs]
+    naming = {p for p in tracked() if p.suffix in TEXT and address() in p.read_text()}
+    assert naming == set(known)
+
+
+def test_a_new_address_reaches_every_copy_and_a_wrong_one_none(tmp_path, monkeypatch, capsys):
+    for name in ("pyproject.toml", *address_tool.FILES, "notebooks"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    monkeypatch.setattr(address_tool, "ROOT", tmp_path)
+    new, project = "https://github.com/somebody/some-book", tmp_path / "pyproject.toml"
+    for wrong in (new + ".git", new + "/", "github.com/somebody/some-book"):
+        project.write_text((ROOT / "pyproject.toml").read_text().replace(address(), wrong))
+        with pytest.raises(SystemExit) as stop:
+            address_tool.main()
+        assert stop.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
+        assert address() in (tmp_path / "_config.yml").read_text()
+    project.write_text((ROOT / "pyproject.toml").read_text().replace(address(), new))
+    address_tool.main()
+    for path in address_tool.places():
+        assert address() not in path.read_text() and new in path.read_text()
+
+
+def test_the_package_takes_the_torch_and_numpy_that_are_there():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert not [wanted for wanted in project["dependencies"] if re.search(r"==|~=|<", wanted)]
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_workflows_can_be_read_and_ask_make_for_what_it_knows(path):
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["name"] == path.stem and workflow["permissions"]
+    assert workflow[True]  # what YAML makes of "on"
+    for job in workflow["jobs"].values():
+        assert job["runs-on"] and job["steps"]
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step.get("uses", "a/b@v1"))
+            run = step.get("run", "")
+            assert set(re.findall(r"\bmake ([a-z-]+)", run)) <= targets()
+            for name in re.findall(r"\b(?:tests|tools|benchmarks)/\S+", run):
+                assert (ROOT / name).exists(), name
+
+
+def test_what_pages_and_workflows_ask_of_make_is_there():
+    pages = [*WORKFLOWS, ROOT / ".ci" / "run", ROOT / "README.md", *(ROOT / "book").glob("*.md")]
+    text = "\n".join(path.read_text() for path in pages)
+    asked = set(re.findall(r"(?:^|`|: |=\w+ )make ([a-z-]+)", text, re.M))
+    assert {"book", "test", "data"} <= asked <= targets()
+
+
+def test_the_citation_and_the_changelog_are_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == cmrseg.__version__
+    for reference in [citation, *citation["references"]]:
+        assert {"title", "authors", "type"} <= set(reference)
+    assert {"cff-version", "message", "license", "keywords", "abstract"} <= set(citation)
+    assert re.search(r"^## \[Unreleased\]$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+
+
+def test_no_ignored_file_no_slice_no_path_of_one_machine_and_no_registry_host_is_committed():
+    words = ["git", "ls-files", "-ci", "--exclude-standard"]
+    assert subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout == ""
+    homes = "|".join(["wo" + "rk", "ro" + "ot", "ho" + "me", "Us" + "ers"])
+    hosts = ["registry." + "npmjs", "files." + "pythonhosted", "pypi." + "org/simple"]
+    hosts = "|".join(map(re.escape, [*hosts, "deb." + "debian"]))
+    foreign = re.compile(rf"(?<![\w.])/(?:{homes})/[a-z]|{hosts}")
+    for path in tracked():
+        assert not re.fullmatch(r"cmr\d+(_mask)?\.png", path.name)
+        if path.suffix not in (".png", ".safetensors"):
+            match = foreign.search(path.read_text(errors="ignore"))
+            assert not match, f"{path.relative_to(ROOT)}: {match[0]}"
+
+
+def test_class_colours_are_the_same_in_figures_and_pages():
+    css = (ROOT / "book" / "assets" / "book.css").read_text()
+    for name, colour in CLASS_COLOURS.items():
+        assert f"--class-{name.lower()}: {colour.lower()};" in css
+
+
+@pytest.mark.parametrize("problem, status", [("Kernel died before replying", 0), ("others", 1)])
+def test_a_kernel_whose_port_was_taken_has_a_second_try(problem, status, tmp_path):
+    path, note = tmp_path / "test_it.py", tmp_path / "note"
+    path.write_text(
+        f"import pathlib\ndef test_it():\n    note = pathlib.Path({str(note)!r})\n"
+        f"    if not note.exists():\n        note.touch()\n        raise RuntimeError({problem!r})\n"
+    )
+    words = ["-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider", path]
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True)
+    assert done.returncode == status
+
+
+# --- pages as they are written ---------------------------------------------------------------------
+
+
+@every_notebook
+def test_functions_in_notebooks_are_short(path):
+    source = "\n".join(re.sub(r"^[!%].*$", "", cell, flags=re.M) for cell in sources(path))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            lines = ast.unparse(node).splitlines()  # one for each statement, however it is wrapped
+            # in part I they are what the page is about
+            most = 30 if path.parent.name == "build" else 10
+            assert len(lines) <= most, f"{node.name} has over {most} lines"
+
+
+def test_each_notebook_ends_with_something_to_try_and_forty_solutions_run():
+    runs = 0
+    for path in NOTEBOOKS:
+        text = path.read_text()
+        exercises = re.findall(r"\{exercise\}.*\n# :label: (\S+)", text)
+        assert exercises and exercises == re.findall(r"\{solution(?:-start)?\} (\S+)", text), path
+        # a solution with a cell of code in it, which runs with the notebook
+        code = r"\{solution-start\}(?:(?!solution-end).)*?^# %%(?! \[markdown)"
+        assert re.search(code, text, re.M | re.S), path
+        runs += len(re.findall(code, text, re.M | re.S))
+        if path.parent.name != "build":  # whose frame has a test of its own
+            assert text.index("## What to conclude") < text.index("## Try"), path
+    assert runs >= 40
+
+
+def test_each_question_has_one_answer_that_holds():
+    for path in NOTEBOOKS:
+        for question in re.split(r"^# \*\*\d\.\*\* ", path.read_text(), flags=re.M)[1:]:
+            first_words = re.findall(r"</summary><p>(\w+)", question.replace("\n# ", " "))
+            assert len(first_words) == 3 == question.count('<details class="answer">'), path.stem
+            assert first_words.count("Yes") == 1, path.stem
+
+
+def test_no_line_of_text_begins_with_a_comment_of_markdown():
+    for path in NOTEBOOKS:
+        lines = "\n".join(sources(path, "markdown")).split("\n")
+        assert not [line for line in lines if line.startswith("% ")], path.stem
+
+
+@every_notebook
+def test_a_figure_comes_without_the_name_of_its_last_object(path):
+    calls = "set|plot|legend|ax.line|annotate|bar|hist|imshow|fill_between"
+    drawing = rf"\w+(\[.*\])?\.({calls})\w*\(.*\)"
+    for source in sources(path):
+        last = source.rstrip().split("\n")[-1]
+        assert last.startswith(" ") or not re.fullmatch(drawing, last), last
+
+
+@every_notebook
+def test_what_a_picture_shows_is_told_in_words_without_formulas(path):
+    """Captions become the pictures' alternative text, which is read out."""
+    captions = [text for text in sources(path, "markdown") if re.match(r"\*[^*]", text)]
+    assert not [text for text in captions if "$" in re.split(r"\.\*|\n\n", text)[0]]
+    drawing = re.compile(r"plots\.(panels|show)\(|plt\.(subplots|figure)\(")
+    for cell, after in pairwise(jupytext.read(path).cells):
+        if cell.cell_type == "code" and drawing.search(cell.source):
+            caption = after.source.split("\n\n")[0]
+            assert re.fullmatch(r"\*[^*].*[^*]\*", caption, re.S) and "{cite}" not in caption, (
+                caption
+            )
+
+
+def test_numbers_quoted_from_the_report_are_those_on_file():
+    report = re.sub(r"#.*", "", (ROOT / "results" / "report-2020.toml").read_text())
+    on_file = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", report)}
+    on_file |= {round(n, 3) for n in on_file} | {round(n, 2) for n in on_file}
+    page = (ROOT / "book" / "report-2020.md").read_text()
+    quoted = re.findall(r"(?<![\d.])\d\.\d+", page)
+    assert len(quoted) > 10 and {float(number) for number in quoted} <= on_file
+
+
+def test_the_worst_slices_are_shown_as_a_network_draws_them(real):
+    recorded, slices = worst.worst(), datasets.load(real, "labelled")
+    drawn = rle.read_submission(worst.OUT)
+    assert set(drawn) == set(recorded.index)
+    for name, dice in recorded.items():
+        truth = slices.masks[slices.names.index(name)]
+        again = metrics.mean(metrics.dice(drawn[name][None], truth[None]))
+        assert again == pytest.approx(dice, abs=0.2)  # another machine, another rounding
+
+
+# --- before the book is built ----------------------------------------------------------------------
+
+
+def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(prepare, "ROOT", tmp_path)
+    monkeypatch.setattr(prepare, "VENDOR", tmp_path / "vendor")
+    monkeypatch.setattr(prepare, "PACKAGES", {})
+    monkeypatch.setattr(prepare, "execute", lambda: None)
+    monkeypatch.setattr("served.make", lambda to: made.append(to) or to.mkdir(exist_ok=True))
+    monkeypatch.delenv("CMRSEG_BUDGET", raising=False)
+    for folder in ("cmrseg", "results", "_build/.jupyter_cache"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "requirements.txt").write_text("torch")
+    cache = tmp_path / "_build" / ".jupyter_cache"
+    prepare.main()
+    assert not cache.exists()
+    for change, goes in (
+        (lambda: None, False),
+        (lambda: (tmp_path / "results" / "1.json").write_text("{}"), True),
+        (lambda: monkeypatch.setenv("CMRSEG_BUDGET", "smoke"), True),
+    ):
+        cache.mkdir(exist_ok=True)
+        change()
+        prepare.main()
+        assert cache.exists() is not goes
+    assert made == 3 * [tmp_path / "_build" / "made"]  # at first, and after each change
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "page.md").touch()
+    os.utime(made[0], (1, 1))
+    for _ in range(2):
+        prepare.main()
+    assert len(made) == 4  # a page is newer than what was made
+
+
+def write_notebook(path, *code, text=()):
+    """Write a notebook of texts, and cells of code after them."""
+    cells = [*map(nbformat.v4.new_markdown_cell, text), *map(nbformat.v4.new_code_cell, code)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+def test_notebooks_run_once_beforehand(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prepare, "ROOT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    write_notebook(tmp_path / "notebooks" / "good.ipynb", "print(6 * 7)")
+    write_notebook(tmp_path / "notebooks" / "bad.ipynb", "1 / 0")
+    prepare.execute()
+    cache = prepare.get_cache(tmp_path / "_build" / ".jupyter_cache")
+    (record,) = cache.list_cache_records()
+    assert record.uri.endswith("good.ipynb")
+    assert capsys.readouterr().out == "running 2 notebooks\nrunning 1 notebooks again\n"
+    assert "42" in str(cache.get_cache_bundle(record.pk).nb.cells[0].outputs)
+    assert [r.uri for r in cache.list_unexecuted()] == [str(tmp_path / "notebooks" / "bad.ipynb")]
+
+
+# --- what book_pages adds to Sphinx ----------------------------------------------------------------
+
+
+@pytest.fixture
+def book(tmp_path):
+    """Build a small book of texts, and of notebooks that lie there already: a page's name -> HTML."""
+
+    def build(index="", parser="myst_parser", settings="", pages=()):
+        (tmp_path / "conf.py").write_text(
+            f"import sys; sys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
+            f"extensions = [{parser!r}, 'sphinx.ext.mathjax', 'sphinxcontrib.mermaid', 'book_pages']\n"
+            f"mathjax_path = 'mathjax/here.js'\n{settings}\n"
+        )
+        for name, text in {"index": index, **dict(pages)}.items():
+            if text:
+                (tmp_path / name).parent.mkdir(exist_ok=True)
+                (tmp_path / f"{name}.md").write_text(text)
+        words = [sys.executable, "-m", "sphinx", "-q", "-W", "-E", tmp_path, tmp_path / "html"]
+        subprocess.run(words, check=True)
+        return lambda name="index": (tmp_path / "html" / f"{name}.html").read_text()
+
+    return build
+
+
+@pytest.mark.parametrize("vendored", [False, True])
+def test_without_vendored_parts_a_page_loads_none_and_says_so(book, tmp_path, vendored):
+    for part in ("mathjax", "mermaid") if vendored else ():
+        (tmp_path / "vendor" / part).mkdir(parents=True)
+    page = book(
+        "# A page\n\n$x$\n\n```{mermaid}\nflowchart LR\n  a --> b\n```\n",
+        settings="myst_enable_extensions = ['dollarmath']",
+    )()
+    for name, script in (("MathJax", "mathjax/here.js"), ("Mermaid", "import mermaid from")):
+        assert (f"{name} was not at hand" in page) is not vendored
+        assert (script in page) is vendored
+
+
+def test_a_number_and_its_per_cent_sign_stay_together(book):
+    page = book("# A page\n\nIn 95 % of *5 % of* `3 %`.\n")()
+    assert "In 95\u00a0% of <em>5\u00a0% of</em>" in page and "3 %" in re.sub("<.*?>", "", page)
+
+
+def test_the_first_use_of_a_term_links_to_the_glossary(book):
+    glossary = (
+        "# Glossary\n\n```{glossary}\nDice\n  A number.\n\n"
+        "early stopping\n  Ending at the best epoch.\n\nstopping\n  An end.\n```\n"
+    )
+    page = book(
+        "# Dice\n\n`Dice` and (*the Dice* of two) dices, Dice.\nEarly stopping, and non-stopping.\n\n"
+        "```{toctree}\nbook/glossary\n```\n",
+        pages={"book/glossary": glossary},
+    )()
+    link = r'href="book/glossary.html#term-([^"]*)"><span class="std-term">(.*?)</span></a>'
+    assert re.findall(link, page) == [("Dice", "Dice"), ("early-stopping", "Early stopping")]
+    assert "(<em>the <a" in page
+
+
+def test_the_foot_of_a_page_leads_to_the_licences(book):
+    footer = yaml.safe_load((ROOT / "_config.yml").read_text())["html"]["extra_footer"]
+    theme = f"html_theme = 'sphinx_book_theme'\nhtml_theme_options = {{'extra_footer': {footer!r}}}"
+    index = "# A page\n\n```{toctree}\nbook/licences\n```\n"
+    page = book(index, settings=theme, pages={"book/licences": "# Licences\n"})
+    for name, path in (("index", "book/licences.html"), ("book/licences", "#")):
+        foot = page(name).split('class="extra_footer"')[1]
+        assert f'see <a href="{path}">Data and licences</a>' in foot
+
+
+def test_a_page_says_how_long_its_notebook_ran(book, tmp_path, monkeypatch):
+    monkeypatch.delenv("CMRSEG_BUDGET", raising=False)
+    write_notebook(tmp_path / "still.ipynb", "import time; time.sleep(1)", text=["# A page"])
+    write_notebook(tmp_path / "trained.ipynb", "fit = abs\nfit(1)", text=["# A page"])
+    page = book(
+        "# Times\n\nOne {runs}`still`, two {runs}`still trained`, on {{ machine }}.\n\n"
+        "```{toctree}\nstill\ntrained\n```\n",
+        parser="myst_nb",
+        settings="myst_enable_extensions = ['substitution']",
+    )
+    said = r'<p class="how-long">Ran in (\d+) s on one core when this page was made(.*?)\.</p>'
+    (still,), (trained,) = (re.findall(said, page(name)) for name in ("still", "trained"))
+    assert (still[1], trained[1]) == ("", ", a small training included")
+    one, two = re.search(r"One (\d+) s, two (\d+) s, on \d+ cores", page()).groups()
+    assert one == still[0] and abs(int(two) - int(one) - int(trained[0])) <= 1
+
+
+def test_what_a_reader_is_asked_to_predict_waits_for_a_click(book, tmp_path):
+    text = "# A page\n\n**Predict, then run**: what does it print?"
+    write_notebook(tmp_path / "index.ipynb", "print('the answer')", "print('more')", text=[text])
+    page = book(parser="myst_nb")()
+    assert page.count("Show what it prints or draws") == 1
+    closed = page.split("<details")[1].split("</details>")[0]
+    assert "the answer" in closed and "more" not in closed
+
+
+def test_a_verdict_in_a_table_is_a_badge_and_its_cells_know_their_columns():
+    columns = {"verdict": ["confirmed (asked late)", "inconclusive"], "we found": ["+0.1", "0.0"]}
+    html = book_pages.marked(pd.DataFrame(columns, index=["A", "B"]).to_html())
+    badge = '<span class="verdict">confirmed</span> (asked late)'
+    assert f'<td data-label="verdict" data-verdict="confirmed">{badge}</td>' in html
+    assert '<td data-label="we found">+0.1</td>' in html and 'class="dataframe verdicts"' in html
+
+
+@pytest.mark.parametrize("named", ["setting", None])
+def test_the_head_of_a_table_has_no_empty_cell(named):
+    settings = pd.Index(["relu", "tanh"], name=named)
+    table = pd.DataFrame({"runs": [5, 2], "dice": [0.81, 0.79]}, index=settings)
+    for html in (table.style.to_html(), table.to_html()):
+        context = {"body": html}
+        book_pages.mend_tables(None, "a page", "", context, None)
+        mended = re.search("<table.*</table>", context["body"], re.DOTALL)[0]
+        mended = ElementTree.fromstring(mended)
+        assert all(cell.text and cell.text.strip() for cell in mended.iter("th"))
+        rows = [[(cell.text or "").strip() for cell in row] for row in mended.iter("tr")]
+        assert [row[0] for row in rows[-2:]] == ["relu", "tanh"]
+        assert all(len(row) == 3 for row in rows)
+        if named and html.startswith("<style"):
+            assert len(rows) == 3 and rows[0] == ["setting", "runs", "dice"]
+
+
+# --- the built book --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def built():
+    """The pages of the built book."""
+    pages = sorted(p for p in BUILT.rglob("*.html") if "_static" not in p.relative_to(BUILT).parts)
+    if not pages:
+        pytest.skip("no book is built here: make book")
+    return pages
+
+
+def test_the_button_of_every_notebook_page_opens_its_notebook(built):
+    for path in built:
+        name = path.relative_to(BUILT).with_suffix(".ipynb")
+        # a page that moved only leads on
+        if name.parts[0] == "notebooks" and str(name.with_suffix("")) not in book_pages.MOVED:
+            place = f"{address().removeprefix('https://github.com/')}/blob/main/{name}"
+            button = f'href="https://colab.research.google.com/github/{place}"'
+            assert button in path.read_text() and (ROOT / name).is_file(), name
+
+
+LOADS = re.compile(r"""(?x)
+    <(?:script|img|iframe|source|video|audio|embed)\b[^>]*?\ssrc=["']((?:https?:)?//[^"']+)
+    | <object\b[^>]*?\sdata=["']((?:https?:)?//[^"']+)
+    | <link\b(?=[^>]*rel=["'](?:stylesheet|preload|modulepreload|icon|shortcut\ icon|manifest))[^>]*?
+      \shref=["']((?:https?:)?//[^"']+)
+    | (?:\bimport\s*\(?|\bfrom)\s*["'](https?://[^"']+)
+    | (?:@import\s+|url\()["']?((?:https?:)?//[^"')]+)""")
+
+
+def test_built_pages_load_nothing_from_another_host(built):
+    for path in [*built, *BUILT.rglob("*.css")]:
+        match = LOADS.search(path.read_text())
+        assert not match, f"{path.relative_to(BUILT)}: {match[0][:200]}"
+
+
+# Such as ``Text(0, 0.5, ...)``, what a cell says whose last line draws.
+REPRESENTATION = re.compile(
+    r"&lt;(?:Axes|Figure|matplotlib|function|module|\w+(?:\.\w+)+) ?[^&]*&gt;|\bText\(\d|"
+    r"PathCollection|Line2D\(|\bat 0x[0-9a-f]{6,}"
+)
+
+
+def test_built_pages_show_no_representation_of_an_object(built):
+    plain, faults = r'<div class="output[^"]*text_plain.*?</pre>', []
+    for page in built:
+        for output in re.findall(plain, page.read_text(), re.DOTALL):
+            if match := REPRESENTATION.search(output):
+                faults.append(f"{page.name}: {match[0]}")
+    assert not faults
+
+
+def test_a_representation_of_an_object_is_known_as_one():
+    line = "&lt;matplotlib.lines.Line2D at 0x7f00aa11bb22&gt;"
+    for printed in ("Text(0, 0.5, 'x')", "&lt;Axes: title={}&gt;", line):
+        assert REPRESENTATION.search(printed)
+    assert not REPRESENTATION.search("Dice 0.86 &lt; 0.9, 12 &gt; 3")
