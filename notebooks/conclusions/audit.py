@@ -42,7 +42,7 @@ from scipy.ndimage import zoom
 
 from cmrseg import data, datasets, metrics, plots
 from cmrseg.config import PRESETS
-from cmrseg.datasets import doctor
+from cmrseg.datasets import checks, doctor
 from cmrseg.datasets.duplicates import copy_limit, similarity
 from cmrseg.postprocess import keep_largest_components
 from cmrseg.predict import predict
@@ -394,7 +394,7 @@ axes[0].legend(loc="lower left");
 # against the masks as they are:
 
 # %%
-tidy = metrics.dice(np.stack([clean(m) for m in labelled.masks]), labelled.masks)
+tidy = metrics.dice(np.stack([keep_largest_components(m) for m in labelled.masks]), labelled.masks)
 print(
     f"Dice without the stray pieces: mean {metrics.mean(tidy):.4f}, lowest {np.nanmin(tidy):.3f}"
 )
@@ -419,7 +419,7 @@ columns = {
 }
 figure, axes = plt.subplots(1, 4, figsize=(9.5, 2.9))
 for ax, (name, values) in zip(axes, columns.items()):
-    odd, x = doctor.outliers(values), rng.uniform(-0.3, 0.3, len(values))
+    odd, x = checks.outliers(values), rng.uniform(-0.3, 0.3, len(values))
     ax.plot(
         x,
         np.where(values > 0, values, np.nan),
@@ -447,9 +447,9 @@ axes[0].set_ylabel("pixels, or grey level");
 found = [
     (i, f"{c} {areas[i, k]:.0f} px")
     for k, c in enumerate(records.CLASSES)
-    for i in doctor.outliers(areas[:, k])
+    for i in checks.outliers(areas[:, k])
 ]
-found += [(i, f"grey {grey[i]:.0f}") for i in doctor.outliers(grey) if i < len(labelled)]
+found += [(i, f"grey {grey[i]:.0f}") for i in checks.outliers(grey) if i < len(labelled)]
 figure, axes = plots.panels(4, 2, size=2.1)
 for ax, (i, title) in zip(axes, found):
     plots.show(ax, labelled.images[i], f"{names[i]}: {title}").images[0].set_clim(
@@ -637,14 +637,14 @@ print(
 
 # %%
 alone = [
-    doctor.Picture(Path(split) / name, image, n)
+    checks.Picture(Path(split) / name, image, n)
     for n, (split, name, image) in enumerate(
         (split, name, image)
         for split, s in parts.items()
         for name, image in zip(s.names, s.images)
     )
 ]
-found = [*doctor.near_duplicates(doctor.Folder([], alone, []))]
+found = [*checks.near_duplicates(checks.Folder([], alone, []))]
 print(len(found), "slices look the same as an earlier one; the first:")
 print(textwrap.fill(str(found[0]), 78, subsequent_indent="    "))
 
