@@ -16,8 +16,8 @@ import served
 ASSETS, VENDOR = REPOSITORY / "book" / "assets", REPOSITORY / "vendor"
 
 
-@pytest.fixture(scope="module")
-def static(model, tmp_path_factory):
+@pytest.fixture(scope="module", name="static")
+def make_static(model, tmp_path_factory):
     """The folder _static of a book with all that is made for readers."""
     folder = tmp_path_factory.mktemp("site") / "_static"
     shutil.copytree(ASSETS, folder)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from stand_in import network, served, static  # noqa: F401
+from stand_in import make_static, network, served  # noqa: F401
 
 from cmrseg.data import read_png
 from cmrtrial import claims, compare
@@ -15,7 +15,7 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def test_what_the_network_draws_on_a_sample_is_what_predict_says(static):  # noqa: F811
+def test_what_the_network_draws_on_a_sample_is_what_predict_says(static):
     draw = network(static)
     samples = sorted((static / "samples").glob("*.png"))
     assert len(samples) == 6
@@ -36,7 +36,7 @@ def test_without_weights_nothing_is_made_of_them(tmp_path, monkeypatch):
     assert len(list((tmp_path / "samples").glob("*.png"))) == 6
 
 
-def test_the_summary_of_experiments_is_small_and_whole(static):  # noqa: F811
+def test_the_summary_of_experiments_is_small_and_whole(static):
     path = static / "experiments.json"
     assert path.stat().st_size < 300_000
     experiments = read(path)["experiments"]
@@ -52,7 +52,7 @@ def test_the_summary_of_experiments_is_small_and_whole(static):  # noqa: F811
         assert sum(runs for runs, _ in setting["folds"].values()) == row["runs"]
 
 
-def test_every_card_has_claims_and_every_claim_is_there(static):  # noqa: F811
+def test_every_card_has_claims_and_every_claim_is_there(static):
     verdicts = read(static / "verdicts.json")
     ids = [claim["id"] for claim in verdicts["claims"]]
     assert ids == [claim["id"] for claim in claims.claims()]
