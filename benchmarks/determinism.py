@@ -1,6 +1,6 @@
 """What repeats bit for bit and what only statistically; the second from records, with intervals.
 
-    python benchmarks/determinism.py          # writes benchmarks/determinism.md
+python benchmarks/determinism.py          # writes benchmarks/determinism.md
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from scipy import stats
 from cmrseg import comparisons
 
 PAGE = Path(__file__).with_suffix(".md")
-NAMES = {"replica": "`replica`, on a fold of twelve patients",
-         "modern": "`modern`, on a fold of twelve patients",
-         "report's split": "`replica`, on the report's twenty slices"}
+NAMES = {
+    "replica": "`replica`, on a fold of twelve patients",
+    "modern": "`modern`, on a fold of twelve patients",
+    "report's split": "`replica`, on the report's twenty slices",
+}
 
 TEXT = """# What repeats
 
@@ -71,7 +73,9 @@ def row(name: str) -> str:
     deviation, freedom = spread(name)
     low, high = deviation * np.sqrt(freedom / stats.chi2.ppf([0.975, 0.025], freedom))
     apart = stats.t.ppf(0.975, freedom) * np.sqrt(2) * deviation
-    return f"| {NAMES[name]} | {deviation:.4f} | {low:.4f} to {high:.4f} | {apart:.3f} | {freedom} |"
+    return (
+        f"| {NAMES[name]} | {deviation:.4f} | {low:.4f} to {high:.4f} | {apart:.3f} | {freedom} |"
+    )
 
 
 def page() -> str:

@@ -83,7 +83,16 @@ def measured(way: str, images: Path, threads: int) -> tuple[float, float, float,
     """One process: seconds of its loop, of all of it, megabytes at most, and seconds of the network in the loop."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, __file__, "--one", way, "--images", str(images), "--out", f"{folder}/masks"]
+        words = [
+            sys.executable,
+            __file__,
+            "--one",
+            way,
+            "--images",
+            str(images),
+            "--out",
+            f"{folder}/masks",
+        ]
         begun = time.perf_counter()
         done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
         whole = time.perf_counter() - begun
@@ -97,7 +106,11 @@ def most_held() -> float:
     """Megabytes that this process held at most; ``getrusage`` would count what its parent held, too."""
     if not Path("/proc/self/status").is_file():
         return math.nan
-    line, = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("VmHWM:")
+    )
     return int(line.split()[1]) / 1000
 
 
@@ -110,14 +123,22 @@ def write(images, count: int, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="acdc96", help="acdc96, phantom or a data root (default: acdc96)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of every process (default: all cores)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", default="acdc96", help="acdc96, phantom or a data root (default: acdc96)"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="of every process (default: all cores)"
+    )
     for hidden in ("--one", "--images", "--out"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        times = {"ours": ours, "report": report}[options.one](Path(options.images), Path(options.out))
+        times = {"ours": ours, "report": report}[options.one](
+            Path(options.images), Path(options.out)
+        )
         print(json.dumps([*times, most_held()]))
         return
 
@@ -127,24 +148,39 @@ def main() -> None:
     test = data.load(options.data, "test").images
     with tempfile.TemporaryDirectory() as folder:
         write(test, len(test), Path(folder))
-        turns = [(measured("ours", Path(folder), options.threads), measured("report", Path(folder), options.threads))
-                 for _ in range(TIMES)]
+        turns = [
+            (
+                measured("ours", Path(folder), options.threads),
+                measured("report", Path(folder), options.threads),
+            )
+            for _ in range(TIMES)
+        ]
     mine, theirs = (tuple(map(statistics.median, zip(*way))) for way in zip(*turns))
     with tempfile.TemporaryDirectory() as folder:
         write(data.load("phantom", "labelled").images, MANY, Path(folder))
         many = measured("ours", Path(folder), options.threads)
-    print("# Prediction\n\nWritten by `benchmarks/inference.py`, which says what is measured; "
-          f"{_processor()}, {options.threads} threads, Python {platform.python_version()}.\n")
-    print("| what | slices | loop, s | of it the network, s | slices a second | whole process, s | MB at most |\n"
-          "|---|---|---|---|---|---|---|")
+    print(
+        "# Prediction\n\nWritten by `benchmarks/inference.py`, which says what is measured; "
+        f"{_processor()}, {options.threads} threads, Python {platform.python_version()}.\n"
+    )
+    print(
+        "| what | slices | loop, s | of it the network, s | slices a second | whole process, s | MB at most |\n"
+        "|---|---|---|---|---|---|---|"
+    )
     for name, number, (loop, whole, memory, network) in (
-            ("`predict --model small`", len(test), mine), ("the report's way", len(test), theirs),
-            ("`predict --model small`", MANY, many)):
-        print(f"| {name} | {number} | {loop:.2f} | {network:.2f} | {number / loop:.0f} | {whole:.2f} | {memory:.0f} |")
-    print(f"\n`small` is {theirs[0] / mine[0]:.1f} times as fast in the loop, "
-          f"{theirs[1] / mine[1]:.1f} times from start to end. We had hoped for 20 and 4. In the loop, "
-          f"{mine[3] / mine[0]:.0%} of the time is the network's own arithmetic, {1000 * mine[3] / len(test):.1f} ms a slice; "
-          f"had all else taken no time, it would be {theirs[0] / mine[3]:.1f} times as fast.")
+        ("`predict --model small`", len(test), mine),
+        ("the report's way", len(test), theirs),
+        ("`predict --model small`", MANY, many),
+    ):
+        print(
+            f"| {name} | {number} | {loop:.2f} | {network:.2f} | {number / loop:.0f} | {whole:.2f} | {memory:.0f} |"
+        )
+    print(
+        f"\n`small` is {theirs[0] / mine[0]:.1f} times as fast in the loop, "
+        f"{theirs[1] / mine[1]:.1f} times from start to end. We had hoped for 20 and 4. In the loop, "
+        f"{mine[3] / mine[0]:.0%} of the time is the network's own arithmetic, {1000 * mine[3] / len(test):.1f} ms a slice; "
+        f"had all else taken no time, it would be {theirs[0] / mine[3]:.1f} times as fast."
+    )
 
 
 if __name__ == "__main__":

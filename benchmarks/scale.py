@@ -32,7 +32,10 @@ def short_trainings(workers: int, engine: str) -> float:
     from cmrseg.experiments import Planned, run_missing
     from cmrseg.training import PRESETS
 
-    plan = [Planned("short", replace(PRESETS["replica"], epochs=EPOCHS, seed=seed), "fold0", "replica") for seed in range(8)]
+    plan = [
+        Planned("short", replace(PRESETS["replica"], epochs=EPOCHS, seed=seed), "fold0", "replica")
+        for seed in range(8)
+    ]
     with tempfile.TemporaryDirectory() as store:
         left = run_missing(plan, "phantom", Path(store), workers, engine=engine)
         assert left == 0
@@ -77,15 +80,19 @@ def prediction_rate() -> float:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
 
     import torch
 
     from cmrseg.results import _processor
 
     torch.set_num_threads(1)
-    print("# A hundred thousand patients\n\nWritten by `benchmarks/scale.py`; what it assumes is in "
-          f"[README.md](README.md). {_processor()}, torch {torch.__version__}, Python {platform.python_version()}.\n")
+    print(
+        "# A hundred thousand patients\n\nWritten by `benchmarks/scale.py`; what it assumes is in "
+        f"[README.md](README.md). {_processor()}, torch {torch.__version__}, Python {platform.python_version()}.\n"
+    )
     spent = {"one worker": short_trainings(1, "local"), "two workers": short_trainings(2, "local")}
     if find_spec("ray"):
         spent["two Ray nodes of one core"] = two_nodes()
@@ -96,8 +103,13 @@ def main() -> None:
 def workers(spent: dict[str, float]) -> str:
     """A table of the seconds that an epoch takes while others train beside, by who trains."""
     alone = spent["one worker"]
-    rows = [f"| {name} | {seconds:.2f} | {alone / seconds:.0%} |" for name, seconds in spent.items()]
-    head = ["| short trainings by | seconds an epoch, of each | speed that each keeps |", "|---|---|---|"]
+    rows = [
+        f"| {name} | {seconds:.2f} | {alone / seconds:.0%} |" for name, seconds in spent.items()
+    ]
+    head = [
+        "| short trainings by | seconds an epoch, of each | speed that each keeps |",
+        "|---|---|---|",
+    ]
     return "\n".join([*head, *rows])
 
 
@@ -109,14 +121,34 @@ def costs(shown: float, seen: float) -> str:
     one, memory = epochs * learned / shown / 3600, learned * 96 * 96 * BYTES / 1e9
     all_slices, sweep = PATIENTS * PHASES * LEVELS, FOLDS * SEEDS
     hours = all_slices / seen / 3600
-    rows = ((f"one training of `book` on {PHASES} slices of each patient, {epochs} epochs", one, one, f"{memory:.0f}"),
-            (f"{FOLDS} folds x {SEEDS} seeds of it", sweep * one, one * -(-sweep // CORES),
-             f"{min(sweep, CORES) * memory:.0f}"),
-            (f"`small` on all {all_slices:,} slices", hours, hours / CORES, "streams"))
-    lines = [f"| {name} | {work:,.0f} | {wait / 24:.1f} | {held} |" for name, work, wait, held in rows]
-    return "\n".join([f"| what | core hours | days on {CORES} cores | GB of memory, at the least |", "|---|---|---|---|",
-                      *lines, "", f"One thread shows a `book` in training {shown:.0f} slices a second and segments "
-                      f"{seen:.0f} with `small`."])
+    rows = (
+        (
+            f"one training of `book` on {PHASES} slices of each patient, {epochs} epochs",
+            one,
+            one,
+            f"{memory:.0f}",
+        ),
+        (
+            f"{FOLDS} folds x {SEEDS} seeds of it",
+            sweep * one,
+            one * -(-sweep // CORES),
+            f"{min(sweep, CORES) * memory:.0f}",
+        ),
+        (f"`small` on all {all_slices:,} slices", hours, hours / CORES, "streams"),
+    )
+    lines = [
+        f"| {name} | {work:,.0f} | {wait / 24:.1f} | {held} |" for name, work, wait, held in rows
+    ]
+    return "\n".join(
+        [
+            f"| what | core hours | days on {CORES} cores | GB of memory, at the least |",
+            "|---|---|---|---|",
+            *lines,
+            "",
+            f"One thread shows a `book` in training {shown:.0f} slices a second and segments "
+            f"{seen:.0f} with `small`.",
+        ]
+    )
 
 
 if __name__ == "__main__":

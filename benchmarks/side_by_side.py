@@ -29,7 +29,11 @@ def one(seed: int, options: argparse.Namespace, precision: str) -> tuple[float, 
     from cmrseg.models.sprint import SprintUNet
     from cmrseg.training import PRESETS, fit, score
 
-    forward = torch.compile(SprintUNet.forward, mode="reduce-overhead") if options.compile else SprintUNet.forward
+    forward = (
+        torch.compile(SprintUNet.forward, mode="reduce-overhead")
+        if options.compile
+        else SprintUNet.forward
+    )
     if options.device == "cpu":
         torch.set_num_threads(1)
     config = replace(PRESETS["sprint"], seed=seed, epochs=options.epochs)
@@ -49,7 +53,9 @@ def meet(barrier) -> None:
     together = barrier
 
 
-def side_by_side(at_once: int, options: argparse.Namespace, precision: str) -> tuple[float, list[float]]:
+def side_by_side(
+    at_once: int, options: argparse.Namespace, precision: str
+) -> tuple[float, list[float]]:
     """Seconds from the first start to the last end of so many trainings at once, and the Dice of each."""
     processes = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     with ProcessPoolExecutor(at_once, processes, meet, (processes.Barrier(at_once),)) as pool:
@@ -71,12 +77,24 @@ def fast(device: str) -> list[str]:
 def main() -> None:
     from cmrseg.training import PRESETS
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="acdc96", help="acdc96, phantom or a data root (default: acdc96)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)")
-    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 2], help="how many at once (default: 1 2)")
-    parser.add_argument("--epochs", type=int, default=PRESETS["sprint"].epochs,
-                        help="of each training (default: %(default)s, all of them)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", default="acdc96", help="acdc96, phantom or a data root (default: acdc96)"
+    )
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="where to train (default: cpu)"
+    )
+    parser.add_argument(
+        "--at-once", type=int, nargs="+", default=[1, 2], help="how many at once (default: 1 2)"
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=PRESETS["sprint"].epochs,
+        help="of each training (default: %(default)s, all of them)",
+    )
     parser.add_argument("--precision", nargs="+", help="(default: fp32, and bf16 where it is fast)")
     parser.add_argument("--compile", action="store_true", help="with torch.compile")
     options = parser.parse_args()
@@ -87,16 +105,25 @@ def main() -> None:
     from cmrseg.results import _processor
 
     data.split(options.data, "val")  # or complain before a process is started
-    device = torch.cuda.get_device_name() if options.device == "cuda" else f"{_processor()}, a thread each"
-    print("# Side by side\n\nWritten by `benchmarks/side_by_side.py`, which says what is measured; "
-          f"{device}, torch {torch.__version__}, Python {platform.python_version()}; {options.epochs} epochs of `sprint`"
-          f"{', compiled' if options.compile else ''}.\n")
+    device = (
+        torch.cuda.get_device_name()
+        if options.device == "cuda"
+        else f"{_processor()}, a thread each"
+    )
+    print(
+        "# Side by side\n\nWritten by `benchmarks/side_by_side.py`, which says what is measured; "
+        f"{device}, torch {torch.__version__}, Python {platform.python_version()}; {options.epochs} epochs of `sprint`"
+        f"{', compiled' if options.compile else ''}.\n"
+    )
     print("| precision | at once | seconds | trainings a minute | Dice |\n|---|---|---|---|---|")
     for precision in options.precision or fast(options.device):
         for at_once in options.at_once:
             seconds, dice = side_by_side(at_once, options, precision)
-            print(f"| {precision} | {at_once} | {seconds:.2f} | {60 * at_once / seconds:.1f} | "
-                  f"{', '.join(f'{each:.3f}' for each in dice)} |", flush=True)
+            print(
+                f"| {precision} | {at_once} | {seconds:.2f} | {60 * at_once / seconds:.1f} | "
+                f"{', '.join(f'{each:.3f}' for each in dice)} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

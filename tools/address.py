@@ -1,7 +1,5 @@
 """Copy the repository's address from pyproject.toml to every place that must name it."""
 
-from __future__ import annotations
-
 import re
 import sys
 import tomllib
@@ -19,8 +17,11 @@ def places() -> list[Path]:
 def main() -> None:
     new = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+(?<!\.git)", new):
-        print(f"error: pyproject.toml: Repository {new!r} is not an address that Colab can open. "
-              "Write https://github.com/OWNER/NAME, without .git and a slash at its end.", file=sys.stderr)
+        print(
+            f"error: pyproject.toml: Repository {new!r} is not an address that Colab can open. "
+            "Write https://github.com/OWNER/NAME, without .git and a slash at its end.",
+            file=sys.stderr,
+        )
         sys.exit(2)
     old = re.search(r"^  url: (\S+)$", (ROOT / "_config.yml").read_text(), re.M)[1]
     for path in places():

@@ -24,7 +24,9 @@ def main() -> None:
     for column, i in enumerate(SLICES):
         plots.show(axes[column], val.images[i])
         under = axes[column + len(SLICES)]
-        plots.contours(plots.overlay(under, val.images[i], masks[i], alpha=0.55), val.masks[i], width=2)
+        plots.contours(
+            plots.overlay(under, val.images[i], masks[i], alpha=0.55), val.masks[i], width=2
+        )
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     plt.savefig(COVER, dpi=110)
 

@@ -7,12 +7,11 @@ Pages of the first part build on each other: a cell tagged ``pieces`` begins wit
 and the names of functions and classes. The rest of it is copied from the cells, tagged ``piece``, that define them.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import jupytext
@@ -34,7 +33,9 @@ def as_ipynb(source: Path) -> str:
 
 BUILD = ROOT / "notebooks" / "build"
 CELL = re.compile(r"(?m)^# %%.*$")
-PIECES = re.compile(r'(?m)^(# %%.*"pieces".*\n(?:# Built on earlier pages:.*\n)+)((?:.|\n)*?)(?=^# %%|\Z)')
+PIECES = re.compile(
+    r'(?m)^(# %%.*"pieces".*\n(?:# Built on earlier pages:.*\n)+)((?:.|\n)*?)(?=^# %%|\Z)'
+)
 
 
 def pieces() -> dict[str, str]:
@@ -43,7 +44,7 @@ def pieces() -> dict[str, str]:
     for path in sorted(BUILD.glob("*.py")):
         text = path.read_text()
         starts = [match.start() for match in CELL.finditer(text)] + [len(text)]
-        for start, end in zip(starts, starts[1:]):
+        for start, end in pairwise(starts):
             cell = text[start:end]
             if '"piece"' not in cell.splitlines()[0] or path.stem == "whole":
                 continue
@@ -52,12 +53,15 @@ def pieces() -> dict[str, str]:
                     first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
                     source = "\n".join(cell.splitlines()[first - 1 : node.end_lineno])
                     if found.setdefault(node.name, source) != source:
-                        raise SystemExit(f"error: {node.name} is a piece of two pages, and not the same in both")
+                        raise SystemExit(
+                            f"error: {node.name} is a piece of two pages, and not the same in both"
+                        )
     return found
 
 
 def fill_in(text: str, known: dict[str, str]) -> str:
     """The text of a page with its cells of pieces filled in."""
+
     def body(match: re.Match) -> str:
         names = re.findall(r"\w+", " ".join(re.findall(r"earlier pages:(.*)", match[1])))
         if missing := [name for name in names if name not in known]:

@@ -9,8 +9,6 @@
 - Notebooks that are not in the cache run side by side, one on each core; the build then only reads.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -29,12 +27,16 @@ from cmrseg import data, datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 VENDOR = ROOT / "vendor"
-SECOND = ROOT / "results" / "second"  # grows while the second trial runs; no page reads it before it is complete
+SECOND = (
+    ROOT / "results" / "second"
+)  # grows while the second trial runs; no page reads it before it is complete
 PACKAGES = {
     "mathjax": ("mathjax@3.2.2", ["es5/tex-mml-chtml.js", "es5/output/chtml/fonts/woff-v2"]),
     "mermaid": ("mermaid@11.17.2", ["dist/mermaid.esm.min.mjs", "dist/chunks/mermaid.esm.min"]),
-    "onnxruntime": ("onnxruntime-web@1.30.0",
-                    ["dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm"]),
+    "onnxruntime": (
+        "onnxruntime-web@1.30.0",
+        ["dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm"],
+    ),
     "axe": ("axe-core@4.14.1", ["package/axe.min.js"]),
 }
 
@@ -42,8 +44,14 @@ PACKAGES = {
 def vendor(folder: str, package: str, wanted: list[str]) -> None:
     """Put the wanted parts of an npm package into vendor/folder, whole or not at all."""
     with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(["npm", "pack", "--silent", package], cwd=scratch, check=True, timeout=120,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            ["npm", "pack", "--silent", package],
+            cwd=scratch,
+            check=True,
+            timeout=120,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         with tarfile.open(next(Path(scratch).glob("*.tgz"))) as archive:
             archive.extraction_filter = getattr(tarfile, "data_filter", None)  # not in every 3.11
             archive.extractall(scratch)
@@ -64,8 +72,10 @@ def fingerprint() -> str:
     digest = hashlib.sha256(os.environ.get("CMRSEG_DATA", "").encode())
     digest.update(os.environ.get("CMRSEG_BUDGET", "").encode())
     digest.update((ROOT / "requirements.txt").read_bytes() + Path(served.__file__).read_bytes())
-    folders = [*(ROOT / name for name in ("cmrseg", "cmrtrial", "results", "weights")),
-               Path(os.environ.get("CMRSEG_DATA") or "phantom")]
+    folders = [
+        *(ROOT / name for name in ("cmrseg", "cmrtrial", "results", "weights")),
+        Path(os.environ.get("CMRSEG_DATA") or "phantom"),
+    ]
     for path in sorted(p for folder in folders if folder.is_dir() for p in folder.rglob("*")):
         if path.is_file() and path.suffix not in (".pyc", ".lock") and path.parent != SECOND:
             digest.update(f"{path.name}".encode() + path.read_bytes())
@@ -79,10 +89,15 @@ def execute() -> None:
         if ".ipynb_checkpoints" not in path.parts:
             cache.add_nb_to_project(str(path))
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    for again in ("", " again"):  # something else may have taken a port that was chosen for a kernel
+    for again in (
+        "",
+        " again",
+    ):  # something else may have taken a port that was chosen for a kernel
         if todo := cache.list_unexecuted():
             print(f"running {len(todo)} notebooks{again}")
-            load_executor("local-parallel", cache, logging.getLogger("notebooks")).run_and_cache(timeout=600)
+            load_executor("local-parallel", cache, logging.getLogger("notebooks")).run_and_cache(
+                timeout=600
+            )
 
 
 def main() -> None:
@@ -101,8 +116,15 @@ def main() -> None:
     changed = not note.exists() or note.read_text() != now
     if changed:
         shutil.rmtree(ROOT / "_build" / ".jupyter_cache", ignore_errors=True)
-    sources = [VENDOR, *(p for folder in ("notebooks", "book") for p in (ROOT / folder).rglob("*.[pm][yd]"))]
-    if changed or not made.exists() or made.stat().st_mtime < max(p.stat().st_mtime for p in sources):
+    sources = [
+        VENDOR,
+        *(p for folder in ("notebooks", "book") for p in (ROOT / folder).rglob("*.[pm][yd]")),
+    ]
+    if (
+        changed
+        or not made.exists()
+        or made.stat().st_mtime < max(p.stat().st_mtime for p in sources)
+    ):
         served.make(made)
         os.utime(made)
         note.parent.mkdir(exist_ok=True)

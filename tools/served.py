@@ -40,10 +40,18 @@ def make(out: Path, weights: Path = WEIGHTS / "small.safetensors") -> None:
         (out / folder).mkdir(parents=True, exist_ok=True)
     source = datasets.source()
     known = "acdc96" if acdc.is_acdc96(source) else source
-    caption = CAPTIONS.get(known, "The samples are slices of the folder that this book was built with.")
-    _write(out / "model" / "about.json", {
-        **model(weights, out / "model"), "runtime": (ROOT / "vendor" / "onnxruntime").is_dir(),
-        "samples": samples(source, out / "samples", weights), "caption": caption})
+    caption = CAPTIONS.get(
+        known, "The samples are slices of the folder that this book was built with."
+    )
+    _write(
+        out / "model" / "about.json",
+        {
+            **model(weights, out / "model"),
+            "runtime": (ROOT / "vendor" / "onnxruntime").is_dir(),
+            "samples": samples(source, out / "samples", weights),
+            "caption": caption,
+        },
+    )
     _write(out / "verdicts.json", verdicts())
     _write(out / "experiments.json", summary())
 
@@ -84,11 +92,20 @@ def samples(source: str, out: Path, weights: Path) -> int:
         networks = load_ensemble(weights)
         probability = networks.probabilities(images)
         drawn = to_labels(probability, networks.tta.postprocess)
-        sure = [float(p.max(0)[mask > 0].mean()) if mask.any() else None for p, mask in zip(probability, drawn)]
+        sure = [
+            float(p.max(0)[mask > 0].mean()) if mask.any() else None
+            for p, mask in zip(probability, drawn)
+        ]
     for number, (image, reference, mask, share) in enumerate(zip(images, truth, drawn, sure), 1):
         write_png(out / f"{number}.png", image)
-        _write(out / f"{number}.json", {"truth": _digits(reference), "network": None if mask is None else _digits(mask),
-                                        "sure": share})
+        _write(
+            out / f"{number}.json",
+            {
+                "truth": _digits(reference),
+                "network": None if mask is None else _digits(mask),
+                "sure": share,
+            },
+        )
     return len(chosen)
 
 
@@ -102,11 +119,20 @@ def _digits(mask: np.ndarray) -> str:
 def verdicts() -> dict:
     """The cards of the vote with the claims behind each, and every claim with what came of it."""
     found, pages = claims.judge(), pages_of_claims()
-    rows = [{
-        "id": row["id"], "text": row["text"], "said": row["said"], "found": claims.in_words(row),
-        "verdict": row["verdict"], "ambiguous": row["ambiguous"], "late": row["late"], "page": pages.get(row["id"]),
-        "about": row["source"].replace("_", " ").capitalize(),
-    } for row in found.to_dict("records")]
+    rows = [
+        {
+            "id": row["id"],
+            "text": row["text"],
+            "said": row["said"],
+            "found": claims.in_words(row),
+            "verdict": row["verdict"],
+            "ambiguous": row["ambiguous"],
+            "late": row["late"],
+            "page": pages.get(row["id"]),
+            "about": row["source"].replace("_", " ").capitalize(),
+        }
+        for row in found.to_dict("records")
+    ]
     return {"cards": cards(), "claims": rows}
 
 
@@ -126,8 +152,11 @@ def pages_of_claims() -> dict[str, dict]:
             name, *ids = re.findall(r'"(.+?)"', words)
             title = re.search(r"^# # (.+)$", text, re.M)[1]
             page = {"title": title, "path": str(path.relative_to(ROOT).with_suffix(".html"))}
-            found |= {c["id"]: page for c in asked
-                      if c["id"] in ids or (not ids and c.get("experiment", c["source"]) == name)}
+            found |= {
+                c["id"]: page
+                for c in asked
+                if c["id"] in ids or (not ids and c.get("experiment", c["source"]) == name)
+            }
     return found
 
 
@@ -141,19 +170,39 @@ def summary() -> dict:
             if table["setting"].nunique() > 1:  # something to compare
                 tables[name, protocol] = table
     patients = sorted({p for t in tables.values() for each in t["patients"] for p in each.index})
-    rows = [{"name": name, "protocol": protocol, "settings": [
-        _setting(setting, group, patients, protocol) for setting, group in table.groupby("setting", sort=False)]}
-        for (name, protocol), table in tables.items()]
-    return {"patients": patients, "folds": len(FOLDS), "margin": statistics.MARGIN, "experiments": rows}
+    rows = [
+        {
+            "name": name,
+            "protocol": protocol,
+            "settings": [
+                _setting(setting, group, patients, protocol)
+                for setting, group in table.groupby("setting", sort=False)
+            ],
+        }
+        for (name, protocol), table in tables.items()
+    ]
+    return {
+        "patients": patients,
+        "folds": len(FOLDS),
+        "margin": statistics.MARGIN,
+        "experiments": rows,
+    }
 
 
 def _setting(name: str, table: pd.DataFrame, patients: list[int], protocol: str) -> dict:
     dice = compare.by_patient(table).round(4).reindex(patients)
-    folds = {split.removeprefix("fold"): [len(group), int(group["collapsed"].sum())]
-             for split, group in table.groupby("split")}
+    folds = {
+        split.removeprefix("fold"): [len(group), int(group["collapsed"].sum())]
+        for split, group in table.groupby("split")
+    }
     whose, *luck = _luck(table, protocol)
-    return {"name": compare.shown(name), "folds": folds, "whose": whose, "luck": luck or None,
-            "dice": [None if np.isnan(d) else float(d) for d in dice]}
+    return {
+        "name": compare.shown(name),
+        "folds": folds,
+        "whose": whose,
+        "luck": luck or None,
+        "dice": [None if np.isnan(d) else float(d) for d in dice],
+    }
 
 
 def _luck(table: pd.DataFrame, protocol: str) -> tuple:

@@ -6,15 +6,13 @@ Records hold numbers and no masks. `results/worst-five.csv`, in the format of a 
 the page "Where it fails". On another machine than that of the records rounding differs, and so may a few pixels.
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 from cmrseg import datasets, rle
-from cmrtrial import compare, records
-from cmrtrial.plans import EXPERIMENTS
 from cmrseg.predict import predict
 from cmrseg.train import fit
+from cmrtrial import compare, records
+from cmrtrial.plans import EXPERIMENTS
 
 OUT = records.STORE / "worst-five.csv"
 

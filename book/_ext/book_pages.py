@@ -11,8 +11,6 @@
   notebooks, one or more, and shows the time of all together; ``{{ machine }}`` shows what they ran on.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import re
@@ -27,8 +25,10 @@ from sphinxcontrib.mermaid import mermaid
 LOGGER = getLogger(__name__)
 
 # A vendored part, the nodes that need it, and what a page shows without it.
-PARTS = (("MathJax", (nodes.math, nodes.math_block), "formulas stand as TeX"),
-         ("Mermaid", (mermaid,), "a drawing stands as its source, and its caption says what it shows"))
+PARTS = (
+    ("MathJax", (nodes.math, nodes.math_block), "formulas stand as TeX"),
+    ("Mermaid", (mermaid,), "a drawing stands as its source, and its caption says what it shows"),
+)
 
 
 def caption_figures(app, doctree) -> None:
@@ -40,16 +40,31 @@ def caption_figures(app, doctree) -> None:
         if not before:
             continue
         images = list(before[0].findall(nodes.image))
-        drawn = any("<table" in raw.astext() or "<svg" in raw.astext() for raw in before[0].findall(nodes.raw))
+        drawn = any(
+            "<table" in raw.astext() or "<svg" in raw.astext()
+            for raw in before[0].findall(nodes.raw)
+        )
         if images or drawn or before[0].tagname == "mermaid":
             paragraph["classes"].append("figure-caption")
         for image in images:
             image["alt"] = paragraph.astext()
 
 
-GLOSSARY, WITHOUT_LINKS = "book/glossary", ("book/glossary", "book/api", "book/bibliography", "book/teaching")
-UNLINKED = (nodes.title, nodes.reference, nodes.literal, nodes.literal_block, nodes.math, nodes.math_block, nodes.raw,
-            nodes.caption, addnodes.pending_xref)
+GLOSSARY, WITHOUT_LINKS = (
+    "book/glossary",
+    ("book/glossary", "book/api", "book/bibliography", "book/teaching"),
+)
+UNLINKED = (
+    nodes.title,
+    nodes.reference,
+    nodes.literal,
+    nodes.literal_block,
+    nodes.math,
+    nodes.math_block,
+    nodes.raw,
+    nodes.caption,
+    addnodes.pending_xref,
+)
 
 
 def terms_of(app) -> dict[str, str]:
@@ -65,7 +80,9 @@ def link_terms(app, doctree) -> None:
     if not terms:
         return
     longest_first = sorted(terms, key=len, reverse=True)
-    use = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, longest_first))})(?:e?s)?(?![\w-])", re.IGNORECASE)
+    use = re.compile(
+        rf"(?<![\w-])({'|'.join(map(re.escape, longest_first))})(?:e?s)?(?![\w-])", re.IGNORECASE
+    )
     for text in list(doctree.findall(nodes.Text)):
         above = text.parent
         while above is not None and not isinstance(above, (nodes.paragraph, *UNLINKED)):
@@ -76,9 +93,16 @@ def link_terms(app, doctree) -> None:
         for found in use.finditer(str(text)):
             term = terms.pop(found.group(1).lower(), None)
             if term is not None:
-                link = addnodes.pending_xref("", nodes.inline("", found.group(), classes=["std-term"]),
-                                             refdomain="std", reftype="term", reftarget=term, refexplicit=True,
-                                             refwarn=True, refdoc=app.env.docname)
+                link = addnodes.pending_xref(
+                    "",
+                    nodes.inline("", found.group(), classes=["std-term"]),
+                    refdomain="std",
+                    reftype="term",
+                    reftarget=term,
+                    refexplicit=True,
+                    refwarn=True,
+                    refdoc=app.env.docname,
+                )
                 parts += [nodes.Text(str(text)[end : found.start()]), link]
                 end = found.end()
         if parts:
@@ -88,7 +112,9 @@ def link_terms(app, doctree) -> None:
 def keep_together(app, doctree) -> None:
     """A number and its per cent sign stay on one line."""
     for text in list(doctree.findall(nodes.Text)):
-        if re.search(r"\d %", text) and not isinstance(text.parent, (nodes.literal, nodes.literal_block, nodes.raw)):
+        if re.search(r"\d %", text) and not isinstance(
+            text.parent, (nodes.literal, nodes.literal_block, nodes.raw)
+        ):
             text.parent.replace(text, nodes.Text(re.sub(r"(\d) %", "\\1\u00a0%", str(text))))
 
 
@@ -107,7 +133,9 @@ def drop_thebe(app, config) -> None:
 def use_what_is_vendored(app, config) -> None:
     """See which of the vendored parts are here; without mermaid, load none of it."""
     vendor = Path(app.confdir) / "vendor"
-    config.html_context["vendored"] = {p.name for p in vendor.iterdir()} if vendor.is_dir() else set()
+    config.html_context["vendored"] = (
+        {p.name for p in vendor.iterdir()} if vendor.is_dir() else set()
+    )
     if "mermaid" not in config.html_context["vendored"]:
         disconnect(app, "sphinxcontrib.mermaid")
 
@@ -135,7 +163,9 @@ def mend_roles(app, pagename, templatename, context, doctree) -> None:
 # A table of pandas names its index in a second row of its head, and leaves all other cells there empty.
 NAME_BELOW = re.compile(
     r'<th class="blank level0" >&nbsp;</th>((?:(?!</thead>).)*?)</tr>\s*<tr>\s*'
-    r'(<th class="index_name level0" >[^<]*</th>)(?:\s*<th class="blank col\d+" >&nbsp;</th>)+\s*</tr>', re.DOTALL)
+    r'(<th class="index_name level0" >[^<]*</th>)(?:\s*<th class="blank col\d+" >&nbsp;</th>)+\s*</tr>',
+    re.DOTALL,
+)
 EMPTY = re.compile(r'<th( class="blank[^"]*")? *>(?:&nbsp;)?</th>')
 
 
@@ -145,7 +175,15 @@ def mend_tables(app, pagename, templatename, context, doctree) -> None:
         context["body"] = EMPTY.sub(r"<td\1></td>", NAME_BELOW.sub(r"\2\1</tr>", context["body"]))
 
 
-VERDICTS = ("confirmed", "contradicted", "equivalent", "inconclusive", "ambiguous", "not testable here", "not run yet")
+VERDICTS = (
+    "confirmed",
+    "contradicted",
+    "equivalent",
+    "inconclusive",
+    "ambiguous",
+    "not testable here",
+    "not run yet",
+)
 TABLE = re.compile(r"<table\b(?:(?!</table>).)*<th[^>]*>verdict</th>.*?</table>", re.DOTALL)
 
 
@@ -178,7 +216,9 @@ def link_footer(app, pagename, templatename, context, doctree) -> None:
     page, title = "book/licences", "Data and licences"
     if page in app.env.found_docs:
         link = f'<a href="{context["pathto"](page)}">{title}</a>'
-        context["theme_extra_footer"] = context["theme_extra_footer"].replace(f"<em>{title}</em>", link)
+        context["theme_extra_footer"] = context["theme_extra_footer"].replace(
+            f"<em>{title}</em>", link
+        )
 
 
 # Pages that stand elsewhere now: old address -> new one.
@@ -234,7 +274,9 @@ def say_how_long(app, doctree) -> None:
     meanwhile = ", a small training included" if re.search(r"\bfit\(|\.step\(\)", code) else ""
     tiny = ", its live parts made tiny" if os.environ.get("CMRSEG_BUDGET") == "smoke" else ""
     said = f"Ran in {in_words(time)} on one core when this page was made{meanwhile}{tiny}."
-    title.parent.insert(title.parent.index(title) + 1, nodes.paragraph("", said, classes=["how-long"]))
+    title.parent.insert(
+        title.parent.index(title) + 1, nodes.paragraph("", said, classes=["how-long"])
+    )
 
 
 def close_predicted_outputs(app, doctree) -> None:
@@ -245,9 +287,13 @@ def close_predicted_outputs(app, doctree) -> None:
         place = cell.parent.index(cell)
         before = cell.parent[place - 1] if place else None
         if isinstance(before, nodes.paragraph) and any(
-                strong.astext().startswith("Predict") for strong in before.findall(nodes.strong)):
+            strong.astext().startswith("Predict") for strong in before.findall(nodes.strong)
+        ):
             cell["hide_mode"] = "output"
-            cell["prompt_show"], cell["prompt_hide"] = "Show what it prints or draws", "Hide it again"
+            cell["prompt_show"], cell["prompt_hide"] = (
+                "Show what it prints or draws",
+                "Hide it again",
+            )
 
 
 def fill_in_times(app, doctree, docname) -> None:
@@ -267,7 +313,9 @@ def machine() -> str:
     """Cores and processor, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        processor = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         processor = platform.processor() or platform.machine()
     return f"{os.cpu_count()} cores, {processor}"
