@@ -1,12 +1,11 @@
-"""What must not change while the house is rebuilt: keys, fingerprints, verdicts, scores, masks, weights.
+"""What must not change while the house is rebuilt: keys, fingerprints, verdicts, scores, weights.
 
-``python tools/golden.py --check`` compares with tests/golden.json what any machine can say again. ``--write`` makes
-that file anew. ``--weights FILE`` trains two epochs of every model, augmentation and training option and writes a hash
-of each network; run it at two commits on one machine, since rounding differs between machines, and compare the files.
-The real slices are needed (CMRSEG_DATA, or ../shared/data/acdc96).
+``python tools/golden.py --check`` compares with tests/golden.json what any machine can say again.
+``--write`` makes that file anew. ``--weights FILE`` trains two epochs of every model, augmentation
+and training option and writes a hash of each network; run it at two commits on one machine, since
+rounding differs between machines, and compare the files. The real slices are needed (CMRSEG_DATA,
+or ../shared/data/acdc96).
 """
-
-from __future__ import annotations
 
 import argparse
 import hashlib
@@ -21,7 +20,11 @@ from pathlib import Path
 import cv2
 import torch
 
-from cmrseg import comparisons, data, experiments, training
+from cmrseg import datasets
+from cmrseg.config import PRESETS
+from cmrseg.train import fit
+from cmrtrial import claims
+from cmrtrial.plans import EXPERIMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden.json"
@@ -36,73 +39,109 @@ def digest(*parts) -> str:
 
 def run(*arguments) -> str:
     """What a command prints."""
-    return subprocess.run([sys.executable, "-m", *map(str, arguments)], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], check=True, capture_output=True, text=True
+    ).stdout
 
 
 def collect() -> dict:
     """Everything that must stay, as JSON."""
-    plans = {name: [f"{r.setting} {r.split} {r.protocol} {r.key()}" for r in planned]
-             for name, planned in experiments.EXPERIMENTS.items()}
+    plans = {
+        name: [f"{r.setting} {r.split} {r.protocol} {r.key()}" for r in planned]
+        for name, planned in EXPERIMENTS.items()
+    }
     found = {
         "plans": {name: [len(lines), digest(*lines)] for name, lines in plans.items()},
-        "keys": digest(*sorted({line.rsplit(" ", 1)[1] for lines in plans.values() for line in lines})),
-        "presets": {name: config.key("val", "data") for name, config in training.PRESETS.items()},
-        "phantom": {part: s.fingerprint for part, s in zip(("train", "val"), data.split("phantom", "val"))},
-        "real": {part: s.fingerprint for part, s in zip(("train", "val"), data.split(REAL, "val"))},
-        "results": json.loads(run("cmrseg", "results", "--json")),
-        "verdicts": json.loads(comparisons.judge().to_json(orient="records", double_precision=10)),
+        "keys": digest(
+            *sorted({line.rsplit(" ", 1)[1] for lines in plans.values() for line in lines})
+        ),
+        "presets": {name: config.key("val", "data") for name, config in PRESETS.items()},
+        "phantom": {
+            part: s.fingerprint
+            for part, s in zip(("train", "val"), datasets.split("phantom", "val"))
+        },
+        "real": {
+            part: s.fingerprint for part, s in zip(("train", "val"), datasets.split(REAL, "val"))
+        },
+        "results": json.loads(run("cmrtrial", "results", "--json")),
+        "verdicts": json.loads(claims.judge().to_json(orient="records", double_precision=10)),
         "doctor": json.loads(run("cmrseg", "doctor", REAL, "--json").replace(str(REAL), "DATA")),
-        "submissions": {name: digest((ROOT / "results" / f"submission-{name}.csv").read_bytes())
-                        for name in ("final", "small")},
+        "submissions": {
+            name: digest((ROOT / "results" / f"submission-{name}.csv").read_bytes())
+            for name in ("final", "small")
+        },
     }
-    _, val = data.split(REAL, "val")
     for name in ("final", "small"):
         with tempfile.TemporaryDirectory() as folder:
             masks = Path(folder) / "masks"
-            run("cmrseg", "predict", "--model", name, "--images", REAL / "val" / "image", "--out", masks)
-            files = sorted(masks.glob("*.png"))
-            found[f"{name} masks"] = digest(*(cv2.imread(str(f), cv2.IMREAD_UNCHANGED).tobytes() for f in files))
-            found[f"{name} evaluate"] = json.loads(
-                run("cmrseg", "evaluate", "--pred", masks, "--truth", REAL / "val" / "mask", "--json"))
+            images, truth = REAL / "val" / "image", REAL / "val" / "mask"
+            run("cmrseg", "predict", "--model", name, "--images", images, "--out", masks)
+            pictures = [
+                cv2.imread(str(f), cv2.IMREAD_UNCHANGED) for f in sorted(masks.glob("*.png"))
+            ]
+            found[f"{name} masks"] = digest(*(picture.tobytes() for picture in pictures))
+            words = ("evaluate", "--pred", masks, "--truth", truth, "--json")
+            found[f"{name} evaluate"] = json.loads(run("cmrseg", *words))
+            del found[f"{name} evaluate"]["metrics"]  # new since then
     return found
 
 
-OPTIONS = {  # each a change of a small recipe; together they touch every model, augmentation and training option
-    "unet": {}, "report-unet": {"model": "report-unet", "skips": "after"},
+# Each a change of a small recipe; together every model, augmentation and training option.
+OPTIONS = {
+    "unet": {},
+    "report-unet": {"model": "report-unet", "skips": "after"},
     "segnet": {"model": "segnet", "channels": (4, 8, 8, 8, 8)},
     "alexnet": {"model": "alexnet", "channels": (4, 8, 8, 8, 8, 16), "dropout": 0.5},
     "ning": {"model": "ning", "channels": (3, 6, 9)},
     "sprint": {"model": "sprint", "convolutions": 1},
-    "final": {"model": "final", "residual": True, "deep": 2, "channels": (4, 8, 8, 8, 8)}, "final plain": {"model": "final"},
+    "final": {"model": "final", "residual": True, "deep": 2, "channels": (4, 8, 8, 8, 8)},
+    "final plain": {"model": "final"},
     "strided": {"model": "final", "strided": True},
     "replica": {"preset": "replica", "channels": (4, 8, 8)},
-    "after": {"skips": "after"}, "kernel": {"kernel": 5, "first_kernel": 7}, "dropout": {"dropout": 0.3},
+    "after": {"skips": "after"},
+    "kernel": {"kernel": 5, "first_kernel": 7},
+    "dropout": {"dropout": 0.3},
     "convolutions": {"convolutions": 3},
     **{f"activation {a}": {"activation": a} for a in ("leaky-relu", "sigmoid", "tanh", "hardtanh")},
     **{f"scale {s}": {"scale": s} for s in ("raw",)},
-    **{f"augment {a}": {"augment": (a,)} for a in
-       ("affine", "strong-affine", "elastic", "intensity", "strong-intensity", "gamma", "bias-field",
-        "low-resolution", "mirror")},
-    "no augment": {"augment": ()}, "mirrored set": {"mirrored_set": True},
+    **{
+        f"augment {a}": {"augment": (a,)}
+        for a in (
+            "affine",
+            "strong-affine",
+            "elastic",
+            "intensity",
+            "strong-intensity",
+            "gamma",
+            "bias-field",
+            "low-resolution",
+            "mirror",
+        )
+    },
+    "no augment": {"augment": ()},
+    "mirrored set": {"mirrored_set": True},
     **{f"loss {x}": {"loss": x} for x in ("report", "ce", "dice", "ce+dice", "ce+dice each")},
-    "sgd": {"optimiser": "sgd", "momentum": 0.9}, "adam": {"optimiser": "adam", "weight_decay": 0.0},
-    "constant": {"schedule": "constant"}, "drop last": {"drop_last": True, "batch": 3}, "ema": {"ema": 0.99},
+    "sgd": {"optimiser": "sgd", "momentum": 0.9},
+    "adam": {"optimiser": "adam", "weight_decay": 0.0},
+    "constant": {"schedule": "constant"},
+    "drop last": {"drop_last": True, "batch": 3},
+    "ema": {"ema": 0.99},
     "seed": {"seed": 7},
 }
 
 
 def weights() -> dict[str, str]:
     """Option -> hash of the weights after two epochs on phantoms, or what was refused."""
-    train, held_out = data.split("phantom", "val")
+    train, held_out = datasets.split("phantom", "val")
     train, held_out = train[:8], held_out[:4]
     hashes = {}
     torch.set_num_threads(1)
     for name, changes in OPTIONS.items():
         changes = {**changes}
-        base = training.PRESETS[changes.pop("preset", "modern")]
+        base = PRESETS[changes.pop("preset", "modern")]
         config = replace(base, **{"channels": (4, 8, 8), "epochs": 2, **changes})
         try:
-            trained = training.fit(config, train, held_out, precision="fp32")
+            trained = fit(config, train, held_out)
         except (ValueError, KeyError) as error:
             hashes[name] = f"{type(error).__name__}"
             continue
@@ -115,7 +154,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="make tests/golden.json anew")
     parser.add_argument("--check", action="store_true", help="compare with tests/golden.json")
-    parser.add_argument("--weights", type=Path, help="write the hashes of trained networks into this file")
+    parser.add_argument("--weights", type=Path, help="file for hashes of trained networks")
     chosen = parser.parse_args()
     if chosen.weights:
         chosen.weights.write_text(json.dumps(weights(), indent=1) + "\n", encoding="utf-8")
@@ -127,7 +166,8 @@ def main() -> int:
         return 0
     kept = json.loads(GOLDEN.read_text(encoding="utf-8"))
     different = [name for name in kept if kept[name] != found.get(name)]
-    print("golden: " + (f"differs in {', '.join(different)}" if different else f"{len(kept)} entries unchanged"))
+    same = f"{len(kept)} entries unchanged"
+    print("golden: " + (f"differs in {', '.join(different)}" if different else same))
     return bool(different)
 
 
