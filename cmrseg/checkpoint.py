@@ -124,17 +124,12 @@ def _machine() -> dict:
     return {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
 
 
-_DAMAGE = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-)  # as broken bytes are reported
+# How damaged bytes show.
+_DAMAGE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
 
 def _raise_if_memory(error: Exception) -> None:
-    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+    if isinstance(error, torch.cuda.OutOfMemoryError) or "allocate memory" in str(error):
         raise error
 
 
@@ -145,9 +140,8 @@ def save(result: TrainingResult, out: Path) -> None:
     """Write ``model.safetensors`` and ``config.json`` into the folder ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / CONFIG, json.dumps(asdict(result.config), indent=1) + "\n")
-    save_tensors(
-        out / MODEL, result.model.state_dict(), {}
-    )  # last: where it lies, the run is finished
+    # Last, since where it lies the run is finished.
+    save_tensors(out / MODEL, result.model.state_dict(), {})
 
 
 def load(folder: Path) -> TrainingResult:

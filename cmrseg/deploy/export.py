@@ -44,9 +44,8 @@ def export(ensemble: Ensemble, out: Path) -> None:
     import onnx
 
     dynamic = torch.export.Dim.DYNAMIC
-    logging.getLogger("torch.onnx").setLevel(
-        logging.ERROR
-    )  # it misses torchvision, which nobody asked for
+    # It misses torchvision, which nobody asked for.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

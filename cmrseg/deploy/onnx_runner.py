@@ -26,9 +26,8 @@ def from_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     options = onnxruntime.SessionOptions()
     asked = os.environ.get("OMP_NUM_THREADS", "")  # onnxruntime does not look
     options.intra_op_num_threads = int(asked) if asked.isdecimal() else os.cpu_count() or 1
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "0"
-    )  # other programs need the cores
+    # Threads that wait should sleep: other programs need the cores.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

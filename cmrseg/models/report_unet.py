@@ -1,17 +1,15 @@
 """The U-Net of the 2020 report, and the networks between it and the textbook's.
 
 The report's network (``skips="after"``) takes its skip connections after pooling, so the finest has
-half the
-resolution, and a transposed convolution draws the masks: no layer ever sees the features at full
-resolution on the way up. In its decoder a block comes before the enlargement and the concatenation
-after it.
+half the resolution, and a transposed convolution draws the masks: no layer ever sees the features
+at full resolution on the way up. In its decoder a block comes before the enlargement and the
+concatenation after it.
 
 It differs from the textbook's U-Net (:mod:`cmrseg.models.unet`) in several ways at once. The
-arguments part
-them, as far as networks between the two can be built: the windows of pooling and enlargement (3x3
-with stride 2, overlapping, or 2x2), the number of poolings, and where the skip connections leave. A
-skip at full resolution needs a layer after its concatenation; with ``skips="before"`` that is a 1x1
-convolution.
+arguments part them, as far as networks between the two can be built: the windows of pooling and
+enlargement (3x3 with stride 2, overlapping, or 2x2), the number of poolings, and where the skip
+connections leave. A skip at full resolution needs a layer after its concatenation; with
+``skips="before"`` that is a 1x1 convolution.
 """
 
 import torch
@@ -56,36 +54,27 @@ class ReportUNet(nn.Module):
         classes: int = 4,
     ):
         super().__init__()
-        windows, poolings = windows or 3, poolings or len(channels)
-        if skips not in ("after", "before") or windows not in (2, 3):
-            raise ValueError(
-                f"skips={skips!r}, windows={windows}: expected after or before, and 2 or 3"
-            )
-        if poolings not in (
-            (len(channels), len(channels) - 1) if skips == "after" else (len(channels) - 1,)
-        ):
-            raise ValueError(
-                f"poolings={poolings} with {len(channels)} levels and skips {skips} pooling"
-            )
+        windows, levels = windows or 3, len(channels)
+        poolings, edge = poolings or levels, windows // 3
+        possible = {"after": (levels, levels - 1), "before": (levels - 1,)}.get(skips, ())
+        if windows not in (2, 3) or poolings not in possible:
+            said = f"skips={skips!r}, windows={windows}, poolings={poolings}"
+            raise ValueError(f"{said}: no network of {levels} levels can be built so")
 
         def block(inputs: int, outputs: int, size: int = kernel) -> nn.Sequential:
             return conv_block(inputs, outputs, convolutions, size, activation, dropout)
 
         self.skips, self.poolings, self.multiple = skips, poolings, 2**poolings
         finer = channels[-2::-1]  # (256, 128, 64, 32)
-        self.encoder = nn.ModuleList(
-            block(i, o, first_kernel or kernel if level == 0 else kernel)
-            for level, (i, o) in enumerate(zip((1, *channels), channels))
-        )
-        self.pool = nn.MaxPool2d(windows, stride=2, padding=windows // 3)
+        sizes = [first_kernel or kernel] + [kernel] * (levels - 1)
+        self.encoder = nn.ModuleList(map(block, (1, *channels), channels, sizes))
+        self.pool = nn.MaxPool2d(windows, stride=2, padding=edge)
         inputs, outputs = (channels[-1], *(2 * f for f in finer)), (*finer, classes)
         if skips == "before":  # the last concatenation goes to the head, and no block follows it
             inputs, outputs = inputs[:-1], outputs[:-1]
-        self.decoder = nn.ModuleList(block(i, o) for i, o in zip(inputs, outputs))
+        self.decoder = nn.ModuleList(map(block, inputs, outputs))
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(
-                o, o, windows, stride=2, padding=windows // 3, output_padding=windows // 3
-            )
+            nn.ConvTranspose2d(o, o, windows, stride=2, padding=edge, output_padding=edge)
             for o in outputs[len(outputs) - poolings :]
         )
         self.head = nn.Conv2d(2 * channels[0], classes, 1) if skips == "before" else nn.Identity()
@@ -102,9 +91,8 @@ class ReportUNet(nn.Module):
             skips.pop()  # the coarsest goes straight on, not across
         for step, block in enumerate(self.decoder, len(self.up) - len(self.decoder)):
             x = block(x)  # (N, 256, 3, 3), (N, 128, 6, 6) ... (N, 4, 48, 48)
-            x = (
-                self.up[step](x) if step >= 0 else x
-            )  # (N, 256, 6, 6), (N, 128, 12, 12) ... (N, 4, 96, 96)
+            if step >= 0:
+                x = self.up[step](x)  # (N, 256, 6, 6), (N, 128, 12, 12) ... (N, 4, 96, 96)
             if skips:
                 x = torch.cat([x, skips.pop()], 1)  # (N, 512, 6, 6) ... (N, 64, 48, 48)
         return self.head(x)  # (N, 4, 96, 96)

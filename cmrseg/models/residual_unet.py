@@ -15,28 +15,23 @@ import torch
 from torch import Tensor, nn
 
 
+def conv_norm(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    """A convolution without bias, and batch norm."""
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs)]
+
+
 class Block(nn.Module):
     """(N, inputs, h, w) -> (N, outputs, h / stride, w / stride): two convolutions, a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, residual: bool = True):
         super().__init__()
-        self.path = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.LeakyReLU(0.01),
-            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(outputs),
-        )
+        first, second = conv_norm(inputs, outputs, stride=stride), conv_norm(outputs, outputs)
+        self.path = nn.Sequential(*first, nn.LeakyReLU(0.01), *second)
+        same = inputs == outputs and stride == 1
         self.shortcut: nn.Module | None = None
         if residual:
-            same = inputs == outputs and stride == 1
-            self.shortcut = (
-                nn.Identity()
-                if same
-                else nn.Sequential(
-                    nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-                )
-            )
+            self.shortcut = nn.Sequential(*([] if same else conv_norm(inputs, outputs, 1)))
         self.stride = stride
         self.activation = nn.LeakyReLU(0.01)
 
@@ -77,11 +72,7 @@ class ResidualUNet(nn.Module):
         self.multiple, self.deep = 2 ** (len(channels) - 1), deep
 
         def thin(inputs: int) -> nn.Sequential:
-            return nn.Sequential(
-                nn.Conv2d(inputs, channels[0], 3, 1, 1, bias=False),
-                nn.BatchNorm2d(channels[0]),
-                nn.LeakyReLU(0.01),
-            )
+            return nn.Sequential(*conv_norm(inputs, channels[0]), nn.LeakyReLU(0.01))
 
         self.first = thin(1) if strided else Block(1, channels[0], 1, residual)
         self.encoder = nn.ModuleList(Block(i, o, 2, residual) for i, o in pairwise(channels))

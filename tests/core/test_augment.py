@@ -105,13 +105,6 @@ def test_intensity_without_noise_is_a_gain_and_an_offset_within_the_limits(seed)
         np.testing.assert_allclose(y, gain * x + offset, atol=1e-3)
 
 
-def test_intensity_counts_in_the_standard_deviations_of_the_slice():
-    images, labels = hearts()
-    small, _ = intensity(images, labels, rng(3))
-    large, _ = intensity(100 * images, labels, rng(3))
-    torch.testing.assert_close(large, 100 * small, rtol=1e-4, atol=1e-2)
-
-
 def test_without_limits_an_affine_map_changes_nothing():
     images, labels = hearts()
     moved, kept = affine(images, labels, rng(), degrees=0, zoom=1, shift=0)
@@ -245,16 +238,8 @@ def test_zscore_gives_each_slice_mean_zero_and_deviation_one():
     torch.testing.assert_close(x.std((1, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
 
 
-def test_zscore_does_not_see_how_bright_a_scan_is():
-    brighter = normalise(2 * greys() + 30)
-    torch.testing.assert_close(normalise(greys()), brighter, atol=1e-5, rtol=1e-5)
-
-
 def test_raw_keeps_the_grey_levels_and_a_blank_slice_is_finite():
     np.testing.assert_array_equal(normalise(greys(), "raw")[:, 0], greys())
     assert normalise(np.full((1, 4, 4), 9, np.uint8)).isfinite().all()
-
-
-def test_an_unknown_scale_is_refused():
     with pytest.raises(ValueError, match="'minmax'"):
         normalise(greys(), "minmax")

@@ -169,13 +169,6 @@ def test_every_field_of_the_configuration_is_seen_in_the_network(name, kind):
     assert not any(isinstance(m, nn.Dropout) for m in build(replace(config, dropout=0)).modules())
 
 
-def test_dropout_is_off_when_the_network_is_applied():
-    net, x = UNet((4, 8), dropout=0.5), torch.randn(2, 1, 8, 8)
-    assert not torch.equal(net(x), net(x))
-    net.eval()
-    assert torch.equal(net(x), net(x))
-
-
 @pytest.mark.parametrize(
     "kind, wrong",
     [
@@ -203,21 +196,14 @@ def test_a_pixel_that_goes_in_with_its_square_comes_out_at_its_place(square):
     assert torch.equal(net(x), x.expand(2, 4, 16, 24))
 
 
-def test_squares_cost_a_quarter():
-    plain, squares = UNet((8, 16, 32), 1), PixelShuffleUNet((8, 16, 32), 1)
-    assert multiply_adds(squares) < 0.3 * multiply_adds(plain)
-
-
 # --- the networks that the report compared -------------------------------------------------------
-
-
-def test_segnet_has_the_thirteen_convolutions_of_vgg16():
-    layers = SegNet((8, 8, 8, 8, 8)).encoder.modules()
-    assert sum(isinstance(m, nn.Conv2d) for m in layers) == 13
 
 
 def test_segnet_puts_each_value_back_where_it_came_from():
     net = SegNet((4, 4))
+    assert (
+        sum(isinstance(m, nn.Conv2d) for m in SegNet((8,) * 5).encoder.modules()) == 13
+    )  # VGG16's
     for block in (*net.encoder, *net.decoder):  # blocks do nothing
         block.register_forward_hook(lambda _, x, out: x[0].expand(-1, 4, -1, -1))
     net.head = nn.Identity()
@@ -256,7 +242,7 @@ def test_a_block_that_adds_nothing_passes_its_input_on(inputs, stride, kept):
     block = Block(inputs, 4, stride).eval()
     nn.init.zeros_(block.path[-1].weight)  # the path now adds nothing
     x = torch.rand(2, inputs, 8, 8)
-    assert isinstance(block.shortcut, nn.Identity) is kept
+    assert (len(block.shortcut) == 0) is kept
     y = block(x)
     assert y.shape == (2, 4, 8 // stride, 8 // stride) and y.abs().sum() > 0
     assert torch.equal(y, x) is kept
@@ -287,10 +273,3 @@ def test_the_finest_skip_carries_what_the_poolings_lose():
     nn.init.zeros_(net.up[-1].weight)
     nn.init.zeros_(net.up[-1].bias)  # nothing comes from below
     assert (net(x + torch.eye(16)) - net(x)).abs().sum() > 0
-
-
-def test_a_strided_network_does_less_at_full_resolution():
-    options = {"model": "final", "channels": SMALL, "deep": 1}
-    plain, strided = (build(TrainConfig(strided=s, **options)) for s in (False, True))
-    assert isinstance(plain.first, Block) and isinstance(strided.first, nn.Sequential)
-    assert parameters(strided) < parameters(plain) and len(strided.heads) == 2

@@ -28,36 +28,11 @@ KEYS = {
     "book": "b832b0ef87b3b769",
     "sprint": "67522e9a9ed0a559",
 }
-DEFAULTS = {
-    "model": "unet",
-    "channels": (16, 32, 64, 128, 256),
-    "convolutions": 2,
-    "kernel": 3,
-    "first_kernel": None,
-    "activation": "relu",
-    "dropout": 0.0,
-    "skips": "before",
-    "scale": "zscore",
-    "augment": ("affine", "intensity"),
-    "mirrored_set": False,
-    "loss": "ce+dice",
-    "optimiser": "adamw",
-    "lr": 0.003,
-    "weight_decay": 0.01,
-    "momentum": 0.0,
-    "schedule": "one-cycle",
-    "batch": 4,
-    "drop_last": False,
-    "epochs": 30,
-    "seed": 0,
-    "residual": False,
-    "strided": False,
-    "deep": 0,
-    "ema": 0.0,
-    "start": "",
-    "windows": None,
-    "poolings": None,
-}
+DEFAULTS = """TrainConfig(model='unet', channels=(16, 32, 64, 128, 256), convolutions=2, kernel=3,
+first_kernel=None, activation='relu', dropout=0.0, skips='before', scale='zscore',
+augment=('affine', 'intensity'), mirrored_set=False, loss='ce+dice', optimiser='adamw', lr=0.003,
+weight_decay=0.01, momentum=0.0, schedule='one-cycle', batch=4, drop_last=False, epochs=30, seed=0,
+residual=False, strided=False, deep=0, ema=0.0, start='', windows=None, poolings=None)"""
 
 
 def weights(result):
@@ -79,7 +54,7 @@ def slices(root):
 
 def test_keys_and_defaults_never_change_because_records_are_filed_under_them():
     assert {name: preset.key("val", MADE_UP) for name, preset in PRESETS.items()} == KEYS
-    assert asdict(TrainConfig()) == DEFAULTS
+    assert repr(TrainConfig()) == DEFAULTS.replace("\n", " ")
 
 
 def test_a_field_added_with_a_default_leaves_old_keys_as_they_are():
@@ -244,13 +219,6 @@ def test_held_out_slices_are_scored_but_never_trained_on(tiny, slices):
     scored = fit(tiny, *slices)
     assert same(weights(alone), weights(scored))
     assert alone.history["dice"] == [None, None] and None not in scored.history["dice"]
-
-
-def test_denormals_are_flushed(tiny, slices):
-    torch.set_flush_denormal(False)
-    assert (torch.tensor([1e-38]) * 0.01).item() > 0
-    fit(replace(tiny, epochs=1), *slices)
-    assert (torch.tensor([1e-38]) * 0.01).item() == 0
 
 
 @pytest.mark.parametrize("size", [27, 40])

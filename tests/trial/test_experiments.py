@@ -34,22 +34,6 @@ def test_every_planned_run_is_of_a_known_protocol_and_split(root):
     assert {spec.protocol for spec in specs} == {*PRESETS, "final"}
 
 
-def test_splits_within_splits(root):
-    labelled = datasets.load(root, "labelled")
-    train, held_out = split(root, "fold1")
-    assert set(held_out.patients % 5) == {1} and len(train) + len(held_out) == len(labelled)
-    few, same = split(root, "fold1@3")
-    assert len(set(few.patients)) == 3 and set(few.patients) <= set(train.patients)
-    assert same.names == held_out.names
-    inner, tuned_on = split(root, "inner0")
-    assert set((*inner.patients, *tuned_on.patients)) == set(split(root, "fold0")[0].patients)
-    assert set(split(root, "train-fold1")[1].patients) <= set(datasets.load(root, "train").patients)
-    assert (split(root, "fold1+shuffled")[1].masks != held_out.masks).any()
-    for wrong in ("fold5", "fold", "fold0+turned", "fold0@0"):
-        with pytest.raises(ValueError):
-            split(root, wrong)
-
-
 def seeds_of(name):
     """(protocol, setting) -> {fold: seeds}."""
     seeds = {}

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cmrseg import comparisons, results
-from cmrtrial import claims, power
-from cmrtrial.statistics import compare
+from cmrtrial import claims as first_claims
+from cmrtrial import compare as comparisons
+from cmrtrial import records as results
+from cmrtrial.second import claims, power
+from cmrtrial.second.statistics import compare
 
 WORDS = ("confirmed", "contradicted", "equivalent", "inconclusive")
 CELLS = (*power.REPLICATES, "registered")
@@ -25,8 +27,8 @@ def asked():
 
 def test_the_committed_table_is_the_scripts(table):
     kept = pd.read_csv(results.STORE / "second-power.csv", index_col="id")
-    assert len(kept) == len(comparisons.claims()) == 61
-    assert list(kept.columns) == list(table.columns) and list(kept.index) == [c["id"] for c in comparisons.claims()]
+    assert len(kept) == len(first_claims.claims()) == 61
+    assert list(kept.columns) == list(table.columns) and list(kept.index) == [c["id"] for c in first_claims.claims()]
     for name in kept:
         if pd.api.types.is_numeric_dtype(kept[name]):
             np.testing.assert_allclose(kept[name], table[name].astype(float), rtol=1e-6, atol=1e-9, err_msg=name)
