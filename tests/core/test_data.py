@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from conftest import files_in, fill, heart
@@ -78,6 +79,14 @@ def test_a_png_torn_or_with_a_wrong_bit_is_refused_or_loses_no_pixel(tmp_path, c
             assert str(path) in str(problem)
     assert len(kept) == 32  # the bits of the last checksum: of a chunk that holds nothing
     assert capfd.readouterr() == ("", "")  # libpng is not heard
+
+
+def test_a_chunk_longer_than_its_file_is_refused_undecoded(tmp_path, monkeypatch):
+    content = data.encode_png(heart(1)[0])  # OpenCV would take 2 GB for it
+    (tmp_path / "cmr1.png").write_bytes(content[:33] + b"\x7f\xff\xff\xff" + content[37:])
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(BadInput, match="not a readable PNG"):
+        data.read_png(tmp_path / "cmr1.png")
 
 
 def test_a_long_text_in_a_png_and_bytes_behind_it_are_not_read(tmp_path, monkeypatch):
@@ -272,8 +281,9 @@ def test_the_phantom_is_a_source_like_another_and_is_not_shared():
     assert [len(s) for s in (train, val, test)] == [100, 20, 80] and test.masks is None
     assert train.patients.tolist() == [k for k in range(1, 51) for _ in "ab"]
     assert test.names[0] == "cmr121" and test.patients[-1] == 100
-    train.images[:] = 0
-    assert datasets.load("phantom", "train").images.any()
+    train.images[:], train.masks[:] = 0, 0
+    again = datasets.load("phantom", "train")
+    assert again.images.any() and again.masks.any()
 
 
 def test_a_written_source_is_read_back_the_same_and_not_written_over_other_files(tmp_path):
