@@ -16,7 +16,7 @@ import served
 ASSETS, VENDOR = REPOSITORY / "book" / "assets", REPOSITORY / "vendor"
 
 
-@pytest.fixture(scope="module", name="static")
+@pytest.fixture(scope="session", name="static")
 def make_static(model, tmp_path_factory):
     """The folder _static of a book with all that is made for readers."""
     folder = tmp_path_factory.mktemp("site") / "_static"

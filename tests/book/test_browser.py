@@ -8,6 +8,7 @@ import gzip
 import json
 import re
 import time
+from io import BytesIO
 from itertools import pairwise
 from urllib.parse import unquote, urlsplit
 
@@ -18,10 +19,10 @@ from browsing import make_address, make_browser, make_page, make_serve, make_vis
 from conftest import REPOSITORY, heart
 from PIL import Image
 from scipy import stats
-from stand_in import ASSETS, VENDOR, make_static, network, served  # noqa: F401
+from stand_in import ASSETS, VENDOR, make_static, network  # noqa: F401
 
 from cmrseg import metrics, rle
-from cmrseg.data import encode_png, read_png
+from cmrseg.data import read_png
 from cmrseg.deploy.weights import find
 from cmrseg.postprocess import keep_largest_components
 from cmrtrial import compare
@@ -154,9 +155,12 @@ def looking(visit, static):
 
 def bring(opened, picture, name="mine.png"):
     """Bring a picture of one's own, on which the network has to look: pixels, or a file's bytes."""
-    content = picture if isinstance(picture, bytes) else encode_png(picture)
-    file = {"name": name, "mimeType": "image/png", "buffer": content}
-    opened.locator("input[type=file]").set_input_files(file)
+    if not isinstance(picture, bytes):
+        file = BytesIO()
+        Image.fromarray(picture).save(file, "PNG")
+        picture = file.getvalue()
+    upload = {"name": name, "mimeType": "image/png", "buffer": picture}
+    opened.locator("input[type=file]").set_input_files(upload)
 
 
 def answer(opened, turn=1):
@@ -215,15 +219,14 @@ def test_the_first_answer_comes_soon_and_nothing_is_fetched_before_it_is_wanted(
     assert all(url.startswith((address, "data:")) for url in urls)
 
 
-def test_pictures_of_any_kind_and_size(looking, tmp_path):
+def test_pictures_of_any_kind_and_size(looking):
     grey = heart(3, 96)[0]
     colour = np.stack([grey, heart(4, 96)[0], 255 - grey], -1)
     opaque = np.dstack([colour, np.full(grey.shape, 255, np.uint8)])
     seen = np.array(Image.fromarray(colour).convert("L"))
     labels = []
     for turn, image in enumerate((grey, seen, colour, opaque), 1):
-        Image.fromarray(image).save(tmp_path / "any.png")
-        bring(looking, (tmp_path / "any.png").read_bytes())
+        bring(looking, image)
         labels.append(answer(looking, turn)[0])
     np.testing.assert_array_equal(labels[1], labels[2])
     np.testing.assert_array_equal(labels[1], labels[3])
@@ -318,17 +321,16 @@ def test_what_cannot_be_read_leaves_no_old_result_standing(looking):
 
 def test_a_reader_may_paint_before_the_network_has_looked(looking, static):
     routes = []  # the answer is kept back
-    looking.route("**/small.onnx", routes.append)
+    looking.route("**/small.onnx", lambda route: routes.append(route))
     bring(looking, (static / "samples" / "1.png").read_bytes())
     looking.get_by_label("paint the myocardium").check()
     looking.get_by_text("on its way").wait_for()
-    canvas = looking.locator("canvas")
-    canvas.focus()
+    looking.locator("canvas").focus()
     before = pixels(looking)[0]
     press(looking, "ArrowLeft")
     assert (pixels(looking)[0] != before).any()  # the brush is seen
     looking.get_by_label("width of the brush").fill("15")
-    canvas.focus()
+    looking.locator("canvas").focus()
     press(looking, "Space")
     routes[0].continue_()
     labels, _, said = answer(looking)
@@ -338,7 +340,7 @@ def test_a_reader_may_paint_before_the_network_has_looked(looking, static):
 
 def test_a_reader_who_waits_for_the_network_is_told(looking):
     routes = []  # the answer is kept back
-    looking.route("**/small.onnx", routes.append)
+    looking.route("**/small.onnx", lambda route: routes.append(route))
     with looking.expect_request("**/small.onnx"):
         looking.locator(".explorer").hover()
     assert "on its way" not in says(looking)
@@ -425,9 +427,9 @@ def test_a_page_opened_from_a_folder_says_how_to_serve_it(page, kind):
 # --- experiments -----------------------------------------------------------------------------------
 
 
-def test_two_settings_are_compared_as_the_package_does(visit):
+def test_two_settings_are_compared_as_the_package_does(visit, static):
     opened, script = visit(""), "(await import('/_static/records.js')).compare(a, b, data)"
-    summary, mixed, across = served.summary(), False, False
+    summary, mixed, across = json.loads((static / "experiments.json").read_text()), False, False
     for experiment in summary["experiments"]:
         table = compare.runs(experiment["name"], experiment["protocol"])
         table = table[table["split"].isin(FOLDS)]
@@ -528,8 +530,7 @@ def test_a_vote_is_kept_in_the_browser_and_met_again(visit):
     assert link.endswith("/book/report-2020.html")
     bet = opened.get_by_role("button", name="I would bet").nth(0)
     bet.click()
-    second = opened.get_by_role("group", name="Two.")
-    second.get_by_role("button", name="I would not").click()
+    opened.get_by_role("group", name="Two.").get_by_role("button", name="I would not").click()
     opened.reload()
     chosen = opened.get_by_role("button", name="I would not").nth(1)
     assert chosen.get_attribute("aria-pressed") == "true"
@@ -661,8 +662,7 @@ def test_a_page_of_the_book(browser, book, path, theme):
         wide = opened.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert wide <= 0, f"{wide} pixels wider than the window of {width}"
         opened.evaluate((VENDOR / "axe" / "axe.min.js").read_text())
-        how = f"{width} pixels wide, {'folded' if folded else 'all opened'}"
-        assert opened.evaluate(VIOLATIONS) == [], how
+        assert opened.evaluate(VIOLATIONS) == [], f"{width} pixels wide, folded: {folded}"
     assert errors == []
     assert [url for url in urls if not url.startswith((book, "data:", "blob:"))] == []
     files = {BUILT / unquote(urlsplit(url).path).lstrip("/") for url in urls if book in url}
