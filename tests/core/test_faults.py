@@ -101,15 +101,17 @@ def test_a_run_that_goes_on_under_other_conditions_says_so(
     tiny, slices, tmp_path, capsys, monkeypatch
 ):
     lines = []
-    for threads in (1, 7):
+    for threads, version in ((1, torch.__version__), (7, "99")):
         with pytest.raises(KeyboardInterrupt):
             fit(tiny, *slices, out=tmp_path, callback=stop_after(1))
         with monkeypatch.context() as patch:
             patch.setattr(torch, "get_num_threads", lambda n=threads: n)
+            patch.setattr(torch, "__version__", version)
             assert fit(tiny, *slices, out=tmp_path, resume=True).history["epoch"] == [1, 2]
         lines += capsys.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith(f"warning: {tmp_path / CHECKPOINT} was made with threads 1, now 7: ")
+    start = f"warning: {tmp_path / CHECKPOINT} was made with threads 1, now 7; torch "
+    assert lines[0].startswith(f"{start}{torch.__version__}, now 99: ")
 
 
 def flip(content):
