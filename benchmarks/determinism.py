@@ -3,14 +3,14 @@
 python benchmarks/determinism.py          # writes benchmarks/determinism.md
 """
 
-from __future__ import annotations
+# ruff: noqa: E501
 
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from cmrseg import comparisons
+from cmrtrial import compare
 
 PAGE = Path(__file__).with_suffix(".md")
 NAMES = {
@@ -30,12 +30,12 @@ on a CPU:
 
 | what | is the same as | shown by |
 |---|---|---|
-| a training | the same training again, in another process | `tests/test_cli.py` |
-| a training that was stopped (Ctrl-C, SIGTERM) and resumed | the uninterrupted one | `tests/test_cli.py` |
-| a training that was killed or filled the disk, and resumed | the uninterrupted one | `tests/test_faults.py` |
-| a prediction | the same prediction again | `tests/test_determinism.py` |
-| the phantoms, folds and splits | themselves, on every machine | `tests/test_determinism.py` |
-| a record's Dice and tables | what is computed from the same masks again | `tests/test_results.py` |
+| a training | the same training again, in another process | `tests/core/test_cli.py` |
+| a training that was stopped (Ctrl-C, SIGTERM) and resumed | the uninterrupted one | `tests/core/test_cli.py` |
+| a training that was killed or filled the disk, and resumed | the uninterrupted one | `tests/core/test_faults.py` |
+| a prediction | the same prediction again | `tests/core/test_train.py` |
+| the phantoms, folds and splits | themselves, on every machine | `tests/core/test_phantom.py`, `tests/trial/test_splits.py` |
+| a record's Dice and tables | what is computed from the same masks again | `tests/trial/test_records.py` |
 
 Not the same to the last digit: another number of threads, another processor, another version of torch, bf16
 against fp32, a slice predicted alone against in a batch, a GPU. Sums are then taken in another order, and a
@@ -56,26 +56,24 @@ standard deviation of a run's mean Dice over its held-out patients, with everyth
 {rows}
 
 So a number that was trained again elsewhere should lie this close to its record, and need not lie closer;
-`tests/test_records.py` trains three records again and asks for three standard deviations.
+`tests/trial/test_records.py` trains three records again and asks for three standard deviations.
 """
 
 
 def spread(name: str) -> tuple[float, int]:
     """Standard deviation between seeds of a run's mean Dice, and its degrees of freedom."""
     if name != "report's split":
-        variance, freedom = comparisons.run_variance(name)
-        return variance**0.5, freedom
-    dice = comparisons.runs("noise-floor", "replica")["dice"]
+        variance, df = compare.run_variance(name)
+        return variance**0.5, df
+    dice = compare.runs("noise-floor", "replica")["dice"]
     return float(dice.std(ddof=1)), len(dice) - 1
 
 
 def row(name: str) -> str:
-    deviation, freedom = spread(name)
-    low, high = deviation * np.sqrt(freedom / stats.chi2.ppf([0.975, 0.025], freedom))
-    apart = stats.t.ppf(0.975, freedom) * np.sqrt(2) * deviation
-    return (
-        f"| {NAMES[name]} | {deviation:.4f} | {low:.4f} to {high:.4f} | {apart:.3f} | {freedom} |"
-    )
+    deviation, df = spread(name)
+    low, high = deviation * np.sqrt(df / stats.chi2.ppf([0.975, 0.025], df))
+    apart = stats.t.ppf(0.975, df) * np.sqrt(2) * deviation
+    return f"| {NAMES[name]} | {deviation:.4f} | {low:.4f} to {high:.4f} | {apart:.3f} | {df} |"
 
 
 def page() -> str:

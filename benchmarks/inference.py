@@ -2,19 +2,19 @@
 
     python benchmarks/inference.py [--data DIR] [--threads 2] > benchmarks/inference.md
 
-Three processes, one after the other, with the same threads, in fp32, each with a network that has been asked once:
+Three processes, one after the other, with the same threads, in fp32, each with a network that has
+been asked once:
 
 - `python -m cmrseg predict --model small` over the 80 test slices;
-- the report's way over the same slices: its network, read, asked and written one slice after the other. Its
-  weights were never published; ours are random ones of the same shapes, which takes the same time;
+- the report's way over the same slices: its network, read, asked and written one slice after the
+  other. Its weights were never published; ours are random ones of the same shapes, which takes the
+  same time;
 - `predict --model small` over 10,000 files (the embedded phantoms, again and again).
 
-Of each, the time of the loop alone, from a network that is ready to the last mask on disk; the time of the whole
-process, with start, imports and loading; and the most memory it held. The first two run five times in turn; the
-median counts.
+Of each, the time of the loop alone, from a network that is ready to the last mask on disk; the time
+of the whole process, with start, imports and loading; and the most memory it held. The first two
+run five times in turn; the median counts.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -33,10 +33,11 @@ MANY = 10_000
 
 
 def ours(images: Path, out: Path) -> tuple[float, float]:
-    """Seconds that `predict --model small` takes, from a network that is ready, and those of the network in them."""
-    from cmrseg import cli, runtime
+    """Seconds of the loop of `predict --model small`, and those of the network in them."""
+    from cmrseg import cli
+    from cmrseg.deploy import weights
 
-    find, ready, network = runtime.find, [], []
+    find, ready, network = weights.find, [], []
 
     def noted(model: str):
         asked = find(model)
@@ -50,19 +51,19 @@ def ours(images: Path, out: Path) -> tuple[float, float]:
         ready.append(time.perf_counter())
         return timed
 
-    runtime.find = noted
+    weights.find = noted
     cli.predict(model="small", images=images, out=out)
     return time.perf_counter() - ready[0], sum(network)
 
 
 def report(images: Path, out: Path) -> tuple[float, float]:
-    """Seconds that the report's network takes, one slice after the other, and those of the network in them."""
+    """Seconds of the loop of the report's network, slice by slice, and its own in them."""
     import numpy as np
     import torch
     from PIL import Image
 
+    from cmrseg.config import PRESETS
     from cmrseg.models import build
-    from cmrseg.training import PRESETS
 
     out.mkdir()
     network = build(PRESETS["report"]).eval()
@@ -80,7 +81,7 @@ def report(images: Path, out: Path) -> tuple[float, float]:
 
 
 def measured(way: str, images: Path, threads: int) -> tuple[float, float, float, float]:
-    """One process: seconds of its loop, of all of it, megabytes at most, and seconds of the network in the loop."""
+    """One process: seconds of its loop, of all of it, megabytes at most, the network's seconds."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
         words = [
@@ -103,7 +104,7 @@ def measured(way: str, images: Path, threads: int) -> tuple[float, float, float,
 
 
 def most_held() -> float:
-    """Megabytes that this process held at most; ``getrusage`` would count what its parent held, too."""
+    """Megabytes that this process held at most; ``getrusage`` would count its parent's, too."""
     if not Path("/proc/self/status").is_file():
         return math.nan
     (line,) = (
@@ -142,10 +143,10 @@ def main() -> None:
         print(json.dumps([*times, most_held()]))
         return
 
-    from cmrseg import data
-    from cmrseg.results import _processor
+    from cmrseg import datasets
+    from cmrseg.record import processor
 
-    test = data.load(options.data, "test").images
+    test = datasets.load(options.data, "test").images
     with tempfile.TemporaryDirectory() as folder:
         write(test, len(test), Path(folder))
         turns = [
@@ -157,14 +158,15 @@ def main() -> None:
         ]
     mine, theirs = (tuple(map(statistics.median, zip(*way))) for way in zip(*turns))
     with tempfile.TemporaryDirectory() as folder:
-        write(data.load("phantom", "labelled").images, MANY, Path(folder))
+        write(datasets.load("phantom", "labelled").images, MANY, Path(folder))
         many = measured("ours", Path(folder), options.threads)
     print(
         "# Prediction\n\nWritten by `benchmarks/inference.py`, which says what is measured; "
-        f"{_processor()}, {options.threads} threads, Python {platform.python_version()}.\n"
+        f"{processor()}, {options.threads} threads, Python {platform.python_version()}.\n"
     )
     print(
-        "| what | slices | loop, s | of it the network, s | slices a second | whole process, s | MB at most |\n"
+        "| what | slices | loop, s | of it the network, s | slices a second | whole process, s "
+        "| MB at most |\n"
         "|---|---|---|---|---|---|---|"
     )
     for name, number, (loop, whole, memory, network) in (
@@ -173,12 +175,14 @@ def main() -> None:
         ("`predict --model small`", MANY, many),
     ):
         print(
-            f"| {name} | {number} | {loop:.2f} | {network:.2f} | {number / loop:.0f} | {whole:.2f} | {memory:.0f} |"
+            f"| {name} | {number} | {loop:.2f} | {network:.2f} | {number / loop:.0f} "
+            f"| {whole:.2f} | {memory:.0f} |"
         )
     print(
         f"\n`small` is {theirs[0] / mine[0]:.1f} times as fast in the loop, "
-        f"{theirs[1] / mine[1]:.1f} times from start to end. We had hoped for 20 and 4. In the loop, "
-        f"{mine[3] / mine[0]:.0%} of the time is the network's own arithmetic, {1000 * mine[3] / len(test):.1f} ms a slice; "
+        f"{theirs[1] / mine[1]:.1f} times from start to end. We had hoped for 20 and 4. "
+        f"In the loop, {mine[3] / mine[0]:.0%} of the time is the network's own arithmetic, "
+        f"{1000 * mine[3] / len(test):.1f} ms a slice; "
         f"had all else taken no time, it would be {theirs[0] / mine[3]:.1f} times as fast."
     )
 

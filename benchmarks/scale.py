@@ -2,13 +2,11 @@
 
     python benchmarks/scale.py > benchmarks/scale.md
 
-Measured, on the embedded phantoms: the same eight short trainings by one worker, by two, and by two Ray nodes of one
-core each (with ray installed: requirements-cluster.txt), each timed from its first batch to its last, without the
-start of its process; a training of `book` and a prediction with `small`, on one thread. The rest is multiplication;
-README.md beside this file says what it assumes.
+Measured, on the embedded phantoms: the same eight short trainings by one worker, by two, and by two
+Ray nodes of one core each (with ray installed: requirements-cluster.txt), each timed from its first
+batch to its last, without the start of its process; a training of `book` and a prediction with
+`small`, on one thread. The rest is multiplication; README.md beside this file says what it assumes.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -29,13 +27,12 @@ BYTES = 14  # of a pixel in training: stored, as float32, its label stored, as i
 
 def short_trainings(workers: int, engine: str) -> float:
     """Seconds of an epoch in the middle one of eight short trainings, so many of them at a time."""
-    from cmrseg.experiments import Planned, run_missing
-    from cmrseg.training import PRESETS
+    from cmrseg.config import PRESETS
+    from cmrtrial.runner import run_missing
+    from cmrtrial.spec import RunSpec
 
-    plan = [
-        Planned("short", replace(PRESETS["replica"], epochs=EPOCHS, seed=seed), "fold0", "replica")
-        for seed in range(8)
-    ]
+    config = replace(PRESETS["replica"], epochs=EPOCHS)
+    plan = [RunSpec("short", replace(config, seed=s), "fold0", "replica") for s in range(8)]
     with tempfile.TemporaryDirectory() as store:
         left = run_missing(plan, "phantom", Path(store), workers, engine=engine)
         assert left == 0
@@ -60,22 +57,23 @@ def two_nodes() -> float:
 
 def training_rate() -> float:
     """Slices a second that one thread shows a `book` in training."""
-    from cmrseg import data
-    from cmrseg.training import PRESETS, fit
+    from cmrseg import datasets
+    from cmrseg.train import PRESETS, fit
 
-    train, _ = data.split("phantom", "val")
-    run = fit(replace(PRESETS["book"], epochs=4), train, precision="fp32")
-    return 4 * len(train) / run.seconds
+    train, _ = datasets.split("phantom", "val")
+    result = fit(replace(PRESETS["book"], epochs=4), train)
+    return 4 * len(train) / result.seconds
 
 
 def prediction_rate() -> float:
     """Slices a second that one thread segments with `small`."""
-    from cmrseg import data, ensemble
+    from cmrseg import datasets
+    from cmrseg.deploy.weights import find_ensemble
 
-    images, network = data.load("phantom", "labelled").images, ensemble.find("small")
-    ensemble.predict(network, images[:20])
+    images, ensemble = datasets.load("phantom", "labelled").images, find_ensemble("small")
+    ensemble.predict(images[:20])
     begun = time.perf_counter()
-    ensemble.predict(network, images)
+    ensemble.predict(images)
     return len(images) / (time.perf_counter() - begun)
 
 
@@ -86,12 +84,13 @@ def main() -> None:
 
     import torch
 
-    from cmrseg.results import _processor
+    from cmrseg.record import processor
 
     torch.set_num_threads(1)
     print(
         "# A hundred thousand patients\n\nWritten by `benchmarks/scale.py`; what it assumes is in "
-        f"[README.md](README.md). {_processor()}, torch {torch.__version__}, Python {platform.python_version()}.\n"
+        f"[README.md](README.md). {processor()}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}.\n"
     )
     spent = {"one worker": short_trainings(1, "local"), "two workers": short_trainings(2, "local")}
     if find_spec("ray"):
@@ -114,8 +113,8 @@ def workers(spent: dict[str, float]) -> str:
 
 
 def costs(shown: float, seen: float) -> str:
-    """What the study costs, of the slices a second that one thread shows in training and segments."""
-    from cmrseg.training import PRESETS
+    """What the study costs, of the slices a second that a thread shows in training and segments."""
+    from cmrseg.config import PRESETS
 
     epochs, learned = PRESETS["book"].epochs, PHASES * PATIENTS * (FOLDS - 1) // FOLDS
     one, memory = epochs * learned / shown / 3600, learned * 96 * 96 * BYTES / 1e9

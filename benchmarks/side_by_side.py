@@ -1,15 +1,14 @@
-"""How many trainings of `sprint` does a device finish in a minute? One alone, and several side by side.
+"""How many trainings of `sprint` does a device finish in a minute? One alone, or side by side.
 
-    python benchmarks/side_by_side.py [--data DIR] [--device cuda] [--at-once 1 2 4 8] [--compile] > benchmarks/side_by_side.md
+    python benchmarks/side_by_side.py [--device cuda] [--at-once 1 2 4 8] > side_by_side.md
 
-Each training is a process with a seed of its own; on processors each has one thread, on a GPU all share the chip.
-They warm up with one epoch, wait for each other and start together; the clock stops with the last. In fp32, and in
-bf16 where the device is made for it (elsewhere it may take a hundred times longer). With --compile the network's
-forward and backward pass go through torch.compile, on a GPU recorded as CUDA graphs; the warm-up pays for it. Dice is of
-the 20 validation slices, after the last epoch.
+Each training is a process with a seed of its own; on processors each has one thread, on a GPU all
+share the chip. They warm up with one epoch, wait for each other and start together; the clock stops
+with the last. In fp32, and in bf16 where it is asked for (where the device is not made for it, it
+may take a hundred times longer). With --compile the network's forward and backward pass go through
+torch.compile, on a GPU recorded as CUDA graphs; the warm-up pays for it. Dice is of the 20
+validation slices, after the last epoch.
 """
-
-from __future__ import annotations
 
 import argparse
 import multiprocessing
@@ -18,33 +17,40 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from unittest import mock
 
 
 def one(seed: int, options: argparse.Namespace, precision: str) -> tuple[float, float, float]:
     """Train once, when all others are ready: when it started and ended, and its Dice."""
     import torch
 
-    from cmrseg import data, results
-    from cmrseg.models.sprint import SprintUNet
-    from cmrseg.training import PRESETS, fit, score
+    from cmrseg import datasets
+    from cmrseg.record import mean_dice
+    from cmrseg.train import PRESETS, fit, score
 
-    forward = (
-        torch.compile(SprintUNet.forward, mode="reduce-overhead")
-        if options.compile
-        else SprintUNet.forward
-    )
     if options.device == "cpu":
         torch.set_num_threads(1)
     config = replace(PRESETS["sprint"], seed=seed, epochs=options.epochs)
-    train, held_out = data.split(options.data, "val")
-    with mock.patch.object(SprintUNet, "forward", forward):
-        fit(replace(config, epochs=1), train, precision=precision, device=options.device)
-        together.wait(600)  # or else one of them failed
-        started = time.time()
-        run = fit(config, train, precision=precision, device=options.device)
-        ended = time.time()
-    return started, ended, results.mean_dice(score(run, held_out))
+    if options.compile:
+        config = replace(config, model=compiled(config.model))
+    train, held_out = datasets.split(options.data, "val")
+    fit(replace(config, epochs=1), train, precision=precision, device=options.device)
+    together.wait(600)  # or else one of them failed
+    started = time.time()
+    result = fit(config, train, precision=precision, device=options.device)
+    ended = time.time()
+    return started, ended, mean_dice(score(result, held_out))
+
+
+def compiled(name: str) -> str:
+    """Register a network once more, compiled; returns its new name."""
+    import torch
+
+    from cmrseg.models import MODELS
+
+    network = MODELS[name]
+    forward = torch.compile(network.forward, mode="reduce-overhead")
+    MODELS[f"{name}, compiled"] = type(network.__name__, (network,), {"forward": forward})
+    return f"{name}, compiled"
 
 
 def meet(barrier) -> None:
@@ -56,7 +62,7 @@ def meet(barrier) -> None:
 def side_by_side(
     at_once: int, options: argparse.Namespace, precision: str
 ) -> tuple[float, list[float]]:
-    """Seconds from the first start to the last end of so many trainings at once, and the Dice of each."""
+    """Seconds from the first start to the last end of so many trainings, and the Dice of each."""
     processes = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     with ProcessPoolExecutor(at_once, processes, meet, (processes.Barrier(at_once),)) as pool:
         waiting = [pool.submit(one, seed, options, precision) for seed in range(at_once)]
@@ -64,18 +70,8 @@ def side_by_side(
     return max(ended) - min(started), list(dice)
 
 
-def fast(device: str) -> list[str]:
-    """fp32, and bf16 where the device is made for it; of a processor beside a GPU nobody knows."""
-    import torch
-
-    from cmrseg.training import probe_precision
-
-    known = device == "cuda" or not torch.cuda.is_available()  # what the probe looks at
-    return ["fp32", "bf16"] if known and probe_precision() == "bf16" else ["fp32"]
-
-
 def main() -> None:
-    from cmrseg.training import PRESETS
+    from cmrseg.config import PRESETS
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -95,28 +91,31 @@ def main() -> None:
         default=PRESETS["sprint"].epochs,
         help="of each training (default: %(default)s, all of them)",
     )
-    parser.add_argument("--precision", nargs="+", help="(default: fp32, and bf16 where it is fast)")
+    parser.add_argument(
+        "--precision", nargs="+", default=["fp32"], help="fp32, bf16 (default: fp32)"
+    )
     parser.add_argument("--compile", action="store_true", help="with torch.compile")
     options = parser.parse_args()
 
     import torch
 
-    from cmrseg import data
-    from cmrseg.results import _processor
+    from cmrseg import datasets
+    from cmrseg.record import processor
 
-    data.split(options.data, "val")  # or complain before a process is started
+    datasets.split(options.data, "val")  # or complain before a process is started
     device = (
         torch.cuda.get_device_name()
         if options.device == "cuda"
-        else f"{_processor()}, a thread each"
+        else f"{processor()}, a thread each"
     )
     print(
         "# Side by side\n\nWritten by `benchmarks/side_by_side.py`, which says what is measured; "
-        f"{device}, torch {torch.__version__}, Python {platform.python_version()}; {options.epochs} epochs of `sprint`"
+        f"{device}, torch {torch.__version__}, Python {platform.python_version()}; "
+        f"{options.epochs} epochs of `sprint`"
         f"{', compiled' if options.compile else ''}.\n"
     )
     print("| precision | at once | seconds | trainings a minute | Dice |\n|---|---|---|---|---|")
-    for precision in options.precision or fast(options.device):
+    for precision in options.precision:
         for at_once in options.at_once:
             seconds, dice = side_by_side(at_once, options, precision)
             print(

@@ -1,12 +1,11 @@
 """Where the time of a training step goes: `python benchmarks/step.py > benchmarks/step.md`.
 
-One step of the `replica` recipe (two slices, one thread, fp32), as the sweep takes it, in variants that
-might be cheaper; then its parts by kind and those of a step of `book` and `sprint`, which augment their batch first;
-then how far the multiply-adds of all three are from a matrix product; then what a whole training of a fold is made of.
-Every time is the median of many steps in this process.
+One step of the `replica` recipe (two slices, one thread, fp32), as the sweep takes it, in variants
+that might be cheaper; then its parts by kind and those of a step of `book` and `sprint`, which
+augment their batch first; then how far the multiply-adds of all three are from a matrix product;
+then what a whole training of a fold is made of. Every time is the median of many steps in this
+process.
 """
-
-from __future__ import annotations
 
 import argparse
 import platform
@@ -17,19 +16,15 @@ from collections.abc import Callable, Iterable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from cmrseg import metrics, phantom
+from cmrseg import metrics
 from cmrseg.augment import augment
+from cmrseg.config import PRESETS, TrainConfig
+from cmrseg.datasets import phantom
 from cmrseg.losses import LOSSES
 from cmrseg.models import build, multiply_adds
-from cmrseg.results import _processor
-from cmrseg.training import (
-    PRESETS,
-    TrainConfig,
-    as_one_vector,
-    make_optimiser,
-    predict,
-    scored_epochs,
-)
+from cmrseg.predict import predict
+from cmrseg.record import processor
+from cmrseg.train import make_optimiser, scored_epochs
 
 CONFIG, NAMES = PRESETS["replica"], ("replica", "book", "sprint")
 KINDS = {
@@ -46,28 +41,25 @@ KINDS = {
 def a_step(
     config: TrainConfig = CONFIG,
     channels_last: bool = True,
-    one_vector: bool = True,
     fused: bool = False,
     compiled: bool = False,
     folds: int = 1,
 ) -> Callable:
-    """A function that takes one training step, perhaps of several networks, see :func:`side_by_side`."""
+    """A function that takes a training step, perhaps of several networks (:func:`side_by_side`)."""
     torch.manual_seed(0)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = (build(config) if folds == 1 else side_by_side(folds)).to(memory_format=layout)
     images = (255 * torch.rand(config.batch, folds, 96, 96)).contiguous(memory_format=layout)
     labels = torch.randint(0, 4, (config.batch * folds, 96, 96))
-    parameters = [as_one_vector(model)] if one_vector else model.parameters()
-    optimiser = (
-        torch.optim.Adam(parameters, config.lr, fused=True)
-        if fused
-        else make_optimiser(config, parameters)
-    )
+    parameters = list(model.parameters())
+    optimiser = make_optimiser(config, parameters)
+    if fused:
+        optimiser = torch.optim.Adam(parameters, config.lr, fused=True)
     forward = torch.compile(model) if compiled else model
 
     def step() -> None:
         loss = LOSSES[config.loss](forward(images).reshape(len(labels), 4, 96, 96), labels)
-        optimiser.zero_grad(set_to_none=not one_vector)
+        optimiser.zero_grad()
         loss.backward()
         optimiser.step()
 
@@ -75,9 +67,9 @@ def a_step(
 
 
 def side_by_side(folds: int) -> torch.nn.Module:
-    """Several networks in one, each convolution in as many groups: a channel of the picture for each.
+    """Several networks in one, each convolution in as many groups: one channel of the picture each.
 
-    For its time only: where two levels are joined, the channels of the networks are not sorted by network.
+    For its time only: where two levels are joined, channels are not sorted by network.
     """
     model = build(CONFIG)
     for name, layer in list(model.named_modules()):
@@ -151,7 +143,7 @@ def parts_of(config: TrainConfig) -> dict[str, float]:
 
 
 def table(parts: dict[str, dict[str, float]]) -> str:
-    """Milliseconds and shares of the parts of each recipe's step, the longest of the last recipe first."""
+    """Milliseconds and shares of the parts of each recipe's step, the last's longest first."""
     last = [*parts.values()][-1]
     lines = [
         "| part | " + " | ".join(f"`{name}`, ms | share" for name in parts) + " |",
@@ -176,13 +168,12 @@ def main() -> None:
     torch.set_flush_denormal(True)
     print(
         "# One training step\n\nWritten by `benchmarks/step.py`; medians, one thread, fp32,"
-        f" {_processor()}, torch {torch.__version__}, Python {platform.python_version()}.\n"
+        f" {processor()}, torch {torch.__version__}, Python {platform.python_version()}.\n"
     )
     print("| variant, of the replica | milliseconds |\n|---|---|")
     for name, options in {
         "channels last, as in the sweep": {},
         "channels first": {"channels_last": False},
-        "channels last, Adam layer by layer": {"one_vector": False},
         "channels last, fused Adam": {"fused": True},
         "channels last, torch.compile": {"compiled": True},
     }.items():
@@ -199,7 +190,8 @@ def main() -> None:
     a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
     product = 1024**3 / milliseconds(lambda: a @ b, 20) / 1e6
     print(
-        f"\nA matrix product of 1024 x 1024 makes {product:.1f} billion multiply-adds a second on this thread."
+        f"\nA matrix product of 1024 x 1024 makes {product:.1f} billion multiply-adds a second "
+        "on this thread."
     )
     for name in NAMES:
         config = PRESETS[name]
@@ -208,7 +200,8 @@ def main() -> None:
         )  # backwards costs twice what forwards does
         spent = milliseconds(a_step(config))
         print(
-            f"A step of `{name}` ({config.batch} slices, {spent:.1f} ms) makes {work / spent / 1e6:.1f}: "
+            f"A step of `{name}` ({config.batch} slices, {spent:.1f} ms) "
+            f"makes {work / spent / 1e6:.1f}: "
             f"{work / spent / 1e6 / product:.0%}."
         )
 
@@ -223,8 +216,8 @@ def main() -> None:
         scored * milliseconds(scoring, 10) / 1000,
     )
     print(
-        f"\nA training on a fold is {steps} steps, {training:.0f} s, and {scored} scorings of its 24 held-out "
-        f"slices, {looking:.0f} s."
+        f"\nA training on a fold is {steps} steps, {training:.0f} s, and {scored} scorings "
+        f"of its 24 held-out slices, {looking:.0f} s."
     )
 
 

@@ -1,34 +1,34 @@
-"""How long until a network knows these slices? Ours, MONAI's, nnU-Net's and the report's, in one run.
+"""How long until a network knows these slices? This package beside MONAI, nnU-Net, the report.
 
     python benchmarks/time_to_dice.py [--data DIR] [--threads 2] [--full]
 
-Every training has a process of its own with the same threads, in fp32, learns from the 100 training slices and
-is scored on the 20 validation slices after every epoch. Two clocks run: one begins with the process, the other
-when everything is imported and before the first slice is read.
+Every training has a process of its own with the same threads, in fp32, learns from the 100 training
+slices and is scored on the 20 validation slices after every epoch. Two clocks run: one begins with
+the process, the other when everything is imported and before the first slice is read.
 
-- `sprint` and `book` are presets of this package. `sprint` ends at a fixed epoch, and its time is that of its
-  end; ten seeds, all of them shown.
+- `sprint` and `book` are presets of this package. `sprint` ends at a fixed epoch, and its time is
+  that of its end; ten seeds, all of them shown.
 - MONAI: its residual U-Net (16 to 256 channels), its Dice and cross-entropy, Adam, its transforms.
-- nnU-Net: the PlainConvUNet that its planner gives to slices of this size, from He's random weights. Dice (of the
-  three classes, over the batch) and cross-entropy at each level but the coarsest; SGD with Nesterov momentum 0.99,
-  gradients clipped at norm 12. Its augmentation with its own probabilities, made by MONAI's transforms. Not had
-  here: its patches and its loader of many processes, 1000 epochs of 250 batches, and predictions averaged over
-  mirrored slices, which would take longer.
-- Both take four slices at a time, augmented one by one in the process that trains, and have one seed. Their time is
-  when they *first* pass the target, which flatters them; so does that their rates and schedules were chosen on the
-  slices they are scored on. With --full each runs to its end at three learning rates, constant and two lengths of
-  one-cycle, and nnU-Net with its own fall of the rate, (1 - done) ** 0.9; otherwise at the fastest of these, and MONAI
-  at Adam's usual rate as well, until the target is passed.
-- The report's recipe, in our code: five epochs are timed, and scaled to the first epoch at which its published code,
-  run again, is known to have passed the target: an estimate, and rather too long, since it was scored every 20
-  epochs there. With --full it runs to its end.
+- nnU-Net: the PlainConvUNet that its planner gives to slices of this size, from He's random
+  weights. Dice (of the three classes, over the batch) and cross-entropy at each level but the
+  coarsest; SGD with Nesterov momentum 0.99, gradients clipped at norm 12. Its augmentation with its
+  own probabilities, made by MONAI's transforms. Not had here: its patches and its loader of many
+  processes, 1000 epochs of 250 batches, and predictions averaged over mirrored slices, which would
+  take longer.
+- Both take four slices at a time, augmented one by one in the process that trains, and have one
+  seed. Their time is when they *first* pass the target, which flatters them; so does that their
+  rates and schedules were chosen on the slices they are scored on. With --full each runs to its end
+  at three learning rates, constant and two lengths of one-cycle, and nnU-Net with its own fall of
+  the rate, (1 - done) ** 0.9; otherwise at the fastest of these, and MONAI at Adam's usual rate as
+  well, until the target is passed.
+- The report's recipe, in our code: five epochs are timed, and scaled to the first epoch at which
+  its published code, run again, is known to have passed the target: an estimate, and rather too
+  long, since it was scored every 20 epochs there. With --full it runs to its end.
 
-It writes time_to_dice.json beside this file (time_to_dice_full.json with --full), which the page "Ten seconds"
-reads, and prints a table. A full run that was stopped goes on where it was, on the same machine. It needs: pip
-install --no-deps -r requirements-bench.txt
+It writes time_to_dice.json beside this file (time_to_dice_full.json with --full), which the page
+"Ten seconds" reads, and prints a table. A full run that was stopped goes on where it was, on the
+same machine. It needs: pip install --no-deps -r requirements-bench.txt
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -37,7 +37,6 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -55,7 +54,7 @@ BATCH = 4
 TIMED = 5  # epochs of the report's recipe
 
 
-# --- one training, in a process of its own -----------------------------------------------------------
+# --- one training, in a process of its own -------------------------------------------------------
 
 
 class Clock:
@@ -72,30 +71,20 @@ class Clock:
 
 
 def ours(asked: dict, source: str) -> Clock:
-    """A preset of this package, for the asked number of epochs or to its end; scored after every epoch, where
-    ``fit`` alone would skip some of a long training."""
-    from cmrseg import data, results, training
+    """A preset of this package, for the asked number of epochs or to its end; scored after every
+    epoch, where ``fit`` alone would skip some of a long training."""
+    from cmrseg import datasets
+    from cmrseg.record import mean_dice
+    from cmrseg.train import PRESETS, fit
 
     clock = Clock()
-    config, last = (
-        replace(training.PRESETS[asked["preset"]], seed=asked["seed"]),
-        asked.get("epochs"),
-    )
+    config, last = replace(PRESETS[asked["preset"]], seed=asked["seed"]), asked.get("epochs")
 
-    def note(history: dict) -> None:
-        clock.note(results.mean_dice(history["dice"][-1]))
-        if len(history["epoch"]) == last:
-            raise StopIteration
+    def note(history: dict) -> bool:
+        clock.note(mean_dice(history["dice"][-1]))
+        return len(history["epoch"]) == last
 
-    with suppress(StopIteration):
-        training.fit(
-            config,
-            *data.split(source, "val"),
-            precision="fp32",
-            device="cpu",
-            progress=note,
-            score_every=1,
-        )
+    fit(config, *datasets.split(source, "val"), device="cpu", callback=note, score_every=1)
     return clock
 
 
@@ -105,7 +94,7 @@ def rival(asked: dict, source: str) -> Clock:
     import torch.nn.functional as F
     from monai.utils import set_determinism
 
-    from cmrseg import data, metrics
+    from cmrseg import datasets, metrics
     from cmrseg.augment import normalise
 
     make = {"MONAI": monai, "nnU-Net": nnunet}[asked["rival"]](asked["rate"])
@@ -113,7 +102,7 @@ def rival(asked: dict, source: str) -> Clock:
     torch.set_flush_denormal(True)  # as in ours
     set_determinism(asked["seed"])
     net, optimiser, loss, most, transform = make()
-    train, held_out = data.split(source, "val")
+    train, held_out = datasets.split(source, "val")
     images, labels = normalise(train.images), torch.from_numpy(train.masks)[:, None].float()
     epochs = asked["epochs"]
     steps, scheduler = epochs * -(-len(train) // BATCH), torch.optim.lr_scheduler
@@ -156,7 +145,7 @@ def rival(asked: dict, source: str) -> Clock:
 
 
 def monai(rate: float):
-    """A function that makes MONAI's network, optimiser, loss, most norm of a gradient (none) and transforms."""
+    """A function that makes MONAI's network, optimiser, loss, gradient limit (none), transforms."""
     import torch
     from monai import transforms as t
     from monai.losses import DiceCELoss
@@ -199,8 +188,8 @@ def monai(rate: float):
 
 
 def nnunet(rate: float):
-    """A function that makes nnU-Net's plain network, optimiser, loss, most norm of a gradient and augmentation, as
-    its nnUNetTrainer (version 2) does."""
+    """A function that makes nnU-Net's plain network, optimiser, loss, most norm of a gradient and
+    augmentation, as its nnUNetTrainer (version 2) does."""
     import torch
     from dynamic_network_architectures.architectures.unet import PlainConvUNet
     from monai import transforms as t
@@ -277,7 +266,7 @@ def nnunet(rate: float):
     return make
 
 
-# --- all of them -------------------------------------------------------------------------------------
+# --- all of them ---------------------------------------------------------------------------------
 
 
 def plan(full: bool) -> list[dict]:
@@ -342,18 +331,22 @@ def one(asked: dict, source: str) -> None:
 
 
 def target() -> tuple[float, int]:
-    """Where the report's published code, run again, ended, and the first epoch at which it is known to have stood
-    there: an upper bound, since it was scored now and then (0.826 after 90 epochs, 0.839 after 110)."""
-    from cmrseg import results
+    """Where the report's published code, run again, ended, and the first epoch at which it is known
+    to have stood there: an upper bound, since it was scored now and then (0.826 after 90 epochs,
+    0.839 after 110)."""
+    from cmrtrial.records import reported_numbers
 
-    again = {int(epoch): dice for epoch, dice in results.report()["rerun"]["dice_by_epoch"].items()}
+    again = {
+        int(epoch): dice for epoch, dice in reported_numbers()["rerun"]["dice_by_epoch"].items()
+    }
     end = again[max(again)]
     return end, min(epoch for epoch, dice in again.items() if dice >= end)
 
 
 def reached(run: dict, dice: float, epoch: int) -> float | None:
-    """Seconds after the imports at which a training passed ``dice``: of `sprint` its end, and of the report's
-    recipe, if it was not run to its end, an estimate: ``epoch`` times what one took."""
+    """Seconds after the imports at which a training passed ``dice``: of `sprint` its end, and of
+    the report's recipe, if it was not run to its end, an estimate: ``epoch`` times what one
+    took."""
     if run["name"] == "sprint":
         return run["seconds"][-1]
     if run.get("epochs") == TIMED:
@@ -363,8 +356,8 @@ def reached(run: dict, dice: float, epoch: int) -> float | None:
 
 
 def table(runs: list[dict], dice: float, epoch: int) -> list[tuple[str, ...]]:
-    """A head, and a row for each training, the ten of `sprint` in one: seconds from the first slice, seconds from
-    the start of the process, and how many times those of `sprint` both are."""
+    """A head, and a row for each training, the ten of `sprint` in one: seconds from the first
+    slice, seconds from the start of the process, and how many times those of `sprint` both are."""
     sprints = [run for run in runs if run["name"] == "sprint"]
     mean = sum(run["seconds"][-1] for run in sprints) / len(sprints)
     whole = mean + sum(run["imports"] for run in sprints) / len(sprints)
@@ -432,15 +425,16 @@ def main() -> None:
         return one(json.loads(options.one), options.data)
     from tqdm import tqdm
 
-    from cmrseg import data, results
+    from cmrseg import datasets
+    from cmrseg.record import processor
 
-    data.split(options.data, "val")  # or complain before anything is trained
+    datasets.split(options.data, "val")  # or complain before anything is trained
     dice, epoch = target()
     out = Path(__file__).with_name(
         "time_to_dice_full.json" if options.full else "time_to_dice.json"
     )
     about = {
-        "machine": results._processor(),
+        "machine": processor(),
         "threads": options.threads,
         "target": dice,
         "report_epoch": epoch,

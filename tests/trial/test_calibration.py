@@ -33,10 +33,8 @@ def test_a_network_that_is_as_sure_as_it_is_right_is_calibrated():
     assert table["right"][place] == pytest.approx(0.8, abs=0.01)
     assert calibration.calibration_error(table) < 0.01
     sure = calibration.reliability(certain(said, 1.0), truth)
-    assert (
-        calibration.calibration_error(sure) == pytest.approx(0.2, abs=0.01)
-        and sure["count"][-1] == truth.size
-    )
+    assert calibration.calibration_error(sure) == pytest.approx(0.2, abs=0.01)
+    assert sure["count"][-1] == truth.size
 
 
 def test_confidence_is_binned_from_a_quarter_to_one():
@@ -68,8 +66,8 @@ def test_a_calibrated_network_expects_the_dice_it_gets():
     p = rng.random((3, 64, 64)) ** 3  # of class 2, the rest background
     probability = np.stack([1 - p, 0 * p, p, 0 * p], 1)
     truth = np.where(rng.random(p.shape) < p, 2, 0)
-    expected, found = calibration.expected_dice(probability), dice(probability.argmax(1), truth)
-    np.testing.assert_allclose(expected[:, 1], found[:, 1], atol=0.02)
+    expected, reached = calibration.expected_dice(probability), dice(probability.argmax(1), truth)
+    np.testing.assert_allclose(expected[:, 1], reached[:, 1], atol=0.02)
     assert np.isnan(expected[:, [0, 2]]).all()
 
 

@@ -9,14 +9,15 @@ from cmrseg.data import Slices
 from cmrtrial import corruptions
 
 
+def slices_of(images, masks):
+    return Slices(
+        images, masks, tuple(f"cmr{n}" for n in range(len(images))), np.zeros(len(images))
+    )
+
+
 def slices(count=4, size=64):
     images, masks = zip(*(heart(n, size) for n in range(1, count + 1)))
-    return Slices(
-        np.stack(images),
-        np.stack(masks),
-        tuple(f"cmr{n}" for n in range(1, count + 1)),
-        np.arange(count) // 2,
-    )
+    return slices_of(np.stack(images), np.stack(masks))
 
 
 def middle(mask):
@@ -35,12 +36,8 @@ def test_the_first_level_changes_nothing_and_each_further_one_more(name):
         assert after.images.dtype == after.masks.dtype == np.uint8
         assert after.images.shape == before.images.shape and after.names == before.names
         assert set(np.unique(after.masks)) <= {0, 1, 2, 3}
-        moved = np.abs(after.images.astype(int) - before.images).mean()
-        assert moved > 0.3
-        if name in ("rotation", "zoom"):
-            assert (after.masks != before.masks).any()
-        else:
-            np.testing.assert_array_equal(after.masks, before.masks)
+        assert np.abs(after.images.astype(int) - before.images).mean() > 0.3
+        assert (after.masks != before.masks).any() == (name in ("rotation", "zoom"))
 
 
 def test_blur_stays_within_its_slice():
@@ -55,30 +52,25 @@ def test_noise_is_as_strong_as_it_says_whatever_the_contrast():
     flat = np.full((2, 64, 64), 128, np.uint8)
     flat[0, :, ::2] += 20
     flat[1, :, ::2] += 40
-    after = corruptions.noise(Slices(flat, flat % 2, ("a", "b"), np.arange(2)), 0.5)
+    after = corruptions.noise(slices_of(flat, flat % 2), 0.5)
     grain = (after.images.astype(float) - flat).std((1, 2))
     np.testing.assert_allclose(grain, [5, 10], rtol=0.06)
 
 
 def test_a_bias_field_is_bright_on_the_left():
-    flat = np.full((1, 8, 9), 100, np.uint8)
-    after = corruptions.bias_field(Slices(flat, flat * 0, ("a",), np.zeros(1)), 0.4).images[0, 0]
+    flat = slices_of(np.full((1, 8, 9), 100, np.uint8), np.zeros((1, 8, 9), np.uint8))
+    after = corruptions.bias_field(flat, 0.4).images[0, 0]
     assert after.tolist() == [140, 130, 120, 110, 100, 90, 80, 70, 60]
-    assert (
-        corruptions.bias_field(Slices(flat, flat * 0, ("a",), np.zeros(1)), 0.056).images[0, 0, 1]
-        == 104
-    )
+    assert corruptions.bias_field(flat, 0.056).images[0, 0, 1] == 104
 
 
 def test_a_rotation_goes_against_the_clock_with_its_mask():
     mask = np.zeros((1, 21, 21), np.uint8)
     mask[0, 9:12, 17:20] = 3  # at three o'clock
-    after = corruptions.rotation(Slices(mask * 80, mask, ("a",), np.zeros(1)), 90)
+    after = corruptions.rotation(slices_of(mask * 80, mask), 90)
     assert after.masks[0, 1:4, 9:12].all() and after.masks.sum() == mask.sum()
     assert after.images[0, 2, 10] == 240
-    assert set(
-        np.unique(corruptions.rotation(Slices(mask, mask, ("a",), np.zeros(1)), 30).masks)
-    ) == {0, 3}
+    assert set(np.unique(corruptions.rotation(slices_of(mask, mask), 30).masks)) == {0, 3}
 
 
 def test_a_zoom_makes_the_heart_larger_and_keeps_the_middle():
@@ -89,10 +81,7 @@ def test_a_zoom_makes_the_heart_larger_and_keeps_the_middle():
         np.testing.assert_allclose(ratio, factor**2, rtol=0.06)
     dot = np.zeros((1, 21, 21), np.uint8)
     dot[0, 9:12, 9:12] = 1
-    assert middle(corruptions.zoom(Slices(dot, dot, ("a",), np.zeros(1)), 3).masks[0]).tolist() == [
-        10,
-        10,
-    ]
+    assert middle(corruptions.zoom(slices_of(dot, dot), 3).masks[0]).tolist() == [10, 10]
 
 
 def test_shuffled_hearts_lie_anywhere_but_whole():
@@ -111,7 +100,7 @@ def test_shuffled_hearts_lie_anywhere_but_whole():
 def test_a_heart_at_the_edge_stays_where_it_is_or_comes_in():
     mask = np.zeros((30, 40, 40), np.uint8)
     mask[:, 0:6, 10:30] = 1
-    after = corruptions.shuffle_positions(Slices(mask * 9, mask, tuple("x" * 30), np.arange(30)))
+    after = corruptions.shuffle_positions(slices_of(mask * 9, mask))
     assert (after.masks.sum((1, 2)) == mask.sum((1, 2))).all()
 
 

@@ -14,9 +14,10 @@ from cmrseg.record import read_record
 from cmrtrial.plans import EXPERIMENTS
 from cmrtrial.records import STORE
 
-WEIGHTS = REPOSITORY / "weights"
 sys.path.insert(0, str(REPOSITORY / "tools"))
 import deliver
+
+WEIGHTS = REPOSITORY / "weights"
 
 
 def test_the_files_are_small_enough_listed_and_of_the_chosen_kind():

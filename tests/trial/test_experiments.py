@@ -29,8 +29,7 @@ def test_every_planned_run_is_filed_in_a_place_of_its_own():
 def test_every_planned_run_is_of_a_known_protocol_and_split(root):
     specs = [spec for plan in EXPERIMENTS.values() for spec in plan]
     for name in {spec.split for spec in specs}:
-        train, held_out = split(root, name)
-        assert len(train) and len(held_out)
+        assert all(map(len, split(root, name))), name
     assert {spec.protocol for spec in specs} == {*PRESETS, "final"}
 
 
@@ -226,15 +225,7 @@ def test_a_new_plan_alone_appears_in_results(tmp_path):
     shutil.copytree(REPOSITORY / "cmrtrial", tmp_path / "cmrtrial")
     (tmp_path / "cmrtrial" / "plans" / "mine.py").write_text(PLAN)
     words = ["-m", "cmrtrial", "results", "two-rates", "--store", tmp_path / "results"]
-    path = f"{tmp_path}:{REPOSITORY}"
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=tmp_path,
-        env={"PYTHONPATH": path},
-        text=True,
-        capture_output=True,
-    )
-    assert (
-        not done.returncode
-        and "two-rates                modern           2     0       10" in done.stdout
-    )
+    options = {"env": {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}, "text": True}
+    done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, **options)
+    row = "two-rates                modern           2     0       10"
+    assert row in done.stdout, done.stderr

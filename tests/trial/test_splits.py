@@ -89,3 +89,8 @@ def test_other_names_are_refused(root):
     for name in ("test", "fold5", "fold", "outer0", "fold0@", "fold0@3+shuffled"):
         with pytest.raises(ValueError, match="expected val"):
             split(root, name)
+
+
+def test_phantoms_and_random_splits_are_the_same_everywhere():
+    assert datasets.load("phantom", "labelled").fingerprint == "0fbd8cf0bf26"
+    assert split("phantom", "random3")[1].names[:4] == ("cmr6", "cmr7", "cmr15", "cmr25")

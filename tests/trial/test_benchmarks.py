@@ -1,0 +1,121 @@
+"""The benchmarks run, and their tables say what was measured."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+from cmrseg import datasets
+from cmrseg.config import PRESETS, TrainConfig
+from cmrseg.data import read_png
+
+SCRIPTS = REPOSITORY / "benchmarks"
+
+
+def load(name):
+    """The functions of a script."""
+    return runpy.run_path(str(SCRIPTS / f"{name}.py"))
+
+
+def start(name, *words):
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    words = [sys.executable, SCRIPTS / f"{name}.py", *words]
+    return subprocess.run(words, text=True, capture_output=True, env=environment)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Eight slices to learn from and four to be scored on, instead of the whole source."""
+    train, held_out = datasets.split("phantom", "val")
+    monkeypatch.setattr(datasets, "split", lambda source, name: (train[:8], held_out[:4]))
+
+
+def run(name, seconds, dice, **more):
+    return {"name": name, "seconds": seconds, "dice": dice, "imports": 2.0} | more
+
+
+def test_a_time_is_that_of_the_first_passing_and_of_sprint_that_of_its_end():
+    bench = load("time_to_dice")
+    runs = [run("sprint", [1.0, 4.0], [0.9, 0.84]), run("sprint", [1.0, 6.0], [0.5, 0.85])]
+    runs += [run("MONAI", [10.0, 20.0, 30.0], [0.5, 0.84, 0.7]), run("slow", [10.0], [0.2])]
+    runs += [run("the report's recipe", [11.0, 21.0, 31.0, 41.0, 51.0], [0.0] * 5, epochs=5)]
+    target = bench["target"]()
+    assert target == (0.836, 110)
+    rows = {name: cells for name, *cells in bench["table"](runs, *target)}
+    ends = "0.8450 at the end, from 0.840 to 0.850"
+    assert rows["sprint, 2 seeds"] == ["5.0", "7.0", "1", "1", ends]
+    assert rows["MONAI"] == ["20.0", "22.0", "4.0", "3.1", "0.700 at the end, 0.840 at most"]
+    assert rows["slow"][0] == "not reached"
+    assert rows["the report's recipe (estimated)"][0] == "1101.0"
+
+
+def test_what_is_raced():
+    plan = load("time_to_dice")["plan"]
+    short, full = plan(False), plan(True)
+    assert [a["seed"] for a in short if a["name"] == "sprint"] == list(range(10))
+    rivals = [a["name"] for a in short if "rival" in a]
+    assert len(rivals) == 3 and {*rivals} < {a["name"] for a in full} and len(full) == 33
+
+
+def test_a_recipe_is_scored_after_each_epoch_and_stops_when_asked(few, monkeypatch):
+    tiny = TrainConfig(channels=(2, 4), epochs=140, batch=4, augment=())
+    monkeypatch.setitem(PRESETS, "report", tiny)
+    clock = load("time_to_dice")["ours"]({"preset": "report", "seed": 0, "epochs": 5}, "phantom")
+    assert len(clock.seconds) == len(clock.dice) == 5 and clock.seconds == sorted(clock.seconds)
+    assert all(0 <= dice <= 1 for dice in clock.dice)
+
+
+@pytest.mark.parametrize("rival, until, epochs", [("MONAI", 0, 1), ("nnU-Net", 1.1, 2)])
+def test_a_rival_learns_and_stops_when_it_has_passed(rival, until, epochs, few):
+    pytest.importorskip("monai" if rival == "MONAI" else "dynamic_network_architectures")
+    asked = {"rival": rival, "rate": 0.001, "schedule": "constant", "epochs": 2, "seed": 0}
+    clock = load("time_to_dice")["rival"](asked | {"until": until}, "phantom")
+    assert len(clock.dice) == epochs and 0 <= clock.dice[0] <= 1
+
+
+@pytest.mark.parametrize("script", ["time_to_dice", "inference", "side_by_side"])
+def test_a_folder_that_is_not_there_is_one_line_and_status_2(script, tmp_path):
+    done = start(script, "--data", tmp_path / "nowhere")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: {tmp_path / 'nowhere'}: no such data. Give")
+
+
+@pytest.mark.parametrize("way", ["ours", "report"])
+def test_predictions_are_timed_from_a_network_that_is_ready(way, tmp_path):
+    inference, images = load("inference"), datasets.load("phantom", "test").images[:2]
+    (tmp_path / "images").mkdir()
+    inference["write"](images, 3, tmp_path / "images")  # again and again
+    written = [read_png(tmp_path / "images" / f"cmr{n}.png") for n in (1, 2, 3)]
+    assert (np.stack(written) == images[[0, 1, 0]]).all()
+    seconds, network = inference[way](tmp_path / "images", tmp_path / "masks")
+    assert 0 < network < seconds and len(list((tmp_path / "masks").iterdir())) == 3
+
+
+def test_two_trainings_side_by_side():
+    words = ("--data", "phantom", "--epochs", "1", "--at-once", "2")
+    (row,) = re.findall(
+        r"\| fp32 \| 2 \| (\S+) \| (\S+) \| (\S+), (\S+) \|", start("side_by_side", *words).stdout
+    )
+    seconds, rate, *dice = map(float, row)
+    assert rate == pytest.approx(120 / seconds, rel=0.1) and dice[0] != dice[1]
+
+
+def test_where_a_step_goes_and_what_a_large_study_costs():
+    spent = [("aten::Convolution", 2.0), ("aten::mkldnn_convolution", 4.0), ("aten::relu_", 1.0)]
+    parts = load("step")["shares"]([*spent, ("aten::sum", 3.0)])
+    assert parts == pytest.approx({"convolution": 0.6, "ReLU": 0.1, "the rest": 0.3})
+    scale, hours = load("scale"), 60 * 160_000 / 100 / 3600
+    one, sweep, drawn = scale["costs"](100, 1000).splitlines()[2:5]
+    assert one.endswith(f" | {hours:.0f} | {hours / 24:.1f} | 21 |")
+    assert sweep.endswith(f" | {25 * hours:,.0f} | {hours / 24:.1f} | 516 |")
+    assert "2,000,000" in drawn and drawn.endswith(" | 1 | 0.0 | streams |")
+
+
+def test_the_page_on_what_repeats_says_what_the_records_say():
+    module = load("determinism")
+    assert module["PAGE"].read_text() == module["page"]()
