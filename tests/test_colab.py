@@ -23,7 +23,7 @@ import pytest
 from conftest import REPOSITORY
 
 NOTEBOOKS = sorted(p.with_suffix(".ipynb") for p in (REPOSITORY / "notebooks").rglob("*.py"))
-COLAB = ("ipykernel", "matplotlib", "nbclient", "pandas", "pooch", "requests", "safetensors", "scipy", "tqdm",
+COLAB = ("ipykernel", "matplotlib", "nbclient", "opencv-python-headless", "pandas", "pooch", "requests", "safetensors", "scipy", "tqdm",
          "typer")
 pytestmark = pytest.mark.slow
 
