@@ -605,7 +605,7 @@ def test_a_second_start_beside_a_running_sweep_is_refused(clone):
     first = sweep(clone, wait=False)
     while not (clone.home / "runs" / "second" / "pid").is_file():
         assert first.poll() is None
-    done = sweep(clone)
+    done = sweep(clone, SECOND_TRIAL_WAIT="1")
     first.send_signal(signal.SIGTERM)
     first.communicate(timeout=30)
     assert done.status == 2 and "runs already" in done.err
@@ -645,13 +645,13 @@ def test_a_sweep_commits_records_and_nothing_else(clone):
 
 
 def test_another_commit_is_refused(clone):
-    assert sweep(clone).status == 0
+    assert sweep(clone, SECOND_TRIAL_EVERY="1").status == 0
     worktree = next(p for p in (clone.home / "runs" / "second").iterdir() if len(p.name) == 40)
     (worktree / "cmrtrial" / "second_trial.py").write_text("print('something else')\n")
     done = sweep(clone)
     assert done.status == 2 and done.err.startswith("error: ") and "not the registered commit" in done.err
     subprocess.run(["git", "checkout", "-q", "."], cwd=worktree, check=True)
-    assert sweep(clone).status == 0
+    assert sweep(clone, SECOND_TRIAL_EVERY="1").status == 0
     subprocess.run(["git", "checkout", "-q", "--detach", "main"], cwd=worktree, check=True)  # whole, but another commit
     done = sweep(clone)
     assert done.status == 2 and "not the registered commit" in done.err
