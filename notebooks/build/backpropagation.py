@@ -736,7 +736,7 @@ B_SLIPS = {
 
 def of_other_sizes(mine):
     """What is wrong with one layer for two that go from 3 over 2 to 4 numbers."""
-    first, second = torch.arange(6.0).reshape(3, 2), torch.arange(8.0).reshape(2, 4)
+    first, second = torch.arange(-3.0, 3).reshape(3, 2), torch.arange(8.0).reshape(2, 4)
     last = torch.arange(4.0)
     try:
         w, b = mine(first.clone(), B1.clone(), second.clone(), last.clone())
