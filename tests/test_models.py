@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from cmrseg.models import build, multiply_adds, unet
+from cmrseg.models.report_unet import ReportUNet
 from cmrseg.models.sprint import SprintUNet
 from cmrseg.models.unet import UNet
 from cmrseg.training import PRESETS, TrainConfig
@@ -188,3 +189,19 @@ def test_squares_cost_a_quarter():
     plain, squares = UNet((8, 16, 32), 1), SprintUNet((8, 16, 32), 1)
     assert multiply_adds(squares) < 0.3 * multiply_adds(plain)
     assert isinstance(build(TrainConfig(model="sprint", channels=(2, 4))), SprintUNet)
+
+
+def test_the_reports_unet_is_the_same_in_both_files():
+    for widths, first in (((2, 4, 8), None), ((2, 4, 8, 8), 7)):
+        nets = []
+        for made in (lambda: UNet(widths, skips="after", first_kernel=first), lambda: ReportUNet(widths, first_kernel=first)):
+            torch.manual_seed(0)
+            nets.append(made().train())
+        x = torch.randn(2, 1, 32, 32)
+        assert torch.equal(nets[0](x), nets[1](x))
+
+
+@pytest.mark.parametrize("wrong", [{"skips": "before"}, {"windows": 4}, {"poolings": 1}, {"skips": "beside"}], ids=str)
+def test_a_parted_network_that_cannot_be_built_is_refused(wrong):
+    with pytest.raises(ValueError):
+        ReportUNet((2, 4, 8), **wrong)
