@@ -33,7 +33,7 @@ data=$(cd "$data" && pwd)
 mkdir -p "$place"
 exec 9>"$place/lock"
 # The sweep holds the lock as well, so that no second one starts beside it; one whose script was killed has soon ended.
-flock -w 10 9 || fail "it runs already in this clone, as process group $(cat "$place/pid" 2>/dev/null || echo '?') (perhaps paused)"
+flock -w "${SECOND_TRIAL_WAIT:-10}" 9 || fail "it runs already in this clone, as process group $(cat "$place/pid" 2>/dev/null || echo '?') (perhaps paused)"
 
 code=$place/$registered
 git worktree prune

@@ -462,8 +462,8 @@ for name, result in results.items():
 #
 # ```{exercise} How far apart?
 # :label: arrays-apart
-# Write a function that takes two `uint8` images of the same shape and returns an array of that shape with $|a - b|$ at
-# each pixel, in any dtype that can hold it. The check gives it images of one row and four pixels.
+# Write a function that takes two `uint8` images of the same shape and returns a new array of that shape with $|a - b|$
+# at each pixel, in any dtype that can hold it. The check gives it images of one row and four pixels.
 # ```
 
 # %% tags=["hide-input"]
@@ -503,7 +503,9 @@ QUARTERS = {
 def attempt(mine, inputs):
     """What a function returns, as an array, or words for why it returns none."""
     try:
-        answer = mine(*(x.copy() for x in inputs))
+        answer = mine(*inputs)
+        if isinstance(answer, (list, tuple)):
+            return "that is a list, not one array: np.stack or np.array makes one of it"
         return "it returns nothing yet" if answer is None else np.asarray(answer)
     except Exception as problem:
         return f"it stops with {type(problem).__name__}: {problem}"
@@ -521,12 +523,21 @@ def judge(answer, right, slips):
 
 def check_apart(mine):
     """What is wrong with a function that should compute |a - b|."""
-    return judge(attempt(mine, (A, B)), abs(SIGNED), APART)
+    a, b = A.copy(), B.copy()
+    words = judge(attempt(mine, (a, b)), abs(SIGNED), APART)
+    if words == "right" and ((a != A) | (b != B)).any():
+        return "the distances are right, but an image that it was given has changed"
+    return words
 
 
 def check_quarters(mine):
     """What is wrong with a function that should cut a slice into its four quarters."""
-    return judge(attempt(mine, (X,)), CORNERS, QUARTERS)
+    words = judge(attempt(mine, (X.copy(),)), CORNERS, QUARTERS)
+    tall = X.reshape(6, 4).copy()
+    corners = [tall[:3, :2], tall[:3, 2:], tall[3:, :2], tall[3:, 2:]]
+    if words == "right" and judge(attempt(mine, (tall,)), corners, {}) != "right":
+        return "right for 4 rows and 6 columns, wrong for 6 and 4: use image.shape"
+    return words
 
 # %%
 def my_apart(a, b):
@@ -561,7 +572,7 @@ print("my_apart:", check_apart(my_apart))
 # :label: arrays-quarters
 # Write a function that cuts a slice of shape (H, W), both even, into its four quarters and returns them as one array
 # of shape (4, H/2, W/2): top left, top right, bottom left, bottom right. Why isn't a reshape enough? (The check uses
-# a slice of 4 rows and 6 columns.)
+# a slice of 4 rows and 6 columns, then one of 6 rows and 4 columns.)
 # ```
 
 # %%

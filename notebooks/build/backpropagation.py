@@ -649,7 +649,7 @@ def numbers(answer):
 def ask(mine, *question):
     """The numbers that a function answers, and what keeps it from answering."""
     try:
-        answer = mine(*question)
+        answer = mine(*(tensor.clone() for tensor in question))
         return (
             (None, "it returns nothing yet")
             if answer is None
@@ -724,6 +724,21 @@ B_SLIPS = {
 }
 
 
+def of_other_sizes(mine):
+    """What is wrong with one layer for two that go from 3 over 2 to 4 numbers."""
+    first, second = torch.arange(-3.0, 3).reshape(3, 2), torch.arange(8.0).reshape(2, 4)
+    last = torch.arange(4.0)
+    try:
+        w, b = mine(first.clone(), B1.clone(), second.clone(), last.clone())
+        shapes = tuple(w.shape), tuple(b.shape)
+    except Exception as error:
+        return f"right for 2x2 weights; for 3x2, then 2x4, it stops with: {error}"
+    if shapes != ((3, 4), (4,)):
+        return f"of 3x2 and 2x4 weights w should be (3, 4), b (4,); they are {shapes}"
+    right = same(numbers((w, b)), (first @ second, B1 @ second + last))
+    return "right" if right else "right for 2x2 weights, wrong for other sizes"
+
+
 def check_collapse(mine):
     """What is wrong with the one layer that should replace two."""
     found, problem = ask(mine, ONE, B1, TWO, B2)
@@ -732,7 +747,7 @@ def check_collapse(mine):
     if same(found, (BIAS, WEIGHT)):
         return "they have changed places: w first, then b"
     wrong = why_not(found[:4], WEIGHT, W_SLIPS), why_not(found[4:], BIAS, B_SLIPS)
-    return "; ".join(filter(None, wrong)) or "right"
+    return "; ".join(filter(None, wrong)) or of_other_sizes(mine)
 
 # %%
 def my_kernel_gradient(x, g):

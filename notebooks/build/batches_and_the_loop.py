@@ -769,15 +769,15 @@ print((0.1 + 0.2) + 0.3, 0.1 + (0.2 + 0.3))
 import torch
 
 
-def trial(step):
-    """The gradient that a step on three batches went along, and what it returned."""
+def trial(step, count=3, decay=0, loss_of=torch.nn.functional.mse_loss):
+    """The gradient that a step on so many batches went along, and what it returned."""
     model = torch.nn.Linear(1, 1, bias=False)
     model.weight.data[:] = 1.0
     model.weight.grad = torch.full((1, 1), 50.0)  # left over from an earlier step
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
-    x = torch.tensor([[[1.0], [2.0]], [[2.0], [3.0]], [[4.0], [5.0]]])
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01, weight_decay=decay)
+    x = torch.tensor([[[1.0], [2.0]], [[2.0], [3.0]], [[4.0], [5.0]]])[:count]
     pairs = [(batch, torch.ones(2, 1)) for batch in x]  # their gradients are 2, 8, 32
-    answer = step(model, optimiser, torch.nn.functional.mse_loss, pairs)
+    answer = step(model, optimiser, loss_of, pairs)
     return (1 - model.weight.item()) / 0.01, answer
 
 
@@ -809,6 +809,20 @@ RETURNS = {31 / 6: "right", 15.5: "the sum of the losses", 12.5: "the last loss"
 RETURNS |= {12.5 / 3: "a part of the last loss", 31 / 18: "a part of the mean loss"}
 
 
+def of_two(mine):
+    """What is wrong with two batches, another loss and a decay of the weights."""
+    try:  # the mean gradient is 1.75, the decay adds 1
+        went, answer = trial(mine, 2, 1, torch.nn.functional.l1_loss)
+        value = float(torch.as_tensor(answer).detach())
+    except Exception as error:
+        return f"with two batches it raises {type(error).__name__}: {error}"
+    if abs(went - 1.75) < 1e-3:
+        return "it moves the weights itself: let optimiser.step() do that"
+    if abs(went - 2.75) > 1e-3 or abs(value - 1) > 1e-3:
+        return "right at first, wrong with two batches and another loss: what is fixed?"
+    return "right"
+
+
 def check_step(mine):
     """What is wrong with a function that should make one step with several batches."""
     try:
@@ -825,7 +839,7 @@ def check_step(mine):
         return "the step is right; now return the mean loss"
     back = [what for loss, what in RETURNS.items() if abs(loss - value) < 1e-3]
     if back == ["right"]:
-        return "right"
+        return of_two(mine)
     said = (*back, f"{value:.3f}")[0]
     return f"the step is right, but it returns {said}, not the mean loss"
 

@@ -403,7 +403,8 @@ print("t:", *(f"{t:.2f}" for t in path))
 # ```{exercise} The loop, from memory
 # :label: one-weight-loop
 # Write gradient descent for any loss, with autograd: start at the number `t`, take the given number of steps, return
-# the last `t`. The check tries it on $(t - 3)^2$ and says which line is missing or wrong.
+# the last `t`. The check tries it on $(t - 3)^2$ and says which line is missing or wrong. Then it tries
+# another loss.
 # ```
 
 # %% tags=["hide-input"]
@@ -450,6 +451,9 @@ def check_descent(mine):
             return (
                 why or [f"{steps} steps from {start} end at {end}, not {found[0]}"]
             )[0]
+    found, problem = ask(mine, lambda t: t**4 / 4, 1.0, 0.5, 2)
+    if problem or not np.allclose(found, 0.4375, atol=1e-4):
+        return problem or "right for (t - 3) ** 2 only: leave the slope to autograd"
     return "right"
 
 
@@ -487,7 +491,7 @@ K_SLIPS = {
 
 def check_slopes(mine):
     """Which of the two slopes is wrong, and why."""
-    values, problem = ask(mine, X, Y, 0.3, 4.0)
+    values, problem = ask(mine, X.clone(), Y.clone(), 0.3, 4.0)
     if problem or len(values) != 2:
         return problem or "return two numbers: the slope of t, then the slope of k"
     if np.allclose(values, [K.grad, T.grad]):

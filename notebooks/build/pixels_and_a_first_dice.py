@@ -514,13 +514,24 @@ def check_colours(mine):
     words = judge(answer, PICTURE, COLOURS)
     if words == "right" and answer.dtype != np.uint8:
         return f"the colours are right, but the dtype is {answer.dtype}, not uint8"
+    tall = np.array([[2, 1], [0, 1], [1, 2]], np.uint8)  # no LV
+    if words == "right" and judge(attempt(mine, (tall,)), BGR[tall], {}) != "right":
+        return "right for one mask, wrong for another: 3 rows, 2 columns and no LV"
     return words
 
 
 def check_vote(mine):
     """What is wrong with a function that should let place and grey level vote."""
     answer = attempt(mine, (FREQUENT, LIKELY, GREYS))
-    return judge(answer, BOTH.argmax(0), VOTES)
+    words = judge(answer, BOTH.argmax(0), VOTES)
+    draw = np.random.default_rng(0)
+    often, likely = draw.random((4, 5, 7)), draw.random((4, 256))
+    image = draw.integers(0, 256, (5, 7), np.uint8)
+    vote = (often * likely[:, image]).argmax(0)
+    again = attempt(mine, (often, likely, image)) if words == "right" else ""
+    if words == "right" and not np.array_equal(again, vote):
+        return "right for three pixels, wrong for a picture of 5 rows and 7 columns"
+    return words
 
 # %%
 def my_colours(mask):

@@ -661,15 +661,31 @@ Y = torch.multinomial(torch.tensor([6.0, 1, 2, 1]), 90, True, generator=rng)
 Y, W = Y.view(3, 5, 6), torch.tensor([0.2, 3.0, 1.5, 0.8])
 LOG_P, ONE_HOT = Z.log_softmax(1), F.one_hot(Y, 4).permute(0, 3, 1, 2)
 OWN, FIRST = (LOG_P * ONE_HOT).sum(1), Z.argmax(1)  # log p of the truth; the winner
+LARGE = 200 * Z.sign()
+OWN_LARGE = (LARGE.log_softmax(1) * ONE_HOT).sum(1)
+Z3, Y3 = Z[:1, :3].clone(), Y[:1].clamp(max=2)  # one slice, three classes
+OWN3 = (Z3.log_softmax(1) * F.one_hot(Y3, 3).permute(0, 3, 1, 2)).sum(1)
 OTHER_AXES = [(Z.log_softmax(axis) * ONE_HOT).sum(1) for axis in (0, 2, 3)]
 TWICE = (Z.softmax(1).log_softmax(1) * ONE_HOT).sum(1)
+
+
+def gradient_wrong(mine, *inputs):
+    """Whether the gradient of a loss isn't how steeply the loss rises along it."""
+    logits, step = Z.clone().requires_grad_(), 0.05
+    try:
+        (slope,) = torch.autograd.grad(mine(logits, *inputs), logits)
+        along = step * slope / slope.norm()
+        rise = mine(Z + along, *inputs) - mine(Z - along, *inputs)
+    except RuntimeError:  # nothing leads back to the logits
+        return True
+    return not np.isclose(rise.item() / (2 * step), slope.norm().item(), rtol=0.02)
 
 
 def diagnose(right, slips, other, mine, *inputs):
     """What is wrong with a loss: its value here and on one slice, its gradient."""
     try:
         value = mine(Z.clone().requires_grad_(), *inputs)
-        large = mine(200 * Z.sign(), *inputs)
+        large = mine(LARGE.clone(), *inputs)
     except Exception as error:
         return f"it stops with {type(error).__name__}: {error}"
     if value is None:
@@ -686,10 +702,18 @@ def diagnose(right, slips, other, mine, *inputs):
         return why[0] if why else f"it says {said:.4f} where {right:.4f} is right"
     if not value.requires_grad:
         return "the number is right, but no gradient flows through it"
-    if not np.isclose(mine(Z[:1], Y[:1], other[0]).item(), other[1].item(), rtol=1e-4):
-        return "right for the first try, wrong for the second: is a number fixed in it?"
+    if gradient_wrong(mine, *inputs):
+        return "the number is right, but its gradient isn't: something is cut off"
+    try:
+        second = mine(Z3.clone(), Y3.clone(), other[0]).item()
+    except Exception as error:
+        return f"with one slice and three classes it stops: {error}"
+    if not np.isclose(second, other[1].item(), rtol=1e-4):
+        return "right for four classes, wrong for three: is a number fixed in it?"
     if not torch.isfinite(large).all():
         return "not finite for logits of 200: softmax and log in one go, log_softmax"
+    if not np.isclose(large.item(), other[2].item(), rtol=1e-3):
+        return "too small for logits of 200: log_softmax needs no small number added"
     return "right"
 
 
@@ -725,8 +749,8 @@ def check_weighted(mine):
     ]
     axis = "softmax runs over the wrong axis: classes are axis 1"
     slips += [(axis, mean(w, own)) for own in OTHER_AXES]
-    other = W.flip(0), mean(W.flip(0)[Y[:1]], OWN[:1])
-    return diagnose(mean(w), slips, other, mine, Y, W)
+    other = W.flip(0)[:3], mean(W.flip(0)[Y3], OWN3), mean(w, OWN_LARGE)
+    return diagnose(mean(w), slips, other, mine, Y.clone(), W.clone())
 
 
 def check_focal(mine):
@@ -774,8 +798,8 @@ def check_focal(mine):
     ]
     axis = "softmax runs over the wrong axis: classes are axis 1"
     slips += [(axis, focal(own)) for own in OTHER_AXES]
-    other = 0.5, focal(OWN[:1], gamma=0.5)
-    return diagnose(focal(), slips, other, mine, Y, 2)
+    other = 0.5, focal(OWN3, gamma=0.5), focal(OWN_LARGE)
+    return diagnose(focal(), slips, other, mine, Y.clone(), 2)
 
 # %%
 def my_weighted(logits, labels, weights):

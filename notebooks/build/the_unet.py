@@ -602,7 +602,7 @@ def weight_slips(c, f):
 
 def check_shapes(mine):
     """What is wrong with a function that should give the shapes of the skips."""
-    cases = [((4, 8, 16, 32), 48), ((5, 10, 30), 64)]
+    cases = [((4, 8, 16, 32), 48), ((5, 10, 30), 64), ((3, 20, 7, 40, 8), 160)]
     return first_slip(
         mine, cases, shape_slips, lambda found: [tuple(map(float, s)) for s in found]
     )

@@ -488,10 +488,10 @@ print("all", len(ours.state_dict()), "tensors are equal, to the last bit")
 # :label: whole-largest
 # A heart has one left ventricle, so a second piece of it must be wrong. Write `my_largest(mask)`, which keeps the largest
 # connected piece of each class of a label map and turns the rest into background. `mask` is uint8 (H, W) with labels 0 to
-# 3, of which some may be missing; return an array of the same shape. `cv2.connectedComponentsWithStats` takes the mask of
-# *one* class (uint8, 0 and 1) and returns four things: how many pieces there are, an array with the number of the piece
-# at each pixel, a table with a row for each piece (column `cv2.CC_STAT_AREA` is its size), and their centres. Piece 0 is
-# the background. Before you score it: will the Dice rise on every slice?
+# 3, of which some may be missing; return a new array of the same shape. `cv2.connectedComponentsWithStats` takes the mask
+# of *one* class (uint8, 0 and 1) and returns four things: how many pieces there are, an array with the number of the
+# piece at each pixel, a table with a row for each piece (column `cv2.CC_STAT_AREA` is its size), and their centres.
+# Piece 0 is the background. Before you score it: will the Dice rise on every slice?
 # ```
 
 # %% tags=["hide-input"]
@@ -509,9 +509,32 @@ DRAWING = """
 ..33222222..1
 ....222222..1
 """
-ROWS = DRAWING.replace(".", "0").split()
-PIECES = np.array([[int(pixel) for pixel in row] for row in ROWS], np.uint8)
-WITHOUT = np.where(PIECES == 3, 0, PIECES).astype(np.uint8)
+SPREAD = """
+2222.....333.
+2222.....333.
+2222.....333.
+.3333333.....
+............2
+............2
+............2
+............2
+2.......22222
+"""
+
+
+def drawn(picture):
+    """The label map of a drawing."""
+    rows = picture.replace(".", "0").split()
+    return np.array([[int(pixel) for pixel in row] for row in rows], np.uint8)
+
+
+PIECES = drawn(DRAWING)
+MASKS = {
+    "": PIECES,
+    "of a mask without LV ": np.where(PIECES == 3, 0, PIECES).astype(np.uint8),
+    "of a mask without RV, with thin pieces, ": drawn(SPREAD),
+    "of an empty mask ": np.zeros_like(PIECES),
+}
 
 
 def keep(mask, choose):
@@ -544,9 +567,10 @@ WRONG = [
 
 def check_largest(mine):
     """What is wrong with a function that should keep the largest pieces."""
-    for name, mask in (("", PIECES), ("of a mask without LV ", WITHOUT)):
+    for name, mask in MASKS.items():
+        given = mask.copy()
         try:
-            answer = mine(mask.copy())
+            answer = mine(given)
         except Exception as error:
             return f"{name}it raises {type(error).__name__}: {error}"
         if answer is None:
@@ -557,6 +581,8 @@ def check_largest(mine):
         if (wrong := answer != keep(mask, largest)).any():
             known = [why for it, why in WRONG if not name and (it == answer).all()]
             return (*known, f"{name}{wrong.sum()} pixels are wrong")[0]
+        if (given != mask).any():
+            return "the answer is right, but the mask that it was given has changed"
     return "right"
 
 # %%
