@@ -3,8 +3,6 @@
 python benchmarks/determinism.py          # writes benchmarks/determinism.md
 """
 
-# ruff: noqa: E501
-
 from pathlib import Path
 
 import numpy as np
