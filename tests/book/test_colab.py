@@ -85,7 +85,12 @@ def test_a_notebook_runs_alone_and_leaves_what_colab_brings_as_it_is(
     quiet = {
         k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("CMRSEG_")
     }
-    settings = quiet | elsewhere | {"CMRSEG_BUDGET": "smoke"}
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)  # Colab's kernel has a module of its own, by which pages know it
+    (startup / "colab.py").write_text(
+        "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+    )
+    settings = quiet | elsewhere | {"CMRSEG_BUDGET": "smoke", "IPYTHONDIR": startup.parents[1]}
     try:
         run(
             colab.with_name("jupyter-execute"),
