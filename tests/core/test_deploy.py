@@ -298,6 +298,11 @@ NO_NETWORK = {
     "text": lambda path: path.write_bytes(b"a network"),
     "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "no note": no_note,
+    "no numbers": lambda path: one_node(  # 0 / 0
+        path,
+        helper.make_node("Div", ["image", "image"], ["bad"]),
+        helper.make_node("Concat", ["bad"] * 4, ["probability"], axis=1),
+    ),
     "one class": lambda path: one_node(
         path, helper.make_node("Identity", ["image"], ["probability"])
     ),

@@ -154,10 +154,10 @@ def test_numbers_on_a_heat_map_are_legible_on_pages_of_either_theme():
 def test_a_grid_prints_each_score_and_leaves_empty_cells_empty():
     table = pd.DataFrame([[0.1, np.nan], [0.5, 0.9]], index=["a", "b"], columns=["x", "y"])
     figure, ax = plt.subplots()
-    plots.grid(ax, table, bold=np.array([[False, False], [False, True]]))
+    plots.grid(ax, table, bold=np.array([[False, False], [True, False]]))
     cells = {text.get_text(): text for text in ax.texts}
     assert list(cells) == ["0.10", "0.50", "0.90"]
-    assert cells["0.90"].get_fontweight() == "bold" and cells["0.50"].get_fontweight() != "bold"
+    assert [c.get_fontweight() == "bold" for c in cells.values()] == [False, True, False]
     assert cells["0.10"].get_color() == "black" and cells["0.90"].get_color() == "white"
     assert cells["0.90"].get_position() == (1, 1)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]

@@ -69,6 +69,8 @@ def trial(only, tmp_path):
         for spec in baseline + plan:
             gone, effect = (spec.setting, spec.split) in collapses, effects.get(spec.setting, 0)
             write_record(made_up(spec, rng, effect, hearts=hearts, collapsed=gone), tmp_path)
+        (elsewhere,) = runs("modern", FOLDS[:1])  # of another recipe
+        write_record(made_up(elsewhere, np.random.default_rng(0), hearts=hearts), tmp_path)
         for number in ROUNDS:
             slow = rng.uniform(1, 2)  # each round has a machine of its own
             for name, effect in effects.items():

@@ -57,8 +57,8 @@ def test_only_pixels_near_a_border_count(swapped):
 
 
 def test_the_error_weighs_bins_by_their_pixels():
-    table = {"count": [1, 3, 0], "confidence": [0.4, 0.9, 0.0], "right": [0.8, 0.9, 0.0]}
-    assert calibration.calibration_error(table) == pytest.approx(0.1)
+    table = {"count": [3, 1, 0], "confidence": [0.4, 0.9, 0.0], "right": [0.8, 0.9, 0.0]}
+    assert calibration.calibration_error(table) == pytest.approx(0.3)
 
 
 def test_a_calibrated_network_expects_the_dice_it_gets():

@@ -60,6 +60,7 @@ def test_a_last_gain_is_what_the_last_epochs_brought(trial):
     assert compare.last_gain(table, 21) == pytest.approx(last)
 
 
+@pytest.mark.filterwarnings("error")
 def test_training_dice_is_the_mean_of_the_records_that_have_it(trial):
     (table,) = settings(trial({"a": 0.1}), "a")
     assert compare.train_dice(table) == pytest.approx(0.95)

@@ -175,6 +175,8 @@ def test_p_values_are_those_of_students_test():
     above = stats.ttest_1samp(x, 0.02, alternative="less").pvalue
     assert p_values(found, "equal")["confirmed"] == pytest.approx(max(below, above))
     assert p_values(found, "no-more")["confirmed"] == pytest.approx(above)
+    beyond = 2 * min(1 - below, 1 - above)
+    assert p_values(found, "equal")["contradicted"] == pytest.approx(min(beyond, 1))
 
 
 @pytest.mark.parametrize("mean, claim, verdict", [
@@ -241,8 +243,8 @@ def test_fourteen_of_fifteen_pairs_decide_the_first_of_twenty_claims(less, verdi
 
 
 def test_holm_by_hand():
-    p = [0.01, 0.04, 0.03, 0.011]
-    family = [{"confirmed": value} for value in p]  # 0.01 <= 0.05 / 4, 0.011 <= 0.05 / 3, but 0.03 > 0.05 / 2
+    p = [0.01, 0.04, 0.03, 0.016]
+    family = [{"confirmed": value} for value in p]  # 0.01 <= 0.05 / 4, 0.016 <= 0.05 / 3, but 0.03 > 0.05 / 2
     assert holm(family) == ["confirmed", "inconclusive", "inconclusive", "confirmed"]
     assert holm([]) == []
 
