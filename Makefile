@@ -51,7 +51,7 @@ data: .venv/ready
 	$(BIN)/python -m cmrseg data --source acdc96
 
 results: .venv/ready
-	$(BIN)/python -m cmrseg results
+	$(BIN)/python -m cmrtrial results
 
 pairs: .venv/ready
 	$(BIN)/python tools/pairs.py
