@@ -3,9 +3,9 @@
     CMRSEG_DATA=acdc96 python tools/deliver.py
 
 `weights/final.safetensors`: the five networks of the folds within the training patients.
-`weights/small.safetensors`: one network, trained on all training slices; `small.onnx` is the same for
-onnxruntime, which starts sooner than PyTorch. Networks that are not in `runs/networks` are trained
-first (hours). Then the test slices are predicted with the files just written:
+`weights/small.safetensors`: one network, trained on all training slices; `small.onnx` is the same
+for onnxruntime, which starts sooner than PyTorch. Networks that are not in `runs/networks` are
+trained first (hours). Then the test slices are predicted with the files just written:
 `results/submission-final.csv` and `-small.csv`; and the model card is given the scores of the
 records.
 """

@@ -1,6 +1,5 @@
 """The command line: from a folder of slices to a submission, and what it answers to mistakes."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -442,42 +441,34 @@ def test_a_training_without_one_epoch_leaves_nothing(root, command, mistake, tmp
     assert not (tmp_path / "run").exists()
 
 
-def start(root, out, *words):
-    """``python -m cmrseg train`` in a fresh process, which Ctrl-C reaches."""
-    options = ("--preset", "modern", "--epochs", "12", "--seed", "5", "--threads", "1")
-    program = [sys.executable, "-m", "cmrseg", "train", "--data", root, "--out", out]
-    return subprocess.Popen(
-        [*program, *options, *words],
+def stopped(words, path, number):
+    """Run ``python -m cmrseg`` in a fresh process and stop it once it has written a file."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cmrseg", *map(str, words)],
         env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    begun, deadline = time.time(), time.time() + 240
+    while process.poll() is None and not (path.exists() and path.stat().st_mtime > begun):
+        assert time.time() < deadline, f"no {path.name} in four minutes"
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=240)
+    return process.returncode, err
 
 
-def digest(run):
-    return hashlib.sha256((run / MODEL).read_bytes()).hexdigest()
-
-
-def test_fresh_processes_stopped_or_not_give_identical_weights(root, tmp_path):
-    straight, stopped = start(root, tmp_path / "straight"), {}
+def test_stopped_and_in_another_process_a_training_gives_identical_weights(root, command, tmp_path):
+    options = ("--preset", "modern", "--epochs", 12, "--seed", 5, "--threads", 1, "--resume")
+    words = ("train", "--data", root, *options, "--out")
+    straight, out = tmp_path / "straight", tmp_path / "stopped"
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        out = stopped[number] = tmp_path / number.name
-        process, deadline = start(root, out), time.time() + 120
-        while not (out / CHECKPOINT).exists() and process.poll() is None:
-            assert time.time() < deadline, "no checkpoint in two minutes"
-            time.sleep(0.005)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == status, err
-        assert "--resume" in err and "Traceback" not in err
+        found, err = stopped((*words, out), out / CHECKPOINT, number)
+        assert found == status and "--resume" in err and "Traceback" not in err, err
         assert files_in(out) == [CHECKPOINT]
-    assert straight.wait(timeout=240) == 0
-    out = stopped[signal.SIGINT]
-    assert start(root, out, "--resume").wait(timeout=240) == 0
-    assert digest(tmp_path / "straight") == digest(out)
-    paths = (tmp_path / "straight" / "record.json", out / "record.json")
-    first, second = (json.loads(path.read_text()) for path in paths)
+    assert command(*words, straight).status == command(*words, out).status == 0
+    first, second = ((folder / MODEL).read_bytes() for folder in (straight, out))
+    assert first == second and files_in(out) == files_in(straight)
+    first, second = (json.loads((d / "record.json").read_text()) for d in (straight, out))
     assert first["images"] == second["images"] and first["history"] == second["history"]
-    assert files_in(out) == files_in(tmp_path / "straight")

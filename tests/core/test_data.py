@@ -112,7 +112,7 @@ def test_a_file_of_text_is_plain_and_short(tmp_path):
     with pytest.raises(ValueError, match="16 MB"):
         data.read_text(path)
     os.mkfifo(tmp_path / "pipe")
-    for other in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+    for other in (Path("/dev/zero"), tmp_path, tmp_path / "pipe"):
         with pytest.raises(OSError, match="not a plain file"):
             data.read_text(other)
 

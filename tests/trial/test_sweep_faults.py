@@ -1,0 +1,156 @@
+"""Sweeps and faults from outside: signals, killed workers, company, a full disk, torn records.
+
+Nothing is lost, nothing is torn, and the next sweep carries on.
+"""
+
+import multiprocessing
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+from conftest import REPOSITORY
+from filelock import FileLock
+from made_up import only  # noqa: F401
+
+from cmrseg import data, datasets
+from cmrseg.record import read_record
+from cmrtrial import cli, runner
+from cmrtrial.spec import RunSpec
+
+# ruff: noqa: F811
+
+PROGRAM = """
+from dataclasses import replace
+from cmrseg.config import TrainConfig
+from cmrtrial import cli
+from cmrtrial.plans import EXPERIMENTS
+from cmrtrial.spec import RunSpec
+if __name__ == "__main__":  # the workers of a sweep read this file too
+    config = TrainConfig(channels=(2, 4), batch=2, epochs=120)
+    EXPERIMENTS["tiny"] = [
+        RunSpec(f"seed {s}", replace(config, seed=s), "val", "modern") for s in range(6)
+    ]
+    cli.main()
+"""
+
+
+@pytest.fixture
+def begin(root, tmp_path):
+    """Start a sweep of six runs in a fresh process; its store is ``tmp_path / "store"``."""
+    program, processes = tmp_path / "program.py", []
+    program.write_text(PROGRAM)
+    words = ("sweep", "tiny", "--data", root, "--store", tmp_path / "store", "--workers", "2")
+
+    def start():
+        process = subprocess.Popen(
+            [sys.executable, program, *words],
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_sweep_leaves_no_worker_and_goes_on(number, status, begin, tmp_path):
+    store, process = tmp_path / "store", begin()
+    while not [*store.glob("modern/*.json")]:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == status
+    assert "the same command goes on" in err and "Traceback" not in err
+    for lock in store.glob(".locks/*.lock"):  # nobody holds one any more
+        with FileLock(lock, timeout=1):
+            pass
+    kept = {path: path.stat().st_mtime_ns for path in store.glob("modern/*.json")}
+    assert len(kept) < 6  # it did not wait for the end
+    process = begin()
+    out, err = process.communicate(timeout=1200)
+    assert process.returncode == 0 and "nothing is missing" in out, err
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+    assert len([read_record(path) for path in store.glob("modern/*.json")]) == 6
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_share_the_work(begin, tmp_path):
+    sweeps, written = [begin(), begin()], {}  # record -> when it was first seen to be written
+    while any(process.poll() is None for process in sweeps):
+        for path in (tmp_path / "store").glob("modern/*.json"):
+            now = path.stat().st_mtime_ns
+            assert written.setdefault(path, now) == now and read_record(path)
+        time.sleep(0.01)
+    assert [process.returncode for process in sweeps] == [0, 0]
+    assert len([*(tmp_path / "store").glob("modern/*.json")]) == 6
+
+
+@pytest.fixture
+def spec(tiny):
+    return RunSpec("a", tiny, "val", "modern")
+
+
+def test_a_worker_that_is_killed_is_not_passed_over(root, tmp_path, spec):
+    def kill(*_):
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    with pytest.raises(data.BadInput, match="status -9"):
+        runner.run_missing([spec], str(root), tmp_path, progress=kill)
+    assert len(list(tmp_path.glob("modern/*"))) == 0
+
+
+def test_a_worker_that_cannot_write_says_so_and_leaves_no_note(root, tmp_path, spec, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    troubles = queue.SimpleQueue()
+    monkeypatch.setattr(runner, "write_record", full)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process stays stoppable
+    runner._work([spec], str(root), tmp_path, None, troubles)
+    assert troubles.get().errno == 28 and not [*tmp_path.glob("modern/*")]
+
+
+def test_results_and_sweep_name_a_record_that_is_torn_edited_or_newer(
+    root,
+    command,
+    mistake,
+    tmp_path,
+    monkeypatch,
+    only,
+    spec,
+):
+    monkeypatch.setattr(runner, "ACDC96", datasets.load(root, "labelled").fingerprint)
+    only(tiny=[spec])
+    path = runner.run_one(spec, str(root), tmp_path)
+    whole = path.read_text()
+    assert command("results", "tiny", "--store", tmp_path).status == 0
+    edited = {"lr": ('"lr":0.003', '"lr":0.004'), "dice": ('"dice_last":0', '"dice_last":1')}
+    texts = [(whole.replace(*pair, 1), "edited") for pair in edited.values()]
+    newer = whole.replace('"version":1', '"version":7', 1)
+    for text, word in (*texts, (whole[:99], "not a record"), (newer, "newer")):
+        assert text != whole
+        path.write_text(text)
+        for words in (("results", "tiny"), ("sweep", "tiny", "--data", root)):
+            assert word in mistake(*words, "--store", tmp_path, naming=path)
+        assert path.read_text() == text
+
+
+@pytest.fixture
+def command(command):
+    """The trial's command line instead of the machine's."""
+    return partial(command, main=cli.main)
