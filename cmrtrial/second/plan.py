@@ -11,8 +11,6 @@ ended there would have recorded, and settings are compared at equal epochs.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path

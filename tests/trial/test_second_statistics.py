@@ -9,14 +9,17 @@ from scipy import stats
 
 from cmrtrial import compare as comparisons
 from cmrtrial import records as results
-from cmrtrial.second import statistics, worlds
+from cmrtrial.second import worlds
 from cmrtrial.second.statistics import Difference, Proportion, Scores, compare, holm, p_values, pairs
 
 # --- the closed form -----------------------------------------------------------------------------------
 
 
-def by_hand(a, b):
-    """The same estimate, error and degrees of freedom, written again from the words: run by run, patient by patient."""
+def by_hand(a, b, crossed=False):
+    """The same estimate, error and degrees of freedom, written again from the words: run by run, patient by patient.
+
+    A level is a setting of one run, in which all patients have it. Crossed: run r of each fold has seed r.
+    """
     n = sum(len(fold[0]) for fold in a)
     estimate, patients, runs, parts = 0.0, 0.0, [], []
     for fold_a, fold_b in zip(a, b):
@@ -24,7 +27,7 @@ def by_hand(a, b):
         estimate += sum(d) / n
         patients += sum((x - sum(d) / len(d)) ** 2 for x in d)
     parts.append((patients / (n - len(a)) / n, n - len(a)))
-    for side in (a, b):
+    for side in (side for side in (a, b) if len(side[0]) > 1):
         rest, free, weight = 0.0, 0, 0.0
         for fold in side:
             grand = np.mean([np.mean(run) for run in fold])
@@ -34,16 +37,19 @@ def by_hand(a, b):
             free += (len(fold) - 1) * (len(fold[0]) - 1)
             weight += len(fold[0]) / len(fold)
         parts.append((-rest / free * weight / n**2, free))
-    for side in (a, b):
         squares, free, weight = 0.0, 0, 0.0
         for fold in side:
             means = [np.mean(run) for run in fold]
             squares += sum((m - np.mean(means)) ** 2 for m in means)
             free += len(fold) - 1
             weight += (len(fold[0]) / n) ** 2 / len(fold)
+        if crossed:  # how the mean over all patients varies between the seeds
+            means = [sum(sum(fold[seed]) for fold in side) / n for seed in range(len(side[0]))]
+            squares, free, weight = sum((m - np.mean(means)) ** 2 for m in means), len(means) - 1, 1 / len(means)
         runs.append((squares / free * weight, free))
     variance = max(sum(v for v, _ in parts), 0) + sum(v for v, _ in runs)
-    return estimate, variance**0.5, variance**2 / sum(v**2 / f for v, f in parts + runs)
+    df = variance**2 / sum(v**2 / f for v, f in parts + runs)
+    return estimate, variance**0.5, min(f for _, f in parts + runs) if crossed else df
 
 
 def of_first_trial(name, setting):
@@ -58,85 +64,34 @@ def scores_of(values, distinct=True):
                            for n, (fold, y) in enumerate(sorted(values.items()))})
 
 
-@pytest.mark.parametrize("other", ["SegNet", "AlexNet", "Ning", "AlexNet, SGD"])
-def test_the_closed_form_is_what_it_says_on_records_of_the_first_trial(other):
-    a, b = of_first_trial("baseline", "baseline"), of_first_trial("architectures", other)
-    found = compare(scores_of(a), scores_of(b))
-    expected = by_hand([y.tolist() for y in a.values()], [y.tolist() for y in b.values()])
+@pytest.mark.parametrize("crossed", [False, True], ids=["other seeds in each fold", "one set of seeds"])
+@pytest.mark.parametrize("other", ["SegNet", "AlexNet", "Ning", "AlexNet, SGD", 0.73], ids=str)
+def test_the_closed_form_is_what_it_says_on_records_of_the_first_trial(other, crossed):
+    level = isinstance(other, float)
+    a = of_first_trial("baseline", "baseline")
+    b = {fold: np.full((1, 12), other) for fold in a} if level else of_first_trial("architectures", other)
+    found = compare(scores_of(a, not crossed), other if level else scores_of(b, not crossed))
+    expected = by_hand([y.tolist() for y in a.values()], [y.tolist() for y in b.values()], crossed)
     assert (found.mean, found.se, found.df) == pytest.approx(expected, rel=0, abs=1e-9)
-
-
-def test_one_set_of_seeds_for_all_folds_makes_seeds_the_units():
-    b = of_first_trial("architectures", "Ning")
-    found = compare(scores_of(b, distinct=False))
-    by_seed = np.mean([y.mean(1) for y in b.values()], axis=0)
-    runs = by_seed.var(ddof=1) / len(by_seed)
-    assert found.df == len(by_seed) - 1
-    assert found.se**2 > runs > 2 * statistics._runs(scores_of(b), 60)[0]  # the audit: for Ning et al. seeds act alike
-
-
-def squares(y):
-    """The sums of squares of a table (folds, runs, patients) within its folds: of runs, of patients, and what is left."""
-    folds, runs, patients = y.shape
-    grand = y.mean((1, 2), keepdims=True)
-    of_runs = patients * ((y.mean(2, keepdims=True) - grand) ** 2).sum()
-    of_patients = runs * ((y.mean(1, keepdims=True) - grand) ** 2).sum()
-    return of_runs, of_patients, ((y - grand) ** 2).sum() - of_runs - of_patients
-
-
-@pytest.mark.parametrize("other", ["SegNet", "AlexNet", "Ning", "AlexNet, SGD"])
-def test_the_form_for_one_set_of_seeds_is_what_it_says_on_records_of_the_first_trial(other):
-    """As those records are, the same seeds in all folds, by sums of squares of whole tables."""
-    a, b = (np.stack(list(of_first_trial(*which).values())) for which in (("baseline", "baseline"), ("architectures", other)))
-    variance, frees = squares((a.mean(1) - b.mean(1))[:, None])[1] / 55 / 60, [55]
-    for y in (a, b):
-        folds, runs, patients = y.shape
-        assert (folds, patients) == (5, 12)
-        frees.append(folds * (runs - 1) * (patients - 1))
-        variance -= squares(y)[2] / frees[-1] / runs / 60
-    variance = max(variance, 0)
-    for y in (a, b):
-        of_seeds = y.mean((0, 2))
-        frees.append(len(of_seeds) - 1)
-        variance += ((of_seeds - of_seeds.mean()) ** 2).sum() / frees[-1] / len(of_seeds)
-    found = compare(*(scores_of({f"fold{f}": y[f] for f in range(5)}, distinct=False) for y in (a, b)))
-    expected = (a.mean() - b.mean(), variance**0.5, min(frees))
-    assert (found.mean, found.se, found.df) == pytest.approx(expected, rel=0, abs=1e-9)
-
-
-@pytest.mark.parametrize("setting", ["SegNet", "Ning"])
-def test_the_form_against_a_level_is_what_it_says_on_records_of_the_first_trial(setting):
-    y = np.stack(list(of_first_trial("architectures", setting).values()))
-    of_runs, of_patients, rest = squares(y)
-    runs = y.shape[1]
-    free = {"patients": 55, "rest": 55 * (runs - 1), "runs": 5 * (runs - 1)}
-    parts = {"patients": of_patients / runs / 55 / 60, "rest": -rest / free["rest"] / runs / 60,
-             "runs": of_runs / 12 / free["runs"] / 5 / runs}
-    variance = max(parts["patients"] + parts["rest"], 0) + parts["runs"]
-    df = variance**2 / sum(parts[name] ** 2 / free[name] for name in parts)
-    found = compare(scores_of({f"fold{f}": y[f] for f in range(5)}), 0.73)
-    assert (found.mean, found.se, found.df) == pytest.approx((y.mean() - 0.73, variance**0.5, df), rel=0, abs=1e-9)
-    t = (y.mean() - 0.73 - 0.02) / variance**0.5
     p = p_values(found, "no-more")
-    assert p["confirmed"] == pytest.approx(stats.t.cdf(t, df), rel=0, abs=1e-9)
-    assert p["contradicted"] == pytest.approx(stats.t.sf(t, df), rel=0, abs=1e-9)
+    assert p["confirmed"] == pytest.approx(stats.t.cdf((expected[0] - 0.02) / expected[1], expected[2]), rel=0, abs=1e-9)
+    assert p["contradicted"] == pytest.approx(stats.t.sf((expected[0] - 0.02) / expected[1], expected[2]), rel=0, abs=1e-9)
 
 
-def test_seeds_that_only_some_folds_share_are_refused():
-    with pytest.raises(ValueError, match="share"):
-        compare(Scores({"fold0": np.ones((2, 3)), "fold1": np.ones((2, 3))}, {"fold0": [1, 2], "fold1": [2, 3]}))
+def test_patients_add_no_negative_variance():
+    opposite = np.array([[0.0, 1.0], [1.0, 0.0]])  # all of it comes from patients that react differently to each run
+    found = compare(scores_of({"fold0": opposite, "fold1": opposite}), 0.25)
+    assert (found.mean, found.se) == (0.25, 0.0) and found.above(0) == 0.0 and found.below(0) == found.above(0.25) == 1.0
 
 
-def test_one_run_in_a_fold_is_refused():
-    with pytest.raises(ValueError, match="one run"):
-        compare(Scores({"fold0": np.ones((1, 3)), "fold1": np.ones((1, 3))}, {"fold0": [1], "fold1": [2]}))
-
-
-def test_other_folds_or_patients_are_refused():
-    a = scores_of({"fold0": np.ones((2, 3)), "fold1": np.ones((2, 3))})
-    for b in ({"fold0": np.ones((2, 3))}, {"fold0": np.ones((2, 3)), "fold1": np.ones((2, 4))}):
-        with pytest.raises(ValueError, match="other folds or patients"):
-            compare(a, scores_of(b))
+@pytest.mark.parametrize("a, b, said", [
+    (Scores({"fold0": np.ones((2, 3)), "fold1": np.ones((2, 3))}, {"fold0": [1, 2], "fold1": [2, 3]}), 0.0, "share"),
+    (scores_of({"fold0": np.ones((1, 3)), "fold1": np.ones((1, 3))}), 0.0, "one run"),
+    (scores_of({"fold0": np.ones((2, 3)), "fold1": np.ones((2, 3))}), scores_of({"fold0": np.ones((2, 3))}), "other folds"),
+    (scores_of({"fold0": np.ones((2, 3))}), scores_of({"fold0": np.ones((2, 4))}), "or patients")])
+def test_what_cannot_be_compared_is_refused(a, b, said):
+    with pytest.raises(ValueError, match=said):
+        compare(a, b)
 
 
 def test_a_mixed_model_finds_the_same_error():
@@ -174,9 +129,10 @@ def test_p_values_are_those_of_students_test():
     below = stats.ttest_1samp(x, -0.02, alternative="greater").pvalue
     above = stats.ttest_1samp(x, 0.02, alternative="less").pvalue
     assert p_values(found, "equal")["confirmed"] == pytest.approx(max(below, above))
+    farther = Difference(found.mean + 0.02, found.se, 11)
+    assert p_values(farther, "equal")["contradicted"] == pytest.approx(two_sided)
+    assert p_values(found, "greater")["equivalent"] == p_values(found, "less")["equivalent"] == pytest.approx(2 * above)
     assert p_values(found, "no-more")["confirmed"] == pytest.approx(above)
-    beyond = 2 * min(1 - below, 1 - above)
-    assert p_values(found, "equal")["contradicted"] == pytest.approx(min(beyond, 1))
 
 
 @pytest.mark.parametrize("mean, claim, verdict", [
@@ -243,8 +199,8 @@ def test_fourteen_of_fifteen_pairs_decide_the_first_of_twenty_claims(less, verdi
 
 
 def test_holm_by_hand():
-    p = [0.01, 0.04, 0.03, 0.016]
-    family = [{"confirmed": value} for value in p]  # 0.01 <= 0.05 / 4, 0.016 <= 0.05 / 3, but 0.03 > 0.05 / 2
+    p = [0.01, 0.04, 0.03, 0.015]
+    family = [{"confirmed": value} for value in p]  # 0.01 <= 0.05 / 4, 0.015 <= 0.05 / 3, but 0.03 > 0.05 / 2
     assert holm(family) == ["confirmed", "inconclusive", "inconclusive", "confirmed"]
     assert holm([]) == []
 
