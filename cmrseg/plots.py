@@ -126,7 +126,10 @@ def intervals(ax: Axes, rows: dict[str, tuple[float, float, float]], colour: str
 
 
 def differences(ax: Axes, rows: dict, margin: float = 0.02, colour: str = ACCENT) -> Axes:
-    """Draw (difference, low, high) of each row, with zero and the margin that does not matter (the book's is 0.02)."""
+    """Draw (difference, low, high) of each row, with zero and the margin that does not matter.
+
+    The default is the book's margin of Dice, ``cmrtrial.statistics.MARGIN``.
+    """
     ax.axvspan(-margin, margin, color=GREY, alpha=0.15, linewidth=0)
     ax.axvline(0, color=GREY, linewidth=1)
     return intervals(ax, rows, colour)

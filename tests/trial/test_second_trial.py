@@ -40,8 +40,13 @@ from conftest import REPOSITORY
 def test_no_key_of_the_first_trial_changes():
     keys = sorted({p.key() for plan in EXPERIMENTS.values() for p in plan})
     digest = hashlib.sha256("".join(keys).encode()).hexdigest()
-    assert (len(keys), digest) == (1616, "95793ebd5a1dca013a79fd3a6aee392907770894ed3a9a24e67504a5d34b59e3")
-    assert len(set(keys) | {p.key() for p in second_trial.PLAN}) == len(keys) + len(second_trial.PLAN)
+    assert (len(keys), digest) == (
+        1616,
+        "95793ebd5a1dca013a79fd3a6aee392907770894ed3a9a24e67504a5d34b59e3",
+    )
+    assert len(set(keys) | {p.key() for p in second_trial.PLAN}) == len(keys) + len(
+        second_trial.PLAN
+    )
 
 
 def test_seeds_differ_between_the_folds_of_a_setting_and_are_new():
@@ -57,7 +62,11 @@ def test_seeds_differ_between_the_folds_of_a_setting_and_are_new():
 def test_replicate_by_replicate_and_every_main_setting_has_three():
     main = [p for p in second_trial.PLAN if p.setting in second_trial.SETTINGS]
     assert [p.config.seed // 5 for p in main] == sorted(p.config.seed // 5 for p in main)
-    for names, replicates in ((second_trial.SETTINGS, {1, 2, 3}), (second_trial.SKIPS, {1, 2, 3}), (second_trial.HALF, {1})):
+    for names, replicates in (
+        (second_trial.SETTINGS, {1, 2, 3}),
+        (second_trial.SKIPS, {1, 2, 3}),
+        (second_trial.HALF, {1}),
+    ):
         for name in names:
             runs = [p for p in second_trial.PLAN if p.setting == name]
             assert {p.config.seed // 5 for p in runs} - {4, 5, 6} == replicates
@@ -67,17 +76,31 @@ def test_replicate_by_replicate_and_every_main_setting_has_three():
 # Where report-2020.toml has the epochs of each setting's experiment; or the number, which is its text's or ours.
 EPOCHS = {
     "activation": ["baseline", "sigmoid", "hardtanh", "tanh", "leaky-relu"],
-    "learning_rate_wide": ["rate 0.2", "rate 0.6"], "learning_rate_narrow": ["rate 0.01", "rate 0.025"],
+    "learning_rate_wide": ["rate 0.2", "rate 0.6"],
+    "learning_rate_narrow": ["rate 0.01", "rate 0.025"],
     "learning_rate_small": ["rate 0.0001", "rate 0.0005", "rate 0.0025"],
     "batch_size": ["batch 8", "batch 32"],
-    "channels": ["channels 1-2-4-8", "channels 4-8-16-32", "channels 8-16-32-64", "channels 16-32-64-128"],
-    "topology": ["2 blocks", "6 convolutions", "windows 2x2", "four poolings", "skips before pooling", "textbook decoder"],
+    "channels": [
+        "channels 1-2-4-8",
+        "channels 4-8-16-32",
+        "channels 8-16-32-64",
+        "channels 16-32-64-128",
+    ],
+    "topology": [
+        "2 blocks",
+        "6 convolutions",
+        "windows 2x2",
+        "four poolings",
+        "skips before pooling",
+        "textbook decoder",
+    ],
     "kernel_size": ["kernel 1", "kernel 5", "half width", "half width, kernel 1"],
     "optimiser": ["SGD", "AdamW", "SGD, rate 3"],
     "dropout": ["dropout 0.1", "dropout 0.3", "dropout 0.5", "half width, dropout 0.3"],
     "augmentation": ["mirrored"],
     "final": ["RV, positions shuffled", "RV, grey levels equalised"],
-    200: ["SegNet", "half width, SegNet"], 1000: ["Ning"],
+    200: ["SegNet", "half width, SegNet"],
+    1000: ["Ning"],
     100: ["AlexNet, SGD 0.001", "AlexNet, SGD 0.1", "AlexNet, dropout 0.7"],
     300: ["AlexNet"],  # 100, and as many others as the report may have tried
     500: ["U-Net, rate 0.003"],  # the baseline's
@@ -86,10 +109,18 @@ EPOCHS = {
 
 def test_settings_train_for_the_reports_epochs():
     report = tomllib.loads((results.STORE / "report-2020.toml").read_text())
-    asked = {name: where if isinstance(where, int) else report[where]["epochs"] for where, names in EPOCHS.items() for name in names}
+    asked = {
+        name: where if isinstance(where, int) else report[where]["epochs"]
+        for where, names in EPOCHS.items()
+        for name in names
+    }
     assert asked == {p.setting: p.config.epochs for p in second_trial.PLAN}
     nets = report["architectures"]
-    assert (nets["segnet"]["epochs"], nets["ning"]["epochs"], nets["alexnet"]["epochs"]) == (200, 1000, 100)
+    assert (nets["segnet"]["epochs"], nets["ning"]["epochs"], nets["alexnet"]["epochs"]) == (
+        200,
+        1000,
+        100,
+    )
 
 
 def test_a_learning_rate_that_is_constant_makes_milestones_ends():
@@ -99,15 +130,30 @@ def test_a_learning_rate_that_is_constant_makes_milestones_ends():
         assert all(m % planned.score_every == 0 for m in planned.milestones)
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"dropout": 0.3}, {"optimiser": "sgd", "momentum": 0.9}, {"augment": ("affine", "strong-intensity")},
-    {"model": "report-unet", "windows": 2, "poolings": 2, "skips": "before"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"dropout": 0.3},
+        {"optimiser": "sgd", "momentum": 0.9},
+        {"augment": ("affine", "strong-intensity")},
+        {"model": "report-unet", "windows": 2, "poolings": 2, "skips": "before"},
+    ],
+    ids=str,
+)
 def test_a_milestone_is_the_end_of_a_shorter_run(root, changes):
     train, held_out = split(str(root), "val")
     config = TrainConfig(channels=(2, 4, 4), schedule="constant", lr=0.01, **changes)
 
     def recorded(epochs, milestones):
-        run = fit(replace(config, epochs=epochs), train, held_out, score_every=2, milestones=milestones, precision="fp32")
+        run = fit(
+            replace(config, epochs=epochs),
+            train,
+            held_out,
+            score_every=2,
+            milestones=milestones,
+            precision="fp32",
+        )
         return make_record(run, train, held_out, "val", "0", "second")
 
     long, short = recorded(6, (2, 4, 6)), recorded(4, (4,))
@@ -117,14 +163,20 @@ def test_a_milestone_is_the_end_of_a_shorter_run(root, changes):
     assert short["milestones"][-1]["dice_train"] == pytest.approx(short["dice_train"])
     assert short["milestones"][-1]["distinct_masks"] == short["distinct_masks"]
     assert long["history"]["dice"][:4] == short["history"]["dice"]
-    assert long["milestones"][-1]["loss"] == long["history"]["loss"][-1] != long["milestones"][1]["loss"]
+    assert (
+        long["milestones"][-1]["loss"]
+        == long["history"]["loss"][-1]
+        != long["milestones"][1]["loss"]
+    )
 
 
 def test_scoring_and_milestones_change_no_weights(root):
     train, held_out = split(str(root), "val")
     config = TrainConfig(channels=(2, 4), epochs=3, dropout=0.2, schedule="constant")
     plain = fit(config, train, precision="fp32").model.state_dict()
-    scored = fit(config, train, held_out, score_every=1, milestones=(1, 2, 3), precision="fp32").model.state_dict()
+    scored = fit(
+        config, train, held_out, score_every=1, milestones=(1, 2, 3), precision="fp32"
+    ).model.state_dict()
     assert all(torch.equal(plain[name], scored[name]) for name in plain)
 
 
@@ -138,24 +190,41 @@ def test_milestones_with_a_checkpoint_are_refused(root, tmp_path):
 
 
 def test_each_parted_network_differs_in_what_it_says():
-    nets = {name: build(next(p.config for p in second_trial.PLAN if p.setting == name))
-            for name in ("baseline", *second_trial.SKIPS)}
+    nets = {
+        name: build(next(p.config for p in second_trial.PLAN if p.setting == name))
+        for name in ("baseline", *second_trial.SKIPS)
+    }
     pools = {name: net.pool.kernel_size for name, net in nets.items()}
     assert list(pools.values()) == [3, 2, 2, 2, 2]
     assert [net.multiple for net in nets.values()] == [32, 32, 16, 16, 16]
     shapes = {}
-    for name, net in nets.items():  # what each block of the decoder sees and gives, and what the last layer is
+    for (
+        name,
+        net,
+    ) in nets.items():  # what each block of the decoder sees and gives, and what the last layer is
         seen = []
         for block in net.decoder:
-            block.register_forward_hook(lambda _, x, y, seen=seen: seen.append((tuple(x[0].shape[1:]), tuple(y.shape[1:3]))))
+            block.register_forward_hook(
+                lambda _, x, y, seen=seen: seen.append((tuple(x[0].shape[1:]), tuple(y.shape[1:3])))
+            )
         net.eval()(torch.zeros(1, 1, 96, 96))
         shapes[name] = seen
     assert shapes["baseline"] == shapes["windows 2x2"]
     assert [s[0][1] for s in shapes["windows 2x2"]] == [3, 6, 12, 24, 48]
     assert [s[0][1] for s in shapes["four poolings"]] == [6, 6, 12, 24, 48]
     assert [s[0][0] for s in shapes["four poolings"]] == [s[0][0] for s in shapes["windows 2x2"]]
-    assert [s[0] for s in shapes["skips before pooling"]] == [(128, 6, 6), (128, 12, 12), (64, 24, 24), (32, 48, 48)]
-    assert [s[0] for s in shapes["textbook decoder"]] == [(128, 12, 12), (64, 24, 24), (32, 48, 48), (16, 96, 96)]
+    assert [s[0] for s in shapes["skips before pooling"]] == [
+        (128, 6, 6),
+        (128, 12, 12),
+        (64, 24, 24),
+        (32, 48, 48),
+    ]
+    assert [s[0] for s in shapes["textbook decoder"]] == [
+        (128, 12, 12),
+        (64, 24, 24),
+        (32, 48, 48),
+        (16, 96, 96),
+    ]
     assert nets["skips before pooling"].head.in_channels == 16
 
 
@@ -195,12 +264,21 @@ def made_up(planned, rng, dice):
     table = table.round(5).tolist()
     means = [float(m) for m in np.mean(table, 0)]
     scored = training.scored_epochs(epochs, planned.score_every)
-    return {"split": planned.split, "seed": planned.config.seed, "dice_last": float(np.mean(table)),
-            "images": {"patient": patients.tolist(), "dice": table},
-            "history": {"epoch": list(range(1, epochs + 1)), "loss": [0.1] * epochs,
-                        "dice": [means if e in scored else None for e in range(1, epochs + 1)]},
-            "milestones": [{"epoch": m, "dice": table, "distinct_masks": 24, "dice_train": [0.9] * 3, "loss": 0.1}
-                           for m in planned.milestones]}
+    return {
+        "split": planned.split,
+        "seed": planned.config.seed,
+        "dice_last": float(np.mean(table)),
+        "images": {"patient": patients.tolist(), "dice": table},
+        "history": {
+            "epoch": list(range(1, epochs + 1)),
+            "loss": [0.1] * epochs,
+            "dice": [means if e in scored else None for e in range(1, epochs + 1)],
+        },
+        "milestones": [
+            {"epoch": m, "dice": table, "distinct_masks": 24, "dice_train": [0.9] * 3, "loss": 0.1}
+            for m in planned.milestones
+        ],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -220,12 +298,18 @@ def test_a_whole_trial_is_judged(whole_trial):
     assert found.loc["sigmoid-ends-lower", "estimate"] == pytest.approx(-0.2, abs=0.02)
     assert found.loc["leaky-is-relu", "verdict"] == "confirmed"
     assert found.loc["dropout-hurts", "verdict"] == "equivalent"
-    assert found.loc["gap-opens", "estimate"] == pytest.approx(0.0, abs=0.02)  # 0.9 - 0.8, less the level 0.1
+    assert found.loc["gap-opens", "estimate"] == pytest.approx(
+        0.0, abs=0.02
+    )  # 0.9 - 0.8, less the level 0.1
     assert found.loc["too-narrow", "verdict"] == "contradicted"
     assert found.loc["ning-loss-near-zero", "verdict"] == "contradicted"
     assert found.loc["kernel-five-slower", "verdict"] == "confirmed"  # the first trial's clock
     ambiguous = found.loc["mirror-no-gain"]
-    assert ambiguous["verdict"] == "ambiguous" and np.isfinite(ambiguous["estimate"]) and np.isnan(ambiguous["p"])
+    assert (
+        ambiguous["verdict"] == "ambiguous"
+        and np.isfinite(ambiguous["estimate"])
+        and np.isnan(ambiguous["p"])
+    )
     assert found.loc["kaggle", "verdict"] == "not testable here"
     assert (found["low"].dropna() <= found["estimate"].dropna()).all()
 
@@ -233,10 +317,19 @@ def test_a_whole_trial_is_judged(whole_trial):
 def test_half_width_gives_signs(whole_trial):
     """At a quarter the U-Net leads by 0.2 everywhere; at half by 0.1 in three folds, and is behind by 0.1 in two."""
     rng, found = np.random.default_rng(0), dict(whole_trial)
-    for setting, dice in (("SegNet", lambda fold: 0.6), ("half width, SegNet", lambda fold: 0.7 if fold < 3 else 0.9)):
-        found[setting] = [made_up(p, rng, dice(int(p.fold[4]))) for p in second_trial.PLAN if p.setting == setting]
+    for setting, dice in (
+        ("SegNet", lambda fold: 0.6),
+        ("half width, SegNet", lambda fold: 0.7 if fold < 3 else 0.9),
+    ):
+        found[setting] = [
+            made_up(p, rng, dice(int(p.fold[4]))) for p in second_trial.PLAN if p.setting == setting
+        ]
     row = claims.half_width(found).loc["half-segnet"]
-    assert row["folds"] == 3 and row["quarter"] == pytest.approx(0.2, abs=0.02) and row["half"] == pytest.approx(0.02, abs=0.02)
+    assert (
+        row["folds"] == 3
+        and row["quarter"] == pytest.approx(0.2, abs=0.02)
+        and row["half"] == pytest.approx(0.02, abs=0.02)
+    )
     assert len(claims.half_width(found)) == 3
 
 
@@ -259,16 +352,23 @@ def judged(found, monkeypatch, *names):
     return claims.judge(found)
 
 
-@pytest.mark.parametrize("name, sides", [("tanh-ends-lower", "ab"), ("rv-position", "ab"), ("more-epochs-no-gain", "a")])
+@pytest.mark.parametrize(
+    "name, sides", [("tanh-ends-lower", "ab"), ("rv-position", "ab"), ("more-epochs-no-gain", "a")]
+)
 def test_a_setting_that_still_rises_is_noticed(whole_trial, name, sides):
     def rising(run, number):
-        run["history"]["dice"] = [d if d is None else [0.7 + 0.1 * (e > 0.85 * claim["epochs"])] * 3
-                                  for e, d in zip(run["history"]["epoch"], run["history"]["dice"])]
+        run["history"]["dice"] = [
+            d if d is None else [0.7 + 0.1 * (e > 0.85 * claim["epochs"])] * 3
+            for e, d in zip(run["history"]["epoch"], run["history"]["dice"])
+        ]
 
     claim = the(name)
     assert claims.estimate(claim, whole_trial).rising == (False, False)
     for side in sides:
-        assert claims.estimate(claim, changed(whole_trial, claim[side], rising)).rising == (side == "a", side == "b")
+        assert claims.estimate(claim, changed(whole_trial, claim[side], rising)).rising == (
+            side == "a",
+            side == "b",
+        )
 
 
 def test_sides_are_compared_at_the_epochs_that_are_said(whole_trial):
@@ -279,7 +379,9 @@ def test_sides_are_compared_at_the_epochs_that_are_said(whole_trial):
 
     claim = the("unet-over-ning")
     assert (claim["epochs"], claim["epochs_b"]) == (500, 1000)
-    assert claims.estimate(claim, changed(whole_trial, "Ning", later)).mean == pytest.approx(0.0, abs=0.02)
+    assert claims.estimate(claim, changed(whole_trial, "Ning", later)).mean == pytest.approx(
+        0.0, abs=0.02
+    )
 
 
 def test_claims_are_judged_with_their_own_margins_in_their_own_families(whole_trial, monkeypatch):
@@ -293,14 +395,20 @@ def test_claims_are_judged_with_their_own_margins_in_their_own_families(whole_tr
         sizes.append(len(family))
         return ["inconclusive"] * len(family)
 
-    monkeypatch.setattr(claims, "estimate", lambda claim, *_: Difference(0, 1, 5) if "endpoint" in claim else None)
+    monkeypatch.setattr(
+        claims, "estimate", lambda claim, *_: Difference(0, 1, 5) if "endpoint" in claim else None
+    )
     monkeypatch.setattr(claims, "dead", lambda *_: 0)
     monkeypatch.setattr(claims, "p_values", p_values)
     monkeypatch.setattr(claims, "holm", holm)
     found = claims.judge(whole_trial)
     asked = [c for c in claims.claims() if "endpoint" in c and "verdict" not in c]
-    assert margins == [c.get("margin", 0.02) for c in asked] and {0.02, 0.005, 5, 0.1} <= set(margins)
-    assert sorted(sizes) == sorted(Counter(c["family"] for c in asked).values()) == [4, 7, 12, 20, 28]
+    assert margins == [c.get("margin", 0.02) for c in asked] and {0.02, 0.005, 5, 0.1} <= set(
+        margins
+    )
+    assert (
+        sorted(sizes) == sorted(Counter(c["family"] for c in asked).values()) == [4, 7, 12, 20, 28]
+    )
     assert (found.loc[[c["id"] for c in asked], "verdict"] == "inconclusive").all()
 
 
@@ -308,16 +416,27 @@ def test_epochs_are_judged_by_pairs_and_their_means_are_told(whole_trial, monkey
     def leaves_at(epoch, of_first):
         def change(run, number):
             begin = {0: of_first, 1: 200}.get(number, epoch)
-            run["history"]["dice"] = [d if d is None else [0.8 if e >= begin else 0.0] * 3
-                                      for e, d in zip(run["history"]["epoch"], run["history"]["dice"])]
+            run["history"]["dice"] = [
+                d if d is None else [0.8 if e >= begin else 0.0] * 3
+                for e, d in zip(run["history"]["epoch"], run["history"]["dice"])
+            ]
+
         return change
 
-    found = changed(changed(whole_trial, "tanh", leaves_at(100, 400)), "baseline", leaves_at(200, 200))
-    assert all(isinstance(claims.estimate(the(name), found), Pairs) for name in ("relu-steadiest", "batch-large-loss"))
+    found = changed(
+        changed(whole_trial, "tanh", leaves_at(100, 400)), "baseline", leaves_at(200, 200)
+    )
+    assert all(
+        isinstance(claims.estimate(the(name), found), Pairs)
+        for name in ("relu-steadiest", "batch-large-loss")
+    )
     p = p_values(claims.estimate(the("tanh-starts-first"), found), "less", 5)
     row = judged(found, monkeypatch, "tanh-starts-first").loc["tanh-starts-first"]
     assert (row["less"], row["more"], row["verdict"]) == (13, 1, "confirmed")  # and one tie
-    assert row["estimate"] == pytest.approx((13 * 100 + 200 + 400) / 15 - 200) and row["p"] == p["confirmed"]
+    assert (
+        row["estimate"] == pytest.approx((13 * 100 + 200 + 400) / 15 - 200)
+        and row["p"] == p["confirmed"]
+    )
 
 
 # --- runs that learn nothing, and runs that fail ---------------------------------------------------------
@@ -330,8 +449,12 @@ def nothing(run, number):
             milestone["dice"] = [[0.0] * 3] * len(milestone["dice"])
 
 
-def test_a_setting_with_a_run_that_learnt_nothing_is_neither_ahead_nor_equal(whole_trial, monkeypatch):
-    found, all_of_them = (changed(whole_trial, "tanh", change) for change in (nothing, lambda run, _: nothing(run, 0)))
+def test_a_setting_with_a_run_that_learnt_nothing_is_neither_ahead_nor_equal(
+    whole_trial, monkeypatch
+):
+    found, all_of_them = (
+        changed(whole_trial, "tanh", change) for change in (nothing, lambda run, _: nothing(run, 0))
+    )
     for which, rising in ((found, (True, False)), (all_of_them, (False, False))):
         assert claims.estimate(the("tanh-ends-lower"), which).rising == rising
     row = judged(found, monkeypatch, "tanh-ends-lower").loc["tanh-ends-lower"]
@@ -340,7 +463,9 @@ def test_a_setting_with_a_run_that_learnt_nothing_is_neither_ahead_nor_equal(who
     assert (row["dead_a"], row["verdict"]) == (15, "confirmed")
 
 
-def test_a_gap_of_runs_that_learnt_nothing_is_withheld_and_stays_in_its_family(whole_trial, monkeypatch):
+def test_a_gap_of_runs_that_learnt_nothing_is_withheld_and_stays_in_its_family(
+    whole_trial, monkeypatch
+):
     found = changed(changed(whole_trial, "SegNet", nothing), "AlexNet", nothing)
     with pytest.raises(claims.Withheld):
         claims.estimate(the("alexnet-epochs"), found)
@@ -363,12 +488,20 @@ def filed(whole_trial, tmp_path, monkeypatch):
         content[path] = whole_trial[planned.setting][counted[planned.setting]]
         counted[planned.setting] += 1
     read = results.read_record  # of the first trial's clock
-    monkeypatch.setattr(results, "read_record", lambda path: content[path] if path in content else read(path))
+    monkeypatch.setattr(
+        results, "read_record", lambda path: content[path] if path in content else read(path)
+    )
 
-    def fail(setting, number=None, reason="the loss is nan in epoch 3, batch of a slice. Try a smaller learning rate"):
+    def fail(
+        setting,
+        number=None,
+        reason="the loss is nan in epoch 3, batch of a slice. Try a smaller learning rate",
+    ):
         for planned in [p for p in second_trial.PLAN if p.setting == setting][slice(number)]:
             planned.path(store=tmp_path).unlink()
-            runner.failure_note(planned, spec.ACDC96, tmp_path).write_text(json.dumps({"reason": reason}))
+            runner.failure_note(planned, spec.ACDC96, tmp_path).write_text(
+                json.dumps({"reason": reason})
+            )
 
     return SimpleNamespace(store=tmp_path, fail=fail)
 
@@ -379,23 +512,44 @@ def test_a_trial_with_runs_that_diverged_is_complete_and_judged(filed, whole_tri
     filed.fail("batch 32", 1)
     filed.fail("batch 8", 1)
     filed.fail("hardtanh", 1)
-    assert second_trial.in_words(filed.store) == "second trial: 707 of 725 runs, 18 failed, complete"
+    assert (
+        second_trial.in_words(filed.store) == "second trial: 707 of 725 runs, 18 failed, complete"
+    )
     found = claims.records(filed.store)
     assert [len(runs) for runs in found.values()] == [len(runs) for runs in whole_trial.values()]
-    row = judged(found, monkeypatch, "rate-zero-was-an-error", "batch-large-loss", "batch-bursts", "hardtanh-overfits",
-                 "hardtanh-ends-lower")
+    row = judged(
+        found,
+        monkeypatch,
+        "rate-zero-was-an-error",
+        "batch-large-loss",
+        "batch-bursts",
+        "hardtanh-overfits",
+        "hardtanh-ends-lower",
+    )
     assert row.loc["rate-zero-was-an-error", "verdict"] == "contradicted"  # all draw nothing
     assert row.loc["rate-zero-was-an-error", "estimate"] == 0.5
     assert (row.loc["batch-large-loss", "verdict"], row.loc["batch-large-loss", "why"]) == (
-        "inconclusive", "1 of 15 runs failed: batch 32")
+        "inconclusive",
+        "1 of 15 runs failed: batch 32",
+    )
     assert row.loc["batch-bursts", "why"] == "1 of 15 runs failed: batch 8"
     assert row.loc["hardtanh-overfits", "why"] == "1 of 15 runs failed: hardtanh"
     assert row.loc["hardtanh-ends-lower", "dead_a"] == 1
-    assert row.loc["hardtanh-ends-lower", "estimate"] == pytest.approx(-0.8 / 15, abs=0.01)  # Dice 0 for 12 patients
+    assert row.loc["hardtanh-ends-lower", "estimate"] == pytest.approx(
+        -0.8 / 15, abs=0.01
+    )  # Dice 0 for 12 patients
     failed = next(run for run in found["hardtanh"] if run.get("failed"))
-    assert claims.endpoint(failed, "epoch>0.1", 500) == claims.endpoint(failed, "epoch-95", 500) == [500]
-    assert claims.endpoint(failed, "static", 500) == [True] and claims.endpoint(failed, "zero", 500) == [True]
-    assert (claims.endpoint(failed, "dice", 300) == 0).all() and len(claims.endpoint(failed, "dice", 300)) == 12
+    assert (
+        claims.endpoint(failed, "epoch>0.1", 500)
+        == claims.endpoint(failed, "epoch-95", 500)
+        == [500]
+    )
+    assert claims.endpoint(failed, "static", 500) == [True] and claims.endpoint(
+        failed, "zero", 500
+    ) == [True]
+    assert (claims.endpoint(failed, "dice", 300) == 0).all() and len(
+        claims.endpoint(failed, "dice", 300)
+    ) == 12
 
 
 def test_a_trial_that_lacks_a_run_or_has_one_that_failed_for_another_reason_is_not_judged(filed):
@@ -404,34 +558,65 @@ def test_a_trial_that_lacks_a_run_or_has_one_that_failed_for_another_reason_is_n
         claims.records(filed.store)
     second_trial.PLAN[0].path(store=filed.store).unlink()
     assert second_trial.in_words(filed.store) == (
-        "second trial: 723 of 725 runs, 1 failed, 1 missing: not counted until it is complete")
+        "second trial: 723 of 725 runs, 1 failed, 1 missing: not counted until it is complete"
+    )
     with pytest.raises(BadInput, match="1 missing"):
         claims.records(filed.store)
 
 
 def test_a_run_that_diverges_leaves_the_note_that_counts(root, tmp_path):
-    planned = spec.RunSpec("x", TrainConfig(channels=(2, 4), epochs=3, lr=1e30, optimiser="sgd"), "val", "second")
+    planned = spec.RunSpec(
+        "x", TrainConfig(channels=(2, 4), epochs=3, lr=1e30, optimiser="sgd"), "val", "second"
+    )
     note = runner.run_one(planned, str(root), tmp_path)
-    assert note.name.endswith(".failed.json") and json.loads(note.read_text())["reason"].startswith(claims.DIVERGED)
+    assert note.name.endswith(".failed.json") and json.loads(note.read_text())["reason"].startswith(
+        claims.DIVERGED
+    )
 
 
 def test_endpoints_by_hand():
-    history = {"epoch": list(range(1, 21)), "loss": [0.5] * 20,
-               "dice": [[d] * 3 if (d := {5: 0.2, 10: 0.74, 15: 0.64, 20: 0.8}.get(e)) else None for e in range(1, 21)]}
+    history = {
+        "epoch": list(range(1, 21)),
+        "loss": [0.5] * 20,
+        "dice": [
+            [d] * 3 if (d := {5: 0.2, 10: 0.74, 15: 0.64, 20: 0.8}.get(e)) else None
+            for e in range(1, 21)
+        ],
+    }
     tables = {10: [[0.6] * 3] * 2, 20: [[0.7, 0.8, 0.9], [None, 0.6, 0.8]]}
-    record = {"images": {"patient": [7, 7]}, "history": history, "milestones": [
-        {"epoch": e, "dice": t, "dice_train": [0.9, 0.9, 0.9], "loss": 0.5, "distinct_masks": 1 + (e < 20)} for e, t in tables.items()]}
+    record = {
+        "images": {"patient": [7, 7]},
+        "history": history,
+        "milestones": [
+            {
+                "epoch": e,
+                "dice": t,
+                "dice_train": [0.9, 0.9, 0.9],
+                "loss": 0.5,
+                "distinct_masks": 1 + (e < 20),
+            }
+            for e, t in tables.items()
+        ],
+    }
 
     def value(name, epochs=20, since=None):
         return claims.endpoint(record, name, epochs, since)
 
     assert value("dice") == pytest.approx([(0.7 + 0.7 + 0.85) / 3])  # RV of the slice that has one
     assert value("RV-Myo") == pytest.approx([0.0]) and value("LV") == pytest.approx([0.85])
-    assert value("gap") == pytest.approx([0.9 - 0.75]) and value("gain", since=10) == pytest.approx([0.15])
+    assert value("gap") == pytest.approx([0.9 - 0.75]) and value("gain", since=10) == pytest.approx(
+        [0.15]
+    )
     assert value("loss") == [0.5] and value("epoch>0.5") == [10] and value("epoch>0.9") == [20]
     assert value("epoch-95") == [20] and value("epoch-95", 10) == [10]
-    assert value("falls") == pytest.approx([0.1]) and value("falls", since=15) == pytest.approx([0.0])
-    assert value("static") == [True] and value("static", 10) == [False] and (claims.COLLAPSED, claims.ZERO) == (0.1, 0.01)
+    assert value("falls") == pytest.approx([0.1]) and value("falls", since=15) == pytest.approx(
+        [0.0]
+    )
+    assert (
+        value("static") == [True]
+        and value("static", 10) == [False]
+        and (claims.COLLAPSED, claims.ZERO) == (0.1, 0.01)
+    )
     assert value("collapsed") == [False] and value("zero") == [False]
     assert claims.rise(record, 20) == pytest.approx(0.16)
 
@@ -444,10 +629,18 @@ def test_records_of_the_second_trial_are_whole():
     plan, faults = {p.path(): p for p in second_trial.PLAN}, []
     for path in sorted((results.STORE / "second").glob("*.json")):
         if path.name.endswith(".failed.json"):
-            faults += [] if path.with_name(path.name.replace(".failed", "")) in plan else [f"{path.name}: not of the plan"]
+            faults += (
+                []
+                if path.with_name(path.name.replace(".failed", "")) in plan
+                else [f"{path.name}: not of the plan"]
+            )
             continue
         found, planned = results.read_record(path), plan.get(path)
-        if planned is None or TrainConfig.from_dict(found["config"]) != planned.config or found["split"] != planned.split:
+        if (
+            planned is None
+            or TrainConfig.from_dict(found["config"]) != planned.config
+            or found["split"] != planned.split
+        ):
             faults.append(f"{path.name}: not of the plan")
         elif [m["epoch"] for m in found["milestones"]] != list(planned.milestones):
             faults.append(f"{path.name}: other milestones than planned")
@@ -472,7 +665,9 @@ def clone(tmp_path):
     """A small repository with the script, a stand-in for the trial's code that files a record every 0.2 s, and data."""
     repo = tmp_path / "repo"
     (repo / "tools").mkdir(parents=True)
-    (repo / "tools" / "second_trial.sh").write_bytes((REPOSITORY / "tools" / "second_trial.sh").read_bytes())
+    (repo / "tools" / "second_trial.sh").write_bytes(
+        (REPOSITORY / "tools" / "second_trial.sh").read_bytes()
+    )
     (repo / "tools" / "second_trial.sh").chmod(0o755)
     (repo / "cmrtrial").mkdir()
     (repo / "cmrtrial" / "__init__.py").touch()
@@ -484,15 +679,22 @@ def clone(tmp_path):
         "    if not path.exists():\n"
         "        time.sleep(0.2)\n"
         "        with open(store / 'made', 'a') as log: log.write(f'{n} {os.nice(0)}\\n')\n"
-        "        path.with_suffix('.part').write_text('{}'); path.with_suffix('.part').rename(path)\n")
+        "        path.with_suffix('.part').write_text('{}'); path.with_suffix('.part').rename(path)\n"
+    )
     (repo / "requirements.txt").touch()
     (repo / ".gitignore").write_text("runs/\ndata/\n*.part\nresults/second/made\n__pycache__/\n")
     (repo / "data" / "acdc96").mkdir(parents=True)
     (repo / "results" / "second").mkdir(parents=True)
     git = SimpleNamespace(home=repo)
 
-    git.run = lambda *words: subprocess.run(["git", *words], cwd=repo, check=True, text=True, capture_output=True).stdout.strip()
-    for words in (("init", "-q", "-b", "main"), ("config", "user.email", "a@b"), ("config", "user.name", "a")):
+    git.run = lambda *words: subprocess.run(
+        ["git", *words], cwd=repo, check=True, text=True, capture_output=True
+    ).stdout.strip()
+    for words in (
+        ("init", "-q", "-b", "main"),
+        ("config", "user.email", "a@b"),
+        ("config", "user.name", "a"),
+    ):
         git.run(*words)
     register(git)
     return git
@@ -502,15 +704,24 @@ def register(clone):
     """Commit what is there, and register this commit."""
     clone.run("add", "-A")
     clone.run("commit", "-qm", "code")
-    (clone.home / "results" / "second" / "REGISTERED").write_text(clone.run("rev-parse", "HEAD") + "\n")
+    (clone.home / "results" / "second" / "REGISTERED").write_text(
+        clone.run("rev-parse", "HEAD") + "\n"
+    )
     clone.run("add", "-A")
     clone.run("commit", "-qm", "registered")
 
 
 def sweep(clone, *words, wait=True, **environment):
     env = {**os.environ, "SECOND_TRIAL_PYTHON": sys.executable, **environment}
-    process = subprocess.Popen(["tools/second_trial.sh", *words], cwd=clone.home, env=env, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        ["tools/second_trial.sh", *words],
+        cwd=clone.home,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     if wait:
         out, err = process.communicate(timeout=60)
         return SimpleNamespace(status=process.returncode, out=out, err=err)
@@ -527,19 +738,31 @@ def test_a_sweep_that_is_killed_goes_on_and_does_nothing_twice(clone, tmp_path):
     committed = clone.run("ls-files", "results/second").splitlines()
     assert len(committed) >= 4 and clone.run("status", "--porcelain") == ""
     again = tmp_path / "again"  # a fresh clone goes on from what was committed
-    subprocess.run(["git", "clone", "-q", "-c", "user.email=a@b", "-c", "user.name=a", clone.home, again], check=True)
+    subprocess.run(
+        ["git", "clone", "-q", "-c", "user.email=a@b", "-c", "user.name=a", clone.home, again],
+        check=True,
+    )
     (again / "data" / "acdc96").mkdir(parents=True)
     done = sweep(SimpleNamespace(home=again))
     assert done.status == 0, done.err
     assert len(list((again / "results" / "second").glob("*.json"))) == 8
-    made = [int(line.split()[0]) for line in (again / "results" / "second" / "made").read_text().splitlines()]
-    assert sorted(made) == list(range(len(committed) - 1, 8))  # nothing that was committed, and each once
+    made = [
+        int(line.split()[0])
+        for line in (again / "results" / "second" / "made").read_text().splitlines()
+    ]
+    assert sorted(made) == list(
+        range(len(committed) - 1, 8)
+    )  # nothing that was committed, and each once
 
 
 def test_after_kill_9_the_sweep_ends_and_the_next_start_commits_what_it_left(clone):
     code = clone.home / "cmrtrial" / "second_trial.py"
-    code.write_text(code.read_text().replace(  # the first sweep stays with its fifth run, as real ones do
-        "time.sleep(0.2)", "time.sleep(60 if n == 4 and not (store.parent.parent / 'runs' / 'again').exists() else 0.2)"))
+    code.write_text(
+        code.read_text().replace(  # the first sweep stays with its fifth run, as real ones do
+            "time.sleep(0.2)",
+            "time.sleep(60 if n == 4 and not (store.parent.parent / 'runs' / 'again').exists() else 0.2)",
+        )
+    )
     register(clone)
     process = sweep(clone, wait=False)
     store = clone.home / "results" / "second"
@@ -555,8 +778,14 @@ def test_after_kill_9_the_sweep_ends_and_the_next_start_commits_what_it_left(clo
     assert done.status == 0, done.err
     with pytest.raises(ProcessLookupError):
         os.killpg(group, 0)
-    assert len(clone.run("ls-files", "results/second").splitlines()) == 9 and clone.run("status", "--porcelain") == ""
-    assert clone.run("log", "-2", "--format=%s").splitlines() == ["results: add 4 runs of the second trial"] * 2
+    assert (
+        len(clone.run("ls-files", "results/second").splitlines()) == 9
+        and clone.run("status", "--porcelain") == ""
+    )
+    assert (
+        clone.run("log", "-2", "--format=%s").splitlines()
+        == ["results: add 4 runs of the second trial"] * 2
+    )
     made = [int(line.split()[0]) for line in (store / "made").read_text().splitlines()]
     assert made == list(range(8))  # each once, and no two sweeps side by side
 
@@ -584,7 +813,8 @@ def test_notes_of_failed_runs_are_committed_and_not_counted_as_runs(clone):
     (store / f"{9:016x}.failed.json").write_text("{}")
     assert sweep(clone).status == 0
     assert clone.run("log", "-1", "--format=%s") == (
-        "results: add 1 run of the second trial, and the note of 1 that failed")
+        "results: add 1 run of the second trial, and the note of 1 that failed"
+    )
 
 
 def test_a_sweep_runs_at_the_lowest_priority_and_commits_records_on_the_way_and_nothing_else(clone):
@@ -593,7 +823,10 @@ def test_a_sweep_runs_at_the_lowest_priority_and_commits_records_on_the_way_and_
     clone.run("add", "draft.txt")
     before = clone.run("rev-parse", "HEAD")
     assert sweep(clone, SECOND_TRIAL_EVERY="1").status == 0
-    nice = {line.split()[1] for line in (clone.home / "results" / "second" / "made").read_text().splitlines()}
+    nice = {
+        line.split()[1]
+        for line in (clone.home / "results" / "second" / "made").read_text().splitlines()
+    }
     assert nice == {"19"}
     said = clone.run("log", "--format=%s", f"{before}..").splitlines()
     assert len(said) > 1 and all(line.startswith("results: add ") for line in said)
@@ -607,10 +840,16 @@ def test_another_commit_is_refused(clone):
     worktree = next(p for p in (clone.home / "runs" / "second").iterdir() if len(p.name) == 40)
     (worktree / "cmrtrial" / "second_trial.py").write_text("print('something else')\n")
     done = sweep(clone)
-    assert done.status == 2 and done.err.startswith("error: ") and "not the registered commit" in done.err
+    assert (
+        done.status == 2
+        and done.err.startswith("error: ")
+        and "not the registered commit" in done.err
+    )
     subprocess.run(["git", "checkout", "-q", "."], cwd=worktree, check=True)
     assert sweep(clone, SECOND_TRIAL_EVERY="1").status == 0
-    subprocess.run(["git", "checkout", "-q", "--detach", "main"], cwd=worktree, check=True)  # whole, but another commit
+    subprocess.run(
+        ["git", "checkout", "-q", "--detach", "main"], cwd=worktree, check=True
+    )  # whole, but another commit
     done = sweep(clone)
     assert done.status == 2 and "not the registered commit" in done.err
     (clone.home / "results" / "second" / "REGISTERED").write_text("0" * 40 + "\n")
@@ -618,8 +857,15 @@ def test_another_commit_is_refused(clone):
     assert done.status == 2 and "not in this branch" in done.err
 
 
-@pytest.mark.parametrize("words, said", [
-    (("--hours",), "needs a number"), (("--hours", "soon"), "needs a number"), (("--fast",), "no option"), ((), "real slices")])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("--hours",), "needs a number"),
+        (("--hours", "soon"), "needs a number"),
+        (("--fast",), "no option"),
+        ((), "real slices"),
+    ],
+)
 def test_a_mistake_is_one_line(clone, words, said):
     (clone.home / "data" / "acdc96").rmdir()
     done = sweep(clone, *words)
