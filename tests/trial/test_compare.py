@@ -171,6 +171,22 @@ def test_a_setting_with_seeds_on_each_fold_brings_its_own_luck(trial):
     assert two.difference.se < compare.compare(table, 0.5, store=store).difference.se
 
 
+def test_settings_made_to_tell_the_luck_of_their_network_take_it(trial, monkeypatch):
+    store = trial({})
+    monkeypatch.setitem(EXPERIMENTS, "architectures", wild_runs(store, "wild", lr=0.25))
+    table = compare.runs("architectures", store=store)
+    luck = compare.seed_variance(table, "replica", store=store)
+    assert luck == ("unet", *run_variance("replica", store=store)) and luck[2] == 20 + 10
+
+
+def test_where_a_store_lacks_what_was_made_to_tell_luck_any_seeds_do(only, tmp_path):
+    only(trial=wild_runs(tmp_path, "wild", lr=0.25))
+    table = compare.runs("trial", store=tmp_path)
+    groups = [group["dice"] for _, group in table.groupby("split")]
+    expected = pytest.approx(pooled_run_variance(groups))
+    assert run_variance("replica", store=tmp_path) == expected
+
+
 def test_where_some_runs_collapsed_folds_are_compared(trial):
     store = trial({"a": 0.0, "b": 0.0}, collapses=[("a", "fold2")])
     a, b = settings(store, "a", "b")

@@ -336,7 +336,7 @@ def test_shares_of_runs_are_judged_exactly():
 
 
 def test_an_unknown_claim_is_refused():
-    with pytest.raises(ValueError, match="larger.*: expected greater, less, equal or no-more"):
+    with pytest.raises(ValueError, match=r"larger.*: expected greater, less, equal or no-more"):
         p_values(Difference(0, 1, 5), "larger")
 
 
