@@ -80,11 +80,18 @@ trap 'exit 143' TERM
 
 keep  # what an earlier run left
 store=$(pwd)/results python=$(realpath -s "$python")
-set -m  # a process group of its own, to pause or end it with its workers
-(cd "$code"
- (while kill -0 $$ 2>/dev/null; do sleep 2; done; kill -TERM 0) >/dev/null 2>&1 9>&- &  # ends the group when the script is gone
- exec nice -n 19 env PYTHONPATH="$code" OMP_NUM_THREADS=1 CMRSEG_DATA= "$python" -m cmrtrial.second_trial \
-  --data "$data" --store "$store" --workers "${SECOND_TRIAL_WORKERS:-2}" "${hours[@]}") &
+# In a process group of its own, to pause or end it with its workers, which ends by itself when this script is gone. Where there is
+# setsid it is a session of its own, with the lowest priority as a whole: Linux lets nice count only within a session.
+own_session=$(command -v setsid || true)
+compute() {
+  cd "$code"
+  exec $own_session bash -c '{ echo 19 > /proc/self/autogroup; } 2>/dev/null || true
+    (while kill -0 "$0" 2>/dev/null; do sleep 2; done; kill -TERM 0) >/dev/null 2>&1 9>&- &
+    exec nice -n 19 env "$@"' $$ PYTHONPATH="$code" OMP_NUM_THREADS=1 CMRSEG_DATA= "$python" -m cmrtrial.second_trial \
+    --data "$data" --store "$store" --workers "${SECOND_TRIAL_WORKERS:-2}" "${hours[@]}"
+}
+[ -n "$own_session" ] || set -m
+compute &
 sweep=$!
 set +m
 echo "$sweep" > "$place/pid"
