@@ -681,6 +681,21 @@ def gradient_wrong(mine, *inputs):
     return not np.isclose(rise.item() / (2 * step), slope.norm().item(), rtol=0.02)
 
 
+def elsewhere(mine, large, last, right_of_three, right_of_large):
+    """What is wrong with a loss of three classes, or of large logits."""
+    try:
+        second = mine(Z3.clone(), Y3.clone(), last).item()
+    except Exception as error:
+        return f"with one slice and three classes it stops: {error}"
+    if not np.isclose(second, right_of_three.item(), rtol=1e-4):
+        return "right for four classes, wrong for three: is a number fixed in it?"
+    if not torch.isfinite(large).all():
+        return "not finite for logits of 200: softmax and log in one go, log_softmax"
+    if not np.isclose(large.item(), right_of_large.item(), rtol=1e-3):
+        return "too small for logits of 200: log_softmax needs no small number added"
+    return "right"
+
+
 def diagnose(right, slips, other, mine, *inputs):
     """What is wrong with a loss: its value here and on one slice, its gradient."""
     try:
@@ -704,17 +719,7 @@ def diagnose(right, slips, other, mine, *inputs):
         return "the number is right, but no gradient flows through it"
     if gradient_wrong(mine, *inputs):
         return "the number is right, but its gradient isn't: something is cut off"
-    try:
-        second = mine(Z3.clone(), Y3.clone(), other[0]).item()
-    except Exception as error:
-        return f"with one slice and three classes it stops: {error}"
-    if not np.isclose(second, other[1].item(), rtol=1e-4):
-        return "right for four classes, wrong for three: is a number fixed in it?"
-    if not torch.isfinite(large).all():
-        return "not finite for logits of 200: softmax and log in one go, log_softmax"
-    if not np.isclose(large.item(), other[2].item(), rtol=1e-3):
-        return "too small for logits of 200: log_softmax needs no small number added"
-    return "right"
+    return elsewhere(mine, large, *other)
 
 
 def check_weighted(mine):

@@ -191,7 +191,7 @@ def assert_says(said, expected):
     assert said == expected if expected == "right" else expected in said
 
 
-def step(zero="first", divide=3, steps="end", returns="mean", loss_of=None):
+def step(zero="first", divide=None, steps="end", returns="mean", loss_of=None):
     """An answer to the exercise on accumulated gradients, right by default."""
 
     def mine(model, optimiser, loss_of, batches):
@@ -200,7 +200,7 @@ def step(zero="first", divide=3, steps="end", returns="mean", loss_of=None):
             if zero == "each" or (zero == "first" and n == 0):
                 optimiser.zero_grad()
             loss = loss_of(model(x), y)
-            (loss / divide).backward()
+            (loss / (divide or len(batches))).backward()
             losses.append(loss.item())
             if steps == "each":
                 optimiser.step()
@@ -262,6 +262,7 @@ def mean_of_losses(model, optimiser, loss_of, batches):
         (only_the_first(3), "only the first batch"),
         (step(returns="part"), "a part of the mean loss"),
         (lambda *a: step()(*a) and 12.5 / 3, "a part of the last loss"),
+        (step(divide=3), "wrong with two batches"),
         (step(divide=4), "isn't always 4"),
         (step(returns="sum"), "the sum of the losses"),
         (step(returns="last"), "the last loss"),
