@@ -298,7 +298,7 @@ for p_true in (0.9, 0.5, 0.1, 0.01, 0.001, 0.0001):
 # away. But once $p$ is well below $c$, the report's loss *lets go of the pixels that
 # are most wrong*.
 #
-# There is a trap in its code as well. Its one-hot maps come from a comparison of the
+# There is a slip in its code as well. Its one-hot maps come from a comparison of the
 # labels with a stack of class numbers that is laid out for two slices. In our own code:
 
 # %%
@@ -527,7 +527,8 @@ for seed, (end, curve) in enumerate(zip(zero, curves)):
 # What does a network know while its Dice is zero? We train one, briefly: the same
 # network and loss, raw grey levels, batches of two, and Adam, at three times the
 # report's learning rate to save you waiting. (The [next page](batches_and_the_loop)
-# explains the loop.)
+# explains the loop. The network comes ready from the package, as `ReportUNet`: the
+# report's, whose shapes stand beside ours on [The U-Net](the_unet).)
 
 # %%
 STEPS = 4 if SMOKE else 100
@@ -536,7 +537,7 @@ train_y = torch.from_numpy(train.masks).long()
 val_x = torch.from_numpy(val.images).float()[:, None]
 
 torch.manual_seed(0)
-net = ReportUNet((8, 16, 32, 64, 128))  # as in the report
+net = ReportUNet((8, 16, 32, 64, 128))  # not our UNet: the report's
 optimiser = torch.optim.Adam(net.parameters(), 0.003)
 for step in range(STEPS):
     pair = torch.randint(len(train_x), (2,))
@@ -628,6 +629,11 @@ for setting in ("baseline", "with scale", "with loss", "with skips"):
 # background as before. So *imbalance alone isn't to blame*; which of the decoder's
 # changes matters, these runs can't say. What each change is worth at the end, with
 # intervals, is on [Repairs](../conclusions/repairs).
+#
+# Grey levels as they come, and a loss that background wins, are one of the report's six
+# slips of code. You ran it in the live network, saw it in the probabilities, and have
+# mended it by now: a z-score for each slice, and the sum of two losses. In these runs
+# the z-score alone ends nothing earlier.
 #
 # ## Recap
 # - A loss is a smooth stand-in for Dice. You can write cross-entropy, the report's loss

@@ -140,6 +140,21 @@ def definitions(path):
     }
 
 
+def test_the_script_is_short():
+    """Statements up to its end, a line each however they are wrapped; without docstrings."""
+    script = [
+        cell.source
+        for cell in jupytext.read(WHOLE).cells
+        if cell.cell_type == "code" and "remove-cell" not in cell.metadata.get("tags", [])
+    ]
+    end = next(n for n, source in enumerate(script) if "sys.exit()" in source)
+    tree = ast.parse("\n".join(script[: end + 1]))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    assert sum(isinstance(node, ast.stmt) for node in ast.walk(tree)) <= 175
+
+
 def test_what_two_pages_define_is_the_scripts_and_each_of_its_pieces_is_built_on_a_page():
     whole, pages = definitions(WHOLE), defaultdict(dict)
     for path in sorted(BUILD.glob("*.py")):
