@@ -330,7 +330,8 @@ export async function model(place, make) {
     const areas = [0, 1, 2, 3].map((c) => count(labels, c));
     const beside = (c) => (truth ? ` (reference ${count(truth, c)}, Dice ${dice(labels, truth, c)?.toFixed(2) ?? "none"})` : "");
     const lines = ["rv", "myo", "lv"].map((c, n) => make("li", {}, make("span", { className: `class-${c}` }, NAMES[n + 1]), ` ${areas[n + 1]} pixels${beside(n + 1)}`));
-    const missed = truth ? [1, 2, 3].filter((c) => count(truth, c) && areas[c] < 0.75 * count(truth, c)) : [];
+    const found = (c) => labels.reduce((total, label, i) => total + (label === c && truth[i] === c), 0);
+    const missed = truth ? [1, 2, 3].filter((c) => count(truth, c) && found(c) < 0.75 * count(truth, c)) : [];
     const confidence = sure === null ? " It found no heart." : ` The probability that the network gives to what it coloured is ${(100 * sure).toFixed(0)} % on average${missed.length ? `, and yet it misses a good part of the ${missed.map((c) => NAMES[c]).join(" and of the ")}` : ""}.`;
     words = [make("ul", {}, ...lines), make("p", {}, `${name}${milliseconds === null ? "" : `, ${milliseconds.toFixed(0)} ms`}.${confidence}${image.shrunk}`)];
     Object.assign(place.dataset, { areas: JSON.stringify(areas) });

@@ -114,7 +114,8 @@ for name, pred in answers.items():
 #
 # ## Dice in three lines
 #
-# Count the pixels on which the masks agree that the class is there. Divide by the mean of their sizes.
+# On [Pixels and a first Dice](../build/pixels_and_a_first_dice) these lines were built and checked; what follows rests
+# on them, so here they are again. Count the pixels on which the masks agree that the class is there. Divide by the mean of their sizes.
 # In 1945 Lee Dice, an ecologist, asked in this way how often two species share a place
 # {cite}`dice1945`:
 #

@@ -233,10 +233,8 @@ print("along the rows:  ", rle.encode(tiny.T), "  a valid code of another mask")
 # The last line is what a forgotten transpose looks like. No program will complain: it is a valid code,
 # and the score is merely low. Only a look at the decoded mask tells.
 #
-# Paint a mask and watch its code, or write a code and watch its mask:
-#
-# <div class="explorer" data-explorer="rle" aria-label="A mask and its run-length code">On the book's web page a
-# board of 8 x 8 pixels stands here. A column of three pixels from the top left has the code 1 3.</div>
+# On [Predict and submit](../build/predict_and_submit) is a board on which you can paint a mask and watch its code, or
+# write a code and watch its mask.
 #
 # The file has a header and three rows a slice, one for each class. `submit` writes it, `decode` turns it
 # back into masks.

@@ -245,11 +245,14 @@ def seconds(batches):
 
 # %% [markdown]
 # **Predict, then run**: batches of four for an epoch, with which nothing is done. How many times slower than tensors in
-# memory is the loader, which reads PNG files?
+# memory is the loader, which reads PNG files? And do two workers make it faster?
 
 # %%
 ways = {"tensors in memory": from_memory}
 ways["loader"] = lambda: DataLoader(learn, 4, shuffle=True)
+fork = {"num_workers": 2, "multiprocessing_context": "fork"}
+if sys.platform == "linux" and not SMOKE:
+    ways["loader, 2 workers"] = lambda: DataLoader(learn, 4, shuffle=True, **fork)
 for name, batches in ways.items():
     print(f"{name:>17}: {1000 * seconds(batches):5.0f} ms for an epoch")
 size = (images.nbytes + labels.nbytes) / 1e6
@@ -259,6 +262,11 @@ print(f"{size:.0f} MB of tensors hold all {len(learn)} slices")
 # Indexing wins by far: in memory each file was read and normalised once, the loader does it again in
 # every epoch. We use the loader all the same, since your next data set may not fit into memory. And wait until you see
 # what the network takes.
+#
+# Two workers have to be started anew for every epoch, and for so few small files that costs more than they save. (They
+# run on Linux only, Colab included: there a worker begins as a copy of this process, a *fork*, which has `Hearts`
+# already. On macOS and Windows it begins as a fresh Python, which can't find a class that a notebook defines; there
+# `Hearts` has to stand in a file that can be imported.)
 #
 # ## Who chooses the order
 #
@@ -665,7 +673,7 @@ weights = torch.load(folder / "weights.pt", weights_only=True)
 for name, tensor in list(weights.items())[:5]:
     print(f"{name:>30} {tuple(tensor.shape)}")
 copy = UNet(CHANNELS)
-print(copy.load_state_dict(weights, strict=True))
+copy.load_state_dict(weights, strict=True)
 assert (predict(copy, held_out) == predict(model, held_out)).all()
 
 # %% [markdown]

@@ -257,7 +257,7 @@ def way_down(layers):
     return nn.Sequential(*steps)
 
 
-print(way_down(levels[1]))
+print("level 2:", *[type(layer).__name__ for layer in way_down(levels[1])])
 
 # %% [markdown]
 # **Predict, then run**: we change the pixel 15 columns to the right of the output's place, and by a lot, 1000. Does the

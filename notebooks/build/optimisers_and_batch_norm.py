@@ -337,7 +337,7 @@ for name, make in {
 
 # %%
 x = torch.tensor([[[[1.0, 7]], [[150, 90]]], [[[9, 15]], [[70, 10]]]])
-print(x.shape)  # images, channels, rows, columns
+print(tuple(x.shape))  # images, channels, rows, columns
 
 
 def normalise(x, axes, eps=1e-5):

@@ -260,7 +260,8 @@ print("RV, Myo, LV:", np.array(scores), "| mean:", np.mean(scores))
 # One of the report's training images is such a slice. If the prediction agrees, Dice of the RV is 0/0, which NumPy
 # calls `nan`, *not a number*. It spreads: a single `nan` turns every mean it enters into `nan`. So Dice needs a rule
 # for an empty class. Ours: **if a class is in neither mask, the slice is left out of the mean of that class.** If it
-# is in only one of the two masks, the formula gives 0, as it should.
+# is in only one of the two masks, the formula gives 0, as it should. The report has six slips of code that we know of,
+# and 0/0 is the first one you meet; the next line mends it, and the other five follow where they happen.
 
 # %% tags=["piece"]
 def dice(pred, truth):

@@ -414,7 +414,7 @@ for name in ("counted", "stretched", "partial"):
 # the files: their Dice must be that of the masks in memory, and here it isn't. Where there are none, lay a few masks
 # over their images, read from the *files* and not from memory.
 #
-# The slip is fixed in one line: the name comes from the path that was read, and the order no longer matters.
+# This is one of the report's six slips of code. It is fixed in one line: the name comes from the path that was read, and the order no longer matters.
 
 # %%
 write_masks(folder / "fixed", listed, [mask_of[name] for name in listed])
@@ -472,8 +472,7 @@ def run_lengths(mask):
     """Run-length code of a bool (H, W): "start length ...", by columns, from 1."""
     flat = np.concatenate([[0], mask.ravel(order="F"), [0]]).astype(int)
     change = np.flatnonzero(np.diff(flat)) + 1
-    starts, ends = change[::2], change[1::2]
-    return " ".join(f"{s} {e - s}" for s, e in zip(starts, ends))
+    return " ".join(f"{s} {e - s}" for s, e in zip(change[::2], change[1::2]))
 
 # %% [markdown]
 # **Predict, then run**: what comes out if somebody numbers along the rows, that is, takes the code of the transposed

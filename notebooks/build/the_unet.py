@@ -258,11 +258,15 @@ for k, (left, right) in enumerate((axes[:2], axes[2:])):
 # The detail was there on the way down. The first block knew exactly where the edges are, but not
 # what they are edges of. So hand its maps across, and let a block combine *what* from below with *where* from the side.
 #
-# **Predict, then run**: at the lowest skip, 64 maps come across and 64 come up from the bottleneck, all of 12x12. How many come out
-# when they are joined?
+# **Predict, then run**: we take the lowest skip out of the network just trained, on our slice. There 64 maps come across and 64 come up
+# from the bottleneck, all of 12x12. How many come out when they are joined?
 
 # %%
-skip, below = torch.rand(2, 1, 64, 12, 12)
+level = x
+for down in plain.encoder[:3]:
+    level = F.max_pool2d(down(level), 2)
+skip = plain.encoder[3](level)  # what the fourth block saw of the heart
+below = plain.up[0](plain.encoder[4](F.max_pool2d(skip, 2)))
 joined = torch.cat([skip, below], 1)
 print("across", tuple(skip.shape), "  from below", tuple(below.shape))
 print("joined", tuple(joined.shape), "  added", tuple((skip + below).shape))
@@ -274,7 +278,7 @@ assert torch.equal(joined[:, :64], skip) and torch.equal(joined[:, 64:], below)
 # skip connection. What's the difference? Give both halves the same kernel, and joining becomes adding:
 
 # %%
-kernel = torch.randn(64, 64, 3, 3)
+kernel = 0.05 * torch.randn(64, 64, 3, 3)
 twice = torch.cat([kernel, kernel], 1)  # (64, 128, 3, 3)
 by_joining = F.conv2d(joined, twice, padding=1)
 by_adding = F.conv2d(skip + below, kernel, padding=1)
@@ -348,7 +352,7 @@ draw("skips")
 import cmrseg.models.unet as library
 
 theirs, ours = library.UNet(channels).eval(), UNet(channels).eval()
-print(ours.load_state_dict(theirs.state_dict(), strict=True))
+ours.load_state_dict(theirs.state_dict(), strict=True)
 with torch.no_grad():
     assert torch.allclose(ours(few), theirs(few), atol=1e-5)
 print("the same logits", tuple(ours(few).shape))
@@ -451,7 +455,8 @@ axes[1, 5].axis("off");
 # | trained with | SGD, momentum 0.99, one tile a step; elastic deformation | Adam, two slices; no augmentation | AdamW, four slices; affine and intensity augmentation |
 #
 # Our copy of the report's network follows its code, with two exceptions: it has a `forward`, and softmax is part of the loss. Its
-# slips of code come one by one: three at the end of this page, the others on the next pages, each where it happened.
+# six slips of code come one by one, each where it happened: the first, 0/0, came on [Pixels and a first
+# Dice](pixels_and_a_first_dice), two stand at the end of this page, and three on the next pages.
 #
 # First, the row on padding. The paper doesn't pad, so each convolution eats a rim of one pixel. **Predict, then run**: what is left of its tile
 # of 572 pixels, and of one of our slices?
@@ -470,7 +475,7 @@ for side in (572, 96):
 # The tile shrinks to 388, so a skip must be cropped before it fits. A slice of 96 would be used up. So we pad, and
 # pay with a rim of zeros.
 #
-# ### Slip 1: skips after the pooling
+# ### A slip: skips after the pooling
 #
 # The report joins what comes *out* of each pooling. Run it on the slice, beside ours:
 
@@ -493,7 +498,7 @@ print("million weights: ours {:.2f}, the report's {:.2f}".format(*count))
 # three pixels of four. [Down and up](down_and_up) measured what a mask on such a grid can score. To mend it, swap two lines: keep
 # the maps first, then pool. Whether that helps in training is a question for [Repairs](../conclusions/repairs).
 #
-# ### Slip 2: `__call__` in place of `forward`
+# ### A slip: `__call__` in place of `forward`
 #
 # `net(x)` runs `nn.Module.__call__`, which runs `forward` and does a few things around it, hooks among them. The report's class
 # writes its own `__call__`. **Predict, then run**: how often is each hook called?
@@ -518,11 +523,19 @@ for kind in (Overridden, Mended):
 # The answer is right and nothing complains, but hooks on this class are never called, and neither is whatever else PyTorch does around
 # `forward`. The mend is one word: name it `forward`.
 #
-# ### Slip 3: softmax inside the network
+# ### A trap: softmax inside the network
 #
-# The report's network ends with softmax, and its own loss expects probabilities, so the two fit. The trap opens for whoever changes the
-# loss: PyTorch's cross-entropy applies softmax itself. [The loss](the_loss) runs it and shows what happens. The mend: end with logits,
-# and leave softmax to the loss.
+# The report's network ends with softmax, and its own loss expects probabilities, so the two fit. That's no slip, but a trap for whoever
+# changes the loss: PyTorch's cross-entropy applies softmax itself. Here are four logits that are sure of class 3, and softmax once and
+# twice:
+
+# %%
+once = torch.tensor([0.0, 0.0, 0.0, 9.0]).softmax(0)
+print("once ", once.numpy().round(2), "  twice", once.softmax(0).numpy().round(2))
+
+# %% [markdown]
+# Twice, nothing can be sure any more: the second softmax takes probabilities for logits. [The loss](the_loss) shows what that does to
+# cross-entropy. The mend: end with logits, and leave softmax to the loss.
 #
 # ## Recap
 #

@@ -130,13 +130,14 @@ for kind in (Direct, Proper):
 
 # %% [markdown]
 # The network also ends in a softmax. The report's own loss wants it so; a loss that takes logits would apply a second
-# one, and [My Dice is 0](../basics/debugging) shows what that looks like.
+# one, and [My Dice is 0](../basics/debugging) shows what that looks like. And no score belongs to the network that is
+# saved: the last score comes after epoch 131 of 140. Both are weak points; we don't count them as slips.
 #
 # **5. Masks named by a counter** over a list in no order. On one machine all is well, on another every mask
-# may carry a stranger's name: see [Looking](../basics/looking).
+# may carry a stranger's name: [Predict and submit](../build/predict_and_submit) runs it.
 #
 # **6. Zero by zero.** A class that is neither there nor predicted has no Dice; one such slice makes a mean
-# that is not a number: see [Dice](../basics/dice). What catches it: asking the data.
+# that is not a number: see [Pixels and a first Dice](../build/pixels_and_a_first_dice). What catches it: asking the data.
 
 # %% tags=["hide-input"]
 absent = [

@@ -475,15 +475,16 @@ def test_built_pages_load_nothing_from_another_host(built):
         assert not match, f"{path.relative_to(BUILT)}: {match[0][:200]}"
 
 
-# Such as ``Text(0, 0.5, ...)``, what a cell says whose last line draws.
+# Such as ``Text(0, 0.5, ...)``, what a cell says whose last line draws, or what it prints of an object.
 REPRESENTATION = re.compile(
     r"&lt;(?:Axes|Figure|matplotlib|function|module|\w+(?:\.\w+)+) ?[^&]*&gt;|\bText\(\d|"
-    r"PathCollection|Line2D\(|\bat 0x[0-9a-f]{6,}"
+    r"PathCollection|Line2D\(|\bat 0x[0-9a-f]{6,}|"
+    r"Namespace\(|PosixPath\(|&lt;All keys|Sequential\(|(?m:^|>)torch\.Size\("
 )
 
 
 def test_built_pages_show_no_representation_of_an_object(built):
-    plain, faults = r'<div class="output[^"]*text_plain.*?</pre>', []
+    plain, faults = r'<div class="output[^"]*(?:text_plain|stream).*?</pre>', []
     for page in built:
         for output in re.findall(plain, page.read_text(), re.DOTALL):
             if match := REPRESENTATION.search(output):
@@ -493,6 +494,8 @@ def test_built_pages_show_no_representation_of_an_object(built):
 
 def test_a_representation_of_an_object_is_known_as_one():
     line = "&lt;matplotlib.lines.Line2D at 0x7f00aa11bb22&gt;"
-    for printed in ("Text(0, 0.5, 'x')", "&lt;Axes: title={}&gt;", line):
+    said = ("Text(0, 0.5, 'x')", "&lt;Axes: title={}&gt;", line, "PosixPath('runs/whole')")
+    for printed in (*said, "&lt;All keys matched successfully&gt;", "torch.Size([2, 2])"):
         assert REPRESENTATION.search(printed)
+    assert not REPRESENTATION.search("got input size torch.Size([1, 4, 1, 1])")
     assert not REPRESENTATION.search("Dice 0.86 &lt; 0.9, 12 &gt; 3")

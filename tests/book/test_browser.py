@@ -307,6 +307,21 @@ def test_the_page_opens_with_a_coloured_heart_and_scores_the_reader_by_the_refer
     assert says(looking).endswith(f"The network: {of_network:.3f}. You: {mine:.3f}")
 
 
+def test_a_mask_beside_the_heart_misses_it_whatever_its_area(looking, static):
+    known = json.loads((static / "samples" / "2.json").read_text())
+    truth = np.array(list(known["truth"]), np.uint8).reshape(96, 96)
+    aside = np.roll(truth, 48, axis=0)
+    assert not ((aside == 3) & (truth == 3)).any()
+    for drawn, said in ((aside, True), (truth, False)):
+        known["network"] = "".join(map(str, drawn.ravel()))
+        looking.route("**/samples/2.json", lambda route: route.fulfill(json=known))
+        looking.reload()
+        looking.locator(".model-samples button").nth(1).click()
+        looking.get_by_text("Sample 2.").wait_for()
+        assert ("it misses a good part of the" in says(looking)) is said
+        assert looking.get_by_text("and of the left ventricle").count() == said
+
+
 def test_what_cannot_be_read_leaves_no_old_result_standing(looking):
     bring(looking, heart(2, 96)[0])
     answer(looking)
@@ -653,7 +668,8 @@ def test_a_page_of_the_book(browser, book, path, theme):
     errors, urls = listen(opened), requested(opened)
     opened.goto(f"{book}/{path}", wait_until="load")
     opened.wait_for_load_state("networkidle")
-    for width, folded in ((1280, True), (390, True), (390, False)):
+    widths = ((1280, True), (390, True), (390, False), (320, True), (320, False))
+    for width, folded in widths:
         opened.set_viewport_size({"width": width, "height": 900})
         if not folded:
             opened.evaluate(OPEN_ALL)

@@ -140,6 +140,21 @@ def definitions(path):
     }
 
 
+def test_the_script_is_short():
+    """Statements up to its end, a line each however they are wrapped; without docstrings."""
+    script = [
+        cell.source
+        for cell in jupytext.read(WHOLE).cells
+        if cell.cell_type == "code" and "remove-cell" not in cell.metadata.get("tags", [])
+    ]
+    end = next(n for n, source in enumerate(script) if "sys.exit()" in source)
+    tree = ast.parse("\n".join(script[: end + 1]))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    assert sum(isinstance(node, ast.stmt) for node in ast.walk(tree)) <= 175
+
+
 def test_what_two_pages_define_is_the_scripts_and_each_of_its_pieces_is_built_on_a_page():
     whole, pages = definitions(WHOLE), defaultdict(dict)
     for path in sorted(BUILD.glob("*.py")):
@@ -191,7 +206,7 @@ def assert_says(said, expected):
     assert said == expected if expected == "right" else expected in said
 
 
-def step(zero="first", divide=3, steps="end", returns="mean", loss_of=None):
+def step(zero="first", divide=None, steps="end", returns="mean", loss_of=None):
     """An answer to the exercise on accumulated gradients, right by default."""
 
     def mine(model, optimiser, loss_of, batches):
@@ -200,7 +215,7 @@ def step(zero="first", divide=3, steps="end", returns="mean", loss_of=None):
             if zero == "each" or (zero == "first" and n == 0):
                 optimiser.zero_grad()
             loss = loss_of(model(x), y)
-            (loss / divide).backward()
+            (loss / (divide or len(batches))).backward()
             losses.append(loss.item())
             if steps == "each":
                 optimiser.step()
@@ -262,6 +277,7 @@ def mean_of_losses(model, optimiser, loss_of, batches):
         (only_the_first(3), "only the first batch"),
         (step(returns="part"), "a part of the mean loss"),
         (lambda *a: step()(*a) and 12.5 / 3, "a part of the last loss"),
+        (step(divide=3), "wrong with two batches"),
         (step(divide=4), "isn't always 4"),
         (step(returns="sum"), "the sum of the losses"),
         (step(returns="last"), "the last loss"),
