@@ -314,10 +314,10 @@ def deny(monkeypatch, method, closed):
     """Permission is denied to do something with certain paths."""
     allowed = getattr(Path, method)
 
-    def ask(path, *arguments):
+    def ask(path, *arguments, **options):
         if closed(path):
             raise PermissionError(13, "Permission denied", str(path))
-        return allowed(path, *arguments)
+        return allowed(path, *arguments, **options)
 
     monkeypatch.setattr(Path, method, ask)
 
