@@ -81,9 +81,7 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
     """
     content = path.read_bytes()
     try:
-        if zipfile.ZipFile(
-            io.BytesIO(content)
-        ).testzip():  # PyTorch itself does not look at the checksums
+        if zipfile.ZipFile(io.BytesIO(content)).testzip():  # PyTorch looks at no checksums
             raise ValueError("a wrong checksum")
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         require_same(path, TrainConfig.from_dict(checkpoint["config"]), state.result.config)
@@ -189,9 +187,7 @@ def model_from_state(config: TrainConfig, tensors: dict[str, Tensor]) -> nn.Modu
     normalise(TRIAL, config.scale)  # a scale that we know
     if max(config.convolutions, len(config.channels)) > len(tensors):
         raise ValueError("more layers than weights")  # before they are built, one by one
-    with torch.device(
-        "meta"
-    ):  # no memory for a configuration that asks for too much, nor for a first draw
+    with torch.device("meta"):  # no memory for what asks for too much, nor for a first draw
         model = build(config)
     expected = model.state_dict()
     if any(

@@ -174,9 +174,8 @@ def rotate(x: Tensor, degrees: float) -> Tensor:
         return x
     height, width = x.shape[2:]
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    down = (2 * torch.arange(height) + 1 - height).float()[
-        :, None
-    ]  # in half pixels from the middle
+    # In half pixels from the middle.
+    down = (2 * torch.arange(height) + 1 - height).float()[:, None]
     right = (2 * torch.arange(width) + 1 - width).float()
     grid = torch.stack(
         [(cos * right - sin * down) / width, (sin * right + cos * down) / height], -1

@@ -4,8 +4,6 @@ import hashlib
 import json
 import platform
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
@@ -17,8 +15,7 @@ import torch
 from cmrseg import data, metrics
 from cmrseg.config import TrainConfig, TrainingResult
 from cmrseg.data import BadInput, Slices
-from cmrseg.postprocess import to_labels
-from cmrseg.predict import TTA, Ensemble, predict
+from cmrseg.predict import TTA, predict
 
 VERSION = 1
 RECORD = "record.json"  # as train writes it
@@ -44,7 +41,7 @@ def make_record(
         for slices in (train, held_out)
     )
     device = processor() if result.device == "cpu" else torch.cuda.get_device_name()
-    record = _judged(
+    record = common_fields(
         config.key(split, fingerprint), config, of_held_out, held_out, split, fingerprint, protocol
     )
     means = [mean_dice(d) for d in history["dice"] if d is not None] or [
@@ -79,42 +76,7 @@ def make_record(
     }
 
 
-def record_of_tta(
-    ensemble: Ensemble,
-    config: TrainConfig,
-    seeds: tuple[int, ...],
-    held_out: Slices,
-    split: str,
-    fingerprint: str,
-    protocol: str,
-    shift: tuple[str, float] | None,
-    calibration: Callable[[np.ndarray, np.ndarray, list[np.ndarray]], dict],
-) -> dict:
-    """The record of trained networks of one configuration (of these seeds) that predict together.
-
-    It has no history, and the seconds are those of the prediction. What ``calibration`` returns, a
-    function of probabilities, true masks and the masks of each network alone, is added to it.
-    """
-    started = time.perf_counter(), time.process_time()
-    probability = ensemble.probabilities(held_out.images)
-    masks = to_labels(probability, ensemble.tta.postprocess)
-    seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
-    key = ensemble.tta.key(config.key(split, fingerprint), seeds, shift)
-    record = _judged(key, config, masks, held_out, split, fingerprint, protocol)
-    alone = [predict(model, held_out.images, ensemble.scale) for model in ensemble.models]
-    record |= calibration(probability, held_out.masks, alone)
-    return record | {
-        "ways": ensemble.tta.to_record() | {"seeds": list(seeds), "shift": shift},
-        "dice_best": record["dice_last"],
-        "history": {"epoch": [], "loss": [], "lr": [], "dice": [], "dice_train": []},
-        "seconds": round(seconds, 2),
-        "cpu_seconds": round(cpu_seconds, 2),
-        "device": f"cpu: {processor()}",
-        "precision": "fp32",
-    }
-
-
-def _judged(
+def common_fields(
     key: str,
     config: TrainConfig,
     pred: np.ndarray,

@@ -12,7 +12,7 @@ from typing import Annotated, Optional
 import typer
 from tqdm import tqdm
 
-from cmrseg import console
+from cmrseg.cli import console
 from cmrseg.config import PRESETS
 from cmrseg.data import BadInput
 

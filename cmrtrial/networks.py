@@ -1,16 +1,20 @@
 """The making of a planned run: training and evaluating a network, or predicting with kept ones."""
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 
 from cmrseg import checkpoint, datasets
-from cmrseg.config import TrainingResult
-from cmrseg.data import write_text
-from cmrseg.predict import Ensemble
-from cmrseg.record import make_record, record_of_tta
+from cmrseg.config import TrainConfig, TrainingResult
+from cmrseg.data import Slices, write_text
+from cmrseg.postprocess import to_labels
+from cmrseg.predict import Ensemble, predict
+from cmrseg.record import common_fields, make_record, processor
 from cmrseg.train import fit
 from cmrtrial import calibration
 from cmrtrial.corruptions import LEVELS
@@ -113,3 +117,38 @@ def save_network(result: TrainingResult, folder: Path) -> None:
     write_text(folder / HISTORY, json.dumps(kept) + "\n")
     checkpoint.save(result, folder)
     (folder / checkpoint.CHECKPOINT).unlink(missing_ok=True)
+
+
+def record_of_tta(
+    ensemble: Ensemble,
+    config: TrainConfig,
+    seeds: tuple[int, ...],
+    held_out: Slices,
+    split: str,
+    fingerprint: str,
+    protocol: str,
+    shift: tuple[str, float] | None,
+    calibration: Callable[[np.ndarray, np.ndarray, list[np.ndarray]], dict],
+) -> dict:
+    """The record of trained networks of one configuration (of these seeds) that predict together.
+
+    It has no history, and the seconds are those of the prediction. What ``calibration`` returns, a
+    function of probabilities, true masks and the masks of each network alone, is added to it.
+    """
+    started = time.perf_counter(), time.process_time()
+    probability = ensemble.probabilities(held_out.images)
+    masks = to_labels(probability, ensemble.tta.postprocess)
+    seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
+    key = ensemble.tta.key(config.key(split, fingerprint), seeds, shift)
+    record = common_fields(key, config, masks, held_out, split, fingerprint, protocol)
+    alone = [predict(model, held_out.images, ensemble.scale) for model in ensemble.models]
+    record |= calibration(probability, held_out.masks, alone)
+    return record | {
+        "ways": ensemble.tta.to_record() | {"seeds": list(seeds), "shift": shift},
+        "dice_best": record["dice_last"],
+        "history": {"epoch": [], "loss": [], "lr": [], "dice": [], "dice_train": []},
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
+        "device": f"cpu: {processor()}",
+        "precision": "fp32",
+    }

@@ -17,7 +17,6 @@ STOREYS = [
     ["checkpoint", "record"],
     ["train"],
     ["deploy"],
-    ["console"],
     ["cli"],
     ["__main__", "cmrtrial"],
 ]

@@ -1,6 +1,6 @@
 """The command line, ``python -m cmrseg``: thin wrappers of the package.
 
-For its exit statuses see :mod:`cmrseg.console`.
+For its exit statuses see :mod:`cmrseg.cli.console`.
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from cmrseg import console
+from cmrseg.cli import console
 from cmrseg.config import PRESETS
 from cmrseg.data import BadInput, read_png, write_bytes, write_png, write_text
 
@@ -355,9 +355,8 @@ def decode(
         raise BadInput(
             f"--size {size}", "is not a size", "Give width x height, such as 96x96"
         ) from None
-    names = [
-        name for name, _ in rle.each_mask(submission, (height, width))
-    ]  # all are sound, then written
+    # All are looked at before the first is written.
+    names = [name for name, _ in rle.each_mask(submission, (height, width))]
     make_mask_folder(out, names)
     for name, mask in rle.each_mask(submission, (height, width)):
         write_png(out / f"{name}_mask.png", mask)

@@ -67,9 +67,8 @@ def _in_words(problem: Exception) -> str | None:
     if isinstance(problem, OSError):
         place = problem.filename or "output"
         return f"{place}: {problem.strerror}. Check the path, its permissions and the space left"
-    if isinstance(problem, MemoryError) or "allocate memory" in str(
-        problem
-    ):  # as PyTorch and onnxruntime say
+    # The words are those of PyTorch and onnxruntime.
+    if isinstance(problem, MemoryError) or "allocate memory" in str(problem):
         return "out of memory. Give fewer or smaller slices at once, or take a larger machine"
     if hasattr(problem, "format_message"):  # of the command line's parser
         return f"{problem.format_message().rstrip('.?')}. See --help"
