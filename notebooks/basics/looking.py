@@ -200,44 +200,10 @@ print("masks:", len(files), "| values:", *np.unique(list(files.values())))
 print("the same as in memory:", equal)
 
 # %% [markdown]
-# ## The submission file
+# ## The files that leave your hands
 #
-# To score many masks at once, a course asks for one text file. A mask becomes text by a
-# *run-length code*: number the pixels, write down where each run of mask pixels starts and how long it
-# is. Two conventions must be known. Kaggle numbers *down the columns*, and it counts *from 1*.
-
-# %% tags=["hide-input"]
-tiny = np.array([[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0], [0, 1, 0, 0]])
-numbers = np.arange(1, tiny.size + 1).reshape(tiny.shape, order="F")
-figure, ax = plt.subplots(figsize=(2.9, 3.3))
-ax.imshow(tiny, cmap=ListedColormap(["#80808022", "#785EF0B0"]))
-for (row, column), number in np.ndenumerate(numbers):
-    ink = "white" if tiny[row, column] else plots.GREY
-    ax.text(column, row, number, ha="center", va="center", fontsize=13, color=ink)
-ax.hlines(np.arange(-0.5, 5), -0.5, 3.5, color=plots.GREY, linewidth=0.6)
-ax.vlines(np.arange(-0.5, 4), -0.5, 4.5, color=plots.GREY, linewidth=0.6)
-ax.set_title(f"code: {rle.encode(tiny)}")
-ax.axis("off");
-
-# %% [markdown]
-# *A mask of five rows and four columns, with the number of every pixel. Its code stands above: pairs of
-# start and length. The long run goes on from the foot of one column to the head of the next.*
-
-# %%
-code = rle.encode(tiny)
-print("code:            ", code)
-print("decoded is equal:", np.array_equal(rle.decode(code, (5, 4)), tiny))
-print("along the rows:  ", rle.encode(tiny.T), "  a valid code of another mask")
-
-# %% [markdown]
-# The last line is what a forgotten transpose looks like. No program will complain: it is a valid code,
-# and the score is merely low. Only a look at the decoded mask tells.
-#
-# On [Predict and submit](../build/predict_and_submit) is a board on which you can paint a mask and watch its code, or
-# write a code and watch its mask.
-#
-# The file has a header and three rows a slice, one for each class. `submit` writes it, `decode` turns it
-# back into masks.
+# [Predict and submit](../build/predict_and_submit) tells how masks become a submission, and how a right mask gets the
+# wrong name. Here we only look: the file is written, read back and compared with the masks that it was made from.
 
 # %%
 print(shell("submit --masks masks --out submission.csv"))
@@ -247,51 +213,15 @@ back = rle.read_submission(here / "submission.csv")
 equal = all((back[name] == files[name]).all() for name in files)
 print("\nall masks come back:", equal)
 
-# %% [markdown]
-# ## The right mask under the wrong name
-#
-# The published code of the 2020 report {cite}`report2020` lists the image files, predicts them in that
-# order, and names the results with a counter. That works as long as the list is in the order of the
-# numbers. But a folder promises no order: Python's `os.listdir` and `glob` give the names as the file
-# system keeps them, and each keeps them in its own way. The report's own score says that things were in
-# order where it was made. Elsewhere they may not be.
-
 # %%
-listed = [str(name) for name in np.random.default_rng(0).permutation(val.names)]
-print("by number:            ", *val.names[:6], "...")
-print("a list out of order:  ", *listed[:6], "...")
-print("sorted as text:       ", *sorted(["cmr8", "cmr9", "cmr10", "cmr11"]))
-
-# %% [markdown]
-# The list is shuffled on purpose, to show what a careless file system could do to us. Sorting as text is no
-# cure for long: it puts cmr10 before cmr8. Now the counter: the first mask gets the first number,
-# whoever's it is.
-
-# %% tags=["hide-input"]
-place = {name: i for i, name in enumerate(val.names)}
-swapped = pred[[place[name] for name in listed]]  # row k: the mask saved under name k
-moved = [i for i in range(len(val)) if listed[i] != val.names[i]]
-figure, axes = plots.panels(3, size=2.9)
-for ax, i in zip(axes, moved):
-    title = f"{val.names[i]} with {listed[i]}'s mask"
-    plots.overlay(ax, val.images[i], swapped[i], title)
-    plots.contours(ax, val.masks[i])
-
-# %% [markdown]
-# *True outlines, and the masks that were saved under these names. Nothing is wrong with any of them, but
-# the slice.*
-
-# %%
-same = sum(a == b for a, b in zip(listed, val.names))
-print(f"{same} of {len(val)} masks under their own name")
-print(f"Dice by name    {metrics.mean(table):.3f}")
-print(f"Dice by counter {metrics.mean(metrics.dice(swapped, val.masks)):.3f}")
+tiny = np.array([[0, 0, 1, 0], [0, 0, 1, 1], [0, 1, 1, 0], [1, 1, 0, 0], [0, 1, 0, 0]])
+print("its code:        ", rle.encode(tiny))
+print("along the rows:  ", rle.encode(tiny.T), "  a valid code of another mask")
 folder.cleanup()
 
 # %% [markdown]
-# Such a mistake costs a whole submission and leaves no trace in the training. The cure is to let each
-# mask carry the name of its own image from the start, as {func}`cmrseg.data.list_pngs` and `predict`
-# do, and to look at three overlays made from the *files*, not from memory.
+# The last line is what a forgotten transpose looks like: a run-length code numbers the pixels down the columns. No
+# program will complain, since it is a valid code, and the score is merely low. Only a look at the decoded mask tells.
 #
 # ## What to conclude
 #
