@@ -8,6 +8,7 @@ from conftest import REPOSITORY
 from stand_in import make_static, network, served  # noqa: F401
 
 from cmrseg.data import read_png
+from cmrseg.deploy.weights import WEIGHTS
 from cmrtrial import claims, compare
 
 
@@ -65,3 +66,13 @@ def test_every_card_has_claims_and_every_claim_is_there(static):
         assert (REPOSITORY / page).with_suffix(".py").is_file()
     judged = claims.judge().set_index("id")["verdict"]
     assert {c["id"]: c["verdict"] for c in verdicts["claims"]} == judged.to_dict()
+
+
+def test_on_the_second_sample_the_network_is_sure_and_misses_a_third_of_the_right_ventricle(
+    tmp_path,
+):
+    """What the first page has to show: a network can be sure and wrong. So this slice stays."""
+    served.samples("phantom", tmp_path, WEIGHTS / "small.safetensors")
+    known = read(tmp_path / "2.json")
+    truth, drawn = (np.array(list(known[key]), int) == 1 for key in ("truth", "network"))
+    assert (truth.sum(), drawn.sum()) == (246, 164) and round(known["sure"], 2) == 0.96
