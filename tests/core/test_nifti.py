@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from cmrseg import datasets
+from cmrseg import cli, datasets
 from cmrseg.data import BadInput
-from cmrseg.datasets import nifti
+from cmrseg.datasets import layouts, nifti
 
 nibabel = pytest.importorskip("nibabel")
 PIXEL = (1.4, 2.1, 10.0)  # mm
@@ -34,6 +34,14 @@ def write(path, values, pixel=PIXEL):
     nibabel.save(nibabel.Nifti1Image(values, np.diag([*pixel, 1.0])), path)
 
 
+def read(folder, *how):
+    """All labelled slices in one, or else those without labels."""
+    splits = nifti.read(layouts.find(folder), *how)
+    labelled = [splits[name] for name in ("train", "val") if name in splits]
+    slices = sum(labelled[1:], labelled[0]) if labelled else splits["test"]
+    return slices[sorted(range(len(slices)), key=lambda i: (slices.patients[i], slices.names[i]))]
+
+
 @pytest.fixture
 def acdc(tmp_path):
     """Seven patients, two moments each, with a 4D file beside them."""
@@ -48,13 +56,13 @@ def acdc(tmp_path):
 
 
 @pytest.mark.parametrize(("spacing", "size"), [(1.8, 128), (1.0, 224)])
-def test_millimetres_survive_and_rows_lie_along_the_second_axis(spacing, size, acdc):
-    slices = nifti.read(acdc, spacing, size)
+def test_millimetres_survive_and_rows_lie_along_the_first_axis(spacing, size, acdc):
+    slices = read(acdc, spacing, size)
     image, mask = slices.images[0], slices.masks[0]
     areas = [(mask == c).sum() * spacing**2 for c in (3, 2)]
     assert areas == [pytest.approx(a * np.pi, rel=0.03) for a in (20 * 15, 30 * 24 - 20 * 15)]
     sides = [(np.ptp(axis) + 1) * spacing for axis in np.nonzero(mask == 3)]
-    assert sides == [pytest.approx(30, abs=spacing), pytest.approx(40, abs=spacing)]
+    assert sides == [pytest.approx(40, abs=spacing), pytest.approx(30, abs=spacing)]
     bright, chambers = image > 128, np.isin(mask, (1, 3))
     assert 2 * (bright & chambers).sum() / (bright.sum() + chambers.sum()) > 0.98
 
@@ -63,14 +71,14 @@ def test_millimetres_survive_and_rows_lie_along_the_second_axis(spacing, size, a
 def test_the_middle_of_the_plane_stays_the_middle(size, tmp_path):
     for end, values in zip(("", "_gt"), heart(middle=(MM[0] / 2, MM[1] / 2))):
         write(tmp_path / "p" / f"p_frame01{end}.nii", values)
-    slices = nifti.read(tmp_path, 2.0, size)
+    slices = read(tmp_path, 2.0, size)
     centre = np.array(np.nonzero(slices.masks[0] == 3)).mean(1)
     np.testing.assert_allclose(centre, [(size - 1) / 2] * 2, atol=1)
     assert slices.images.shape == slices.masks.shape == (2, size, size)
 
 
 def test_slices_know_their_patient_and_where_they_come_from(acdc, tmp_path):
-    slices = nifti.read(acdc)
+    slices = read(acdc)
     assert len(slices) == 7 * 2 * 2  # the empty slice is left out, the 4D file too
     assert slices.names[1:3] == ("patient001_frame01_slice1", "patient001_frame12_slice0")
     np.testing.assert_array_equal(slices.patients, np.repeat(range(1, 8), 4))
@@ -78,7 +86,7 @@ def test_slices_know_their_patient_and_where_they_come_from(acdc, tmp_path):
     for path in acdc.rglob("*.nii.gz"):
         path.rename(tmp_path / "flat" / path.name)
     for root in (tmp_path / "flat", tmp_path):  # also one folder further down
-        flat = nifti.read(root)
+        flat = read(root)
         assert flat.names == slices.names
         np.testing.assert_array_equal(flat.patients, slices.patients)
 
@@ -88,17 +96,11 @@ def test_mnms_has_labels_at_two_moments_and_counts_the_other_way(tmp_path):
     write(tmp_path / "A0" / "A0_sa.nii.gz", np.stack([grey] * 4, 3).astype(np.float32))
     over_time = np.stack([labels * 0, labels, labels * 0, labels], 3)
     write(tmp_path / "A0" / "A0_sa_gt.nii.gz", over_time)
-    slices = nifti.read(tmp_path, 2.0)
+    slices = read(tmp_path, 2.0)
     assert slices.names == tuple(f"A0_sa_time{t}_slice{z}" for t in (1, 3) for z in (0, 1))
     disc, _, cavity = (4 * (slices.masks[0] == c).sum() for c in (1, 2, 3))
     assert cavity == pytest.approx(np.pi * 300, rel=0.03)
     assert disc == pytest.approx(np.pi * 18**2, rel=0.2)
-
-
-def test_names_of_no_layout_belong_to_the_patient_of_their_folder(tmp_path):
-    for name in ("a/ed", "a/es", "b/ed", "b/es"):
-        write(tmp_path / f"{name}.nii.gz", heart()[0])
-    np.testing.assert_array_equal(nifti.read(tmp_path).patients, np.repeat([1, 2], 6))
 
 
 def without_spacing(volume, grey):
@@ -114,13 +116,13 @@ FAULTS = {
     "shape": ("is of shape", lambda v, t, g, m: write(t, m[:, :, :2])),
     "labels": ("other labels than 0 to 3", lambda v, t, g, m: write(t, m * 2)),
     "halves": ("other labels than 0 to 3", lambda v, t, g, m: write(t, m.astype(np.float32) / 2)),
-    "spacing": ("pixels of 0 x 0 mm", lambda v, t, g, m: without_spacing(v, g)),
-    "metres": ("pixels of 1400 x 2100 mm", lambda v, t, g, m: write(v, g, (1400, 2100, 1))),
+    "spacing": ("voxels of 0 x 0 x 10? mm", lambda v, t, g, m: without_spacing(v, g)),
+    "metres": ("voxels of 1400 x 2100 x 1 mm", lambda v, t, g, m: write(v, g, (1400, 2100, 1))),
     "colours": ("not grey levels", lambda v, t, g, m: write(v, np.zeros(g.shape, RGB))),
     "complex": ("not grey levels", lambda v, t, g, m: write(v, g.astype(np.complex64))),
-    "flat": ("2 dimensions", lambda v, t, g, m: write(v, g[:, :, 0])),
+    "flat": ("array of 136 x 100, expected 3", lambda v, t, g, m: write(v, g[:, :, 0])),
     "nan": ("no numbers", lambda v, t, g, m: write(v, np.where(m == 3, np.nan, g))),
-    "nobody's": ("whose it is", lambda v, t, g, m: write(v.parents[1] / "volume7.nii.gz", g)),
+    "nobody's": ("neither layout", lambda v, t, g, m: write(v.parents[1] / "volume7.nii.gz", g)),
 }
 
 
@@ -131,19 +133,19 @@ def test_a_fault_of_a_file_is_named(problem, harm, tmp_path):
         write(path, values)
     harm(volume, labels, *heart())
     with pytest.raises(BadInput, match=problem):
-        nifti.read(tmp_path)
+        read(tmp_path)
 
 
 def test_a_folder_without_volumes_or_labels_is_refused_in_one_line(tmp_path, mistake, monkeypatch):
     (tmp_path / "empty").mkdir()
-    for end, values in zip(("", "_gt"), heart()):
-        write(tmp_path / "p" / f"p_frame01{end}.nii.gz", values * 0)
+    grey, labels = heart()
+    write(tmp_path / "p" / "p_frame01.nii.gz", grey)
+    write(tmp_path / "p" / "p_frame01_gt.nii.gz", labels * 0)
     for name, problem in {"p": "no labelled", "empty": "no NIfTI", "x": "no such folder"}.items():
         assert problem in mistake("convert", tmp_path / name, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(nifti, "find_spec", lambda name: None)
-    with pytest.raises(BadInput, match="pip install"):
-        nifti.read(tmp_path / "p")
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    assert "pip install" in mistake("convert", tmp_path / "p", "--out", tmp_path / "out")
 
 
 def test_what_convert_writes_can_be_trained_on(acdc, command, tmp_path):
@@ -153,17 +155,21 @@ def test_what_convert_writes_can_be_trained_on(acdc, command, tmp_path):
     train, val = datasets.load(out, "train"), datasets.load(out, "val")
     assert set(val.patients) == {5} and set(train.patients) == {1, 2, 3, 4, 6, 7}
     assert len(set(train.names + val.names)) == 28
-    slices = nifti.read(acdc, 3, 64)
+    slices = read(acdc, 3, 64)
+    assert command("convert", acdc, "--out", out, "--size", 64, "--spacing", 3).status == 0  # again
     origin = {row["image"]: row["slice"] for row in csv.DictReader((out / "origin.csv").open())}
     original = slices[[slices.names.index(origin[name]) for name in val.names]]
     np.testing.assert_array_equal([val.images, val.masks], [original.images, original.masks])
     assert json.loads(command("doctor", out, "--json").out)["errors"] == []
 
 
-def test_beside_labelled_volumes_the_others_are_left_out(acdc, command, tmp_path):
+def test_patients_without_labels_go_into_test(acdc, command, tmp_path):
     for path in acdc.rglob("patient002*_gt.nii.gz"):
         path.unlink()
-    assert set(nifti.read(acdc).patients) == {1, 3, 4, 5, 6, 7}
+    done = command("convert", acdc, "--out", tmp_path / "some")
+    assert "5 train, 1 val, 1 test" in done.out
+    assert set(datasets.load(tmp_path / "some", "test").patients) == {2}
+    assert len(datasets.load(tmp_path / "some", "test")) == 2 * 3
     for path in acdc.rglob("*_gt.nii.gz"):  # without any labels, all volumes count
         path.unlink()
     assert command("convert", acdc, "--out", tmp_path / "root").status == 0
