@@ -78,7 +78,9 @@ def read(
         parts[split] += ((*one, n) for one in slices.get(patient, ()))
     columns = {split: zip(*part) for split, part in parts.items() if part}
     return {
-        split: Slices(np.stack(i), None if split == "test" else np.stack(m), names, np.int64(n))
+        split: Slices(
+            np.stack(i), None if split == "test" else np.stack(m), names, np.array(n, np.int64)
+        )
         for split, (i, m, names, n) in columns.items()
     }
 
