@@ -301,29 +301,44 @@ def stack(paths: dict[int, Path], images: dict, masks: dict | None, patients) ->
     )
 
 
-def write_slices(out: Path, splits: dict[str, Slices]) -> None:
+def write_slices(out: Path, splits: dict[str, Slices], renumber: bool = False) -> None:
     """Write slices as the splits of a data root, with their patients.
 
+    Args:
+        out, splits: the folder, and slices by split.
+        renumber: name them ``cmrN``, N from 1, and write their own names into ``origin.csv``.
+
     Raises:
-        BadInput: a file that is there already and holds something else; nothing is written then.
+        BadInput: a file that is there already and holds something else, or another slice in one
+            of the splits; nothing is written then.
     """
-    files, rows = {}, ["image,patient"]
+    files, rows, origin = {}, [("image", "patient")], [("image", "slice")]
     for split, slices in splits.items():
-        for i, name in enumerate(slices.names):
+        for i, old in enumerate(slices.names):
+            name = f"cmr{len(rows)}" if renumber else old
             files[out / split / "image" / f"{name}.png"] = encode_png(slices.images[i])
             if slices.masks is not None:
                 files[out / split / "mask" / f"{name}_mask.png"] = encode_png(slices.masks[i])
-            rows.append(f"{name},{slices.patients[i]}")
-    files[out / TABLE] = ("\n".join(rows) + "\n").encode()
-    for path, content in files.items():
-        if path.exists() and path.read_bytes() != content:
+            rows.append((name, slices.patients[i]))
+            origin.append((name, old))
+    files[out / TABLE] = _table(rows)
+    if renumber:
+        files[out / "origin.csv"] = _table(origin)
+    for path in sorted({*files, *(p for split in SPLITS for p in out.glob(f"{split}/*/*.png"))}):
+        if path.exists() and (path not in files or path.read_bytes() != files[path]):
             raise taken(path)
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content)
 
 
+def _table(rows: list[tuple]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode("utf-8", "backslashreplace")  # a name need not be text
+
+
 def taken(path: Path) -> BadInput:
     """The complaint about another file in the place of one to write."""
-    cure = "Choose an empty --out, or remove it"
+    cure = "Choose an empty --out, or move it away"
     return BadInput(path, "is there already and is another file", cure)

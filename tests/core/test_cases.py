@@ -103,7 +103,6 @@ def one_line(done):
 # --- the converter --------------------------------------------------------------------------------
 
 
-@not_yet
 def test_a_volume_that_lies_there_twice_is_read_once_or_refused(converted, tmp_path):
     """N03: packed and unpacked."""
     source = acdc(tmp_path / "in", 6)
@@ -113,7 +112,6 @@ def test_a_volume_that_lies_there_twice_is_read_once_or_refused(converted, tmp_p
     assert one_line(done) or len(pairs_in(out)) == 6 * 4
 
 
-@not_yet
 @pytest.mark.parametrize(
     "layout",
     [
@@ -130,7 +128,6 @@ def test_labels_under_other_names_are_labels_or_refused(converted, tmp_path, lay
     assert one_line(done) or (len(pairs_in(out)) == 20 and len(patients_in(out)) == 5)
 
 
-@not_yet
 def test_labels_of_another_affine_lie_on_their_voxels(converted, tmp_path):
     """N06: the same labels, stored mirrored, as their header says."""
     for n in range(1, 6):
@@ -147,7 +144,6 @@ def test_labels_of_another_affine_lie_on_their_voxels(converted, tmp_path):
     assert one_line(done) or all(image[mask == 3].mean() > 220 for image, mask in pairs_in(out))
 
 
-@not_yet
 def test_links_to_patients_elsewhere_are_followed(converted, tmp_path):
     """N07: the standard library follows no links."""
     store, source = acdc(tmp_path / "store", 6), acdc(tmp_path / "in", 2)
@@ -157,7 +153,6 @@ def test_links_to_patients_elsewhere_are_followed(converted, tmp_path):
     assert len(patients_in(out)) == 6
 
 
-@not_yet
 def test_labels_that_are_cut_off_are_said_to_be(converted, tmp_path):
     """N09: a heart far from the middle of the plane."""
     source = acdc(tmp_path / "in", 5)
@@ -167,7 +162,6 @@ def test_labels_that_are_cut_off_are_said_to_be(converted, tmp_path):
     assert "patient006_frame01" in done.out + done.err
 
 
-@not_yet
 def test_one_heart_in_three_orientations_comes_out_as_one(converted, tmp_path):
     """N13: and with the RV above the LV, as the delivered networks know hearts."""
     grey, labels = heart((120, 120, 3))
