@@ -85,9 +85,15 @@ def fingerprint() -> str:
 def execute() -> None:
     """Run the notebooks that the cache lacks. One that fails twice is reported by the build, which tries it too."""
     cache = get_cache(ROOT / "_build" / ".jupyter_cache")
-    for path in sorted((ROOT / "notebooks").rglob("*.ipynb")):
-        if ".ipynb_checkpoints" not in path.parts:
-            cache.add_nb_to_project(str(path))
+    paths = [str(path) for path in sorted((ROOT / "notebooks").rglob("*.ipynb"))]
+    paths = [path for path in paths if ".ipynb_checkpoints" not in path]
+    for record in cache.list_project_records():
+        if (
+            record.uri not in paths
+        ):  # renamed or deleted since, or of the checkout this is a copy of
+            cache.remove_nb_from_project(record.pk)
+    for path in paths:
+        cache.add_nb_to_project(path)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for again in (
         "",
@@ -113,13 +119,12 @@ def main() -> None:
             except (OSError, subprocess.SubprocessError, StopIteration, tarfile.TarError):
                 print(f"{folder} is not to be had (no npm, or no network): pages go without it")
     note, made, now = ROOT / "_build" / ".depends-on", ROOT / "_build" / "made", fingerprint()
-    changed = not note.exists() or note.read_text() != now
+    changed = not note.exists() or note.read_text(encoding="utf-8") != now
     if changed:
         shutil.rmtree(ROOT / "_build" / ".jupyter_cache", ignore_errors=True)
-    sources = [
-        VENDOR,
-        *(p for folder in ("notebooks", "book") for p in (ROOT / folder).rglob("*.[pm][yd]")),
-    ]
+    # Folders too: in them a page that was renamed or deleted leaves the only trace.
+    pages = [path for folder in ("notebooks", "book") for path in (ROOT / folder).rglob("*")]
+    sources = [VENDOR, *(p for p in pages if p.is_dir() or p.suffix in (".py", ".md"))]
     if (
         changed
         or not made.exists()
@@ -128,7 +133,7 @@ def main() -> None:
         served.make(made)
         os.utime(made)
         note.parent.mkdir(exist_ok=True)
-        note.write_text(now)
+        note.write_text(now, encoding="utf-8")
     execute()
 
 

@@ -298,6 +298,12 @@ def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, mo
     for _ in range(2):
         prepare.main()
     assert len(made) == 4  # a page is newer than what was made
+    (tmp_path / "book" / "part").mkdir()
+    (tmp_path / "book" / "page.md").rename(tmp_path / "book" / "part" / "page.md")
+    os.utime(made[0], (1, 1))
+    os.utime(tmp_path / "book" / "part" / "page.md", (0, 0))
+    prepare.main()
+    assert len(made) == 5  # or has moved
 
 
 def write_notebook(path, *code, text=()):
@@ -318,6 +324,58 @@ def test_notebooks_run_once_beforehand(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "running 2 notebooks\nrunning 1 notebooks again\n"
     assert "42" in str(cache.get_cache_bundle(record.pk).nb.cells[0].outputs)
     assert [r.uri for r in cache.list_unexecuted()] == [str(tmp_path / "notebooks" / "bad.ipynb")]
+
+
+def test_notebooks_that_are_not_of_this_checkout_are_not_run(tmp_path, monkeypatch, capsys):
+    """Renamed since the last build, deleted, or of the checkout that this one is a copy of."""
+    monkeypatch.setattr(prepare, "ROOT", tmp_path / "copy")
+    notebooks = tmp_path / "copy" / "notebooks"
+    other = tmp_path / "first" / "notebooks"
+    for folder in (notebooks, other):
+        folder.mkdir(parents=True)
+        write_notebook(folder / "page.ipynb", f"print('{folder.parent.name}')")
+    write_notebook(notebooks / "old.ipynb", "1")
+    cache = prepare.get_cache(tmp_path / "copy" / "_build" / ".jupyter_cache")
+    for path in (other / "page.ipynb", notebooks / "old.ipynb", tmp_path / "nowhere.ipynb"):
+        cache.add_nb_to_project(str(path))
+    (notebooks / "old.ipynb").unlink()
+    prepare.execute()
+    assert capsys.readouterr().out == "running 1 notebooks\n"
+    assert [r.uri for r in cache.list_project_records()] == [str(notebooks / "page.ipynb")]
+
+
+STUB = """#!/bin/sh
+# Stands in for Python: -m venv makes an environment that says nothing.
+[ "$1 $2" != "-m venv" ] || { mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; }
+"""
+
+
+@pytest.mark.parametrize("how", ["copied", "moved"])
+def test_an_environment_is_made_for_one_place(how, tmp_path):
+    first, second = tmp_path / "first place", tmp_path / "second"
+    first.mkdir()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, first)
+    (tmp_path / "python").write_text(STUB)
+    (tmp_path / "python").chmod(0o755)
+
+    def make(place):
+        words = ["make", "-s", f"PYTHON={tmp_path / 'python'}", ".venv/ready"]
+        subprocess.run(words, cwd=place, check=True, capture_output=True, timeout=60)
+        return (place / ".venv" / "ready").read_text().strip()
+
+    assert make(first) == str(first)
+    (first / ".venv" / "bin" / "mine").touch()
+    make(first)
+    assert (first / ".venv" / "bin" / "mine").exists()  # nothing was to do
+    (shutil.copytree if how == "copied" else shutil.move)(first, second)
+    assert make(second) == str(second)
+    assert not (second / ".venv" / "bin" / "mine").exists()
+    if how == "copied":
+        (second / ".venv" / "lib").mkdir()
+        shutil.rmtree(first / ".venv")
+        (first / ".venv").symlink_to(second / ".venv")
+        assert make(first) == str(first) and (second / ".venv" / "lib").is_dir()
 
 
 # --- what book_pages adds to Sphinx ----------------------------------------------------------------

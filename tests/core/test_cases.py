@@ -345,7 +345,6 @@ def test_a_checkpoint_of_a_cpu_continues_on_a_gpu(root, tmp_path, tiny, monkeypa
 # --- the build ------------------------------------------------------------------------------------
 
 
-@not_yet
 def test_a_blank_in_the_path_of_the_slices_reaches_the_build_whole(tmp_path):
     """B1: My Drive, My Documents."""
     (tmp_path / "my slices").mkdir()
@@ -360,7 +359,6 @@ def test_a_blank_in_the_path_of_the_slices_reaches_the_build_whole(tmp_path):
     assert done.stdout.strip() == f"[{tmp_path / 'my slices'}]"
 
 
-@not_yet
 def test_a_notebook_that_was_renamed_after_a_build_is_forgotten(tmp_path):
     """B2: its record in the cache leads nowhere."""
     for name in (
