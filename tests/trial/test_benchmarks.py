@@ -54,14 +54,6 @@ def test_a_time_is_that_of_the_first_passing_and_of_sprint_that_of_its_end():
     assert rows["the report's recipe (estimated)"][0] == "1101.0"
 
 
-def test_what_is_raced():
-    plan = load("time_to_dice")["plan"]
-    short, full = plan(False), plan(True)
-    assert [a["seed"] for a in short if a["name"] == "sprint"] == list(range(10))
-    rivals = [a["name"] for a in short if "rival" in a]
-    assert len(rivals) == 3 and {*rivals} < {a["name"] for a in full} and len(full) == 33
-
-
 def test_a_recipe_is_scored_after_each_epoch_and_stops_when_asked(few, monkeypatch):
     tiny = TrainConfig(channels=(2, 4), epochs=140, batch=4, augment=())
     monkeypatch.setitem(PRESETS, "report", tiny)
@@ -103,17 +95,6 @@ def test_two_trainings_side_by_side():
     )
     seconds, rate, *dice = map(float, row)
     assert rate == pytest.approx(120 / seconds, rel=0.1) and dice[0] != dice[1]
-
-
-def test_where_a_step_goes_and_what_a_large_study_costs():
-    spent = [("aten::Convolution", 2.0), ("aten::mkldnn_convolution", 4.0), ("aten::relu_", 1.0)]
-    parts = load("step")["shares"]([*spent, ("aten::sum", 3.0)])
-    assert parts == pytest.approx({"convolution": 0.6, "ReLU": 0.1, "the rest": 0.3})
-    scale, hours = load("scale"), 60 * 160_000 / 100 / 3600
-    one, sweep, drawn = scale["costs"](100, 1000).splitlines()[2:5]
-    assert one.endswith(f" | {hours:.0f} | {hours / 24:.1f} | 21 |")
-    assert sweep.endswith(f" | {25 * hours:,.0f} | {hours / 24:.1f} | 516 |")
-    assert "2,000,000" in drawn and drawn.endswith(" | 1 | 0.0 | streams |")
 
 
 def test_the_page_on_what_repeats_says_what_the_records_say():

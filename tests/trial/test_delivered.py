@@ -8,7 +8,6 @@ from conftest import REPOSITORY
 
 from cmrseg import datasets, metrics, rle
 from cmrseg.deploy import weights
-from cmrseg.deploy.onnx_runner import from_onnx
 from cmrseg.models import build
 from cmrseg.record import read_record
 from cmrtrial.plans import EXPERIMENTS
@@ -56,9 +55,3 @@ def test_it_scores_what_its_record_says_and_the_submission_is_its_own(name, real
     assert tuple(submitted) == test.names and len(test) == 80
     masks = find(test.images[few])
     assert (masks == np.stack(list(submitted.values()))[few]).mean() > 0.999
-
-
-def test_the_small_one_says_the_same_in_both_forms(real):
-    images = datasets.load(real, "val").images
-    quick = from_onnx(WEIGHTS / "small.onnx")(images)
-    assert (quick == weights.find_ensemble("small").predict(images)).mean() > 0.999

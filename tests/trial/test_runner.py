@@ -36,6 +36,8 @@ from cmrtrial.splits import split
 sys.path.insert(0, str(REPOSITORY / "tools"))
 import deliver
 
+# ruff: noqa: F811
+
 
 @pytest.fixture
 def command(command):
@@ -73,35 +75,22 @@ def test_what_is_missing_is_listed_once_and_shrinks(plan, root, tmp_path):
     assert len(runner.missing(plan, "of other data", tmp_path)) == 3
 
 
-def test_a_record_says_what_was_planned(plan, root, tmp_path):
-    record = read_record(runner.run_one(plan[2], root, tmp_path))
-    assert TrainConfig.from_dict(record["config"]) == plan[2].config
-    assert (record["split"], record["protocol"], record["seed"]) == ("val", "modern", 2)
-    assert record["fingerprint"] == fingerprint(root)
-    assert record["images"]["name"] == ["cmr3", "cmr4"]
-
-
-def test_a_run_that_is_there_is_not_computed_again(plan, root, tmp_path, monkeypatch):
-    path = runner.run_one(plan[0], root, tmp_path)
+def test_a_run_is_left_to_the_process_that_holds_it_and_not_computed_again(
+    plan, root, tmp_path, monkeypatch
+):
+    """A lock that a dead process left holds nobody off."""
+    path = plan[0].path(fingerprint(root), tmp_path)
+    lock = tmp_path / ".locks" / f"{path.stem}.lock"
+    lock.parent.mkdir()
+    with FileLock(lock):
+        assert runner.run_one(plan[0], root, tmp_path) is None and not path.exists()
+    lock.write_text("")
+    assert runner.run_one(plan[0], root, tmp_path) == path
     before = path.read_bytes()
     monkeypatch.setattr(networks, "fit", lambda *_, **__: pytest.fail("computed again"))
     assert runner.run_one(plan[0], root, tmp_path) == path
     assert runner.run_one(plan[3], root, tmp_path) == path  # another name, the same run
     assert path.read_bytes() == before
-
-
-def test_a_run_is_left_to_the_process_that_holds_it_unless_that_is_dead(
-    plan, root, tmp_path, monkeypatch
-):
-    path = plan[0].path(fingerprint(root), tmp_path)
-    lock = tmp_path / ".locks" / f"{path.stem}.lock"
-    lock.parent.mkdir()
-    with monkeypatch.context() as patched, FileLock(lock):
-        patched.setattr(networks, "fit", lambda *_, **__: pytest.fail("computed twice"))
-        assert runner.run_one(plan[0], root, tmp_path) is None
-    assert not path.exists()
-    lock.write_text("")
-    assert runner.run_one(plan[0], root, tmp_path) == path and path.is_file()
 
 
 def test_what_failed_is_not_tried_again(plan, root, tmp_path, monkeypatch):
@@ -151,18 +140,6 @@ def test_two_processes_over_one_store_never_compute_a_run_twice(plan, root, tmp_
     assert runner.missing(plan, fingerprint(root), store) == []
 
 
-def test_running_what_is_missing_fills_the_store_and_then_starts_nothing(
-    plan, root, tmp_path, monkeypatch
-):
-    seen = []
-    left = runner.run_missing(
-        plan[:2], root, tmp_path, progress=lambda done, of: seen.append((done, of))
-    )
-    assert left == 0 and seen[-1] == (2, 2) and seen == sorted(seen)
-    monkeypatch.setattr(multiprocessing, "get_context", lambda _: queue)  # has no Process
-    assert runner.run_missing(plan[:2], root, tmp_path, workers=2) == 0
-
-
 def test_after_the_deadline_no_new_run_is_begun(plan, root, tmp_path):
     runner.run_in_turn(plan, root, tmp_path, time.time() - 1)
     assert len(runner.missing(plan, fingerprint(root), tmp_path)) == 3
@@ -200,9 +177,8 @@ def assert_all_there(specs, root, store):
         record = read_record(spec.path(fingerprint(root), store))
         assert record["seed"] == spec.config.seed
         assert len(record["history"]["loss"]) == spec.config.epochs
-    assert (
-        len(list(store.glob("*/*"))) == len(specs) * 2
-    )  # records and locks, no halves or failures
+    # records and locks, no halves or failures
+    assert len(list(store.glob("*/*"))) == len(specs) * 2
 
 
 @pytest.mark.slow
@@ -233,7 +209,7 @@ def test_a_lost_node_of_a_cluster_loses_no_record(root, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def asked(monkeypatch, only, root, tiny):  # noqa: F811
+def asked(monkeypatch, only, root, tiny):
     """Two small runs and one that diverges, as the experiment `tiny` on the made-up slices."""
     specs = [RunSpec(f"seed {s}", replace(tiny, seed=s), "val", "modern") for s in (0, 1)]
     specs.append(RunSpec("diverges", replace(tiny, lr=1e30, optimiser="sgd"), "val", "modern"))
@@ -250,6 +226,8 @@ def test_a_sweep_fills_gaps_keeps_failures_and_then_has_nothing_to_do(
     asked, command, root, tmp_path
 ):
     store = tmp_path / "store"
+    first = sweep(command, root, store, "--limit-minutes", 0)
+    assert first.status == 0 and "3 runs are still missing" in first.out
     first = sweep(command, root, store, "--workers", 2)
     said = "nothing is missing; 1 failed, the first for: the loss is"
     assert first.status == 0 and said in first.out
@@ -283,11 +261,6 @@ def test_a_user_s_mistakes_are_one_line(asked, mistake, root, tmp_path):
         mistake(*words, "--limit-minutes", minutes, naming="--limit-minutes")
     for verb in ("sweep", "results"):
         assert "One of: all, tiny" in mistake(verb, "tinny", naming="tinny")
-
-
-def test_at_the_time_limit_a_sweep_says_what_remains(asked, command, root, tmp_path):
-    answer = sweep(command, root, tmp_path / "store", "--limit-minutes", 0)
-    assert answer.status == 0 and "3 runs are still missing" in answer.out
 
 
 def test_an_experiment_is_shown_with_every_recipe_it_has(asked, command, tmp_path, monkeypatch):
@@ -344,11 +317,7 @@ def test_a_kept_network_goes_on_where_it_was_stopped(keeping, root, tmp_path, mo
 
 
 def test_predicting_in_another_way_is_a_record_of_its_own(
-    keeping,
-    root,
-    tmp_path,
-    monkeypatch,
-    only,  # noqa: F811
+    keeping, root, tmp_path, monkeypatch, only
 ):
     store, tta = tmp_path / "store", TTA((-10.0, 10.0), postprocess=True)
     keeping = replace(keeping, config=replace(keeping.config, epochs=12), split="fold0")
@@ -382,11 +351,8 @@ def test_the_networks_of_all_folds_predict_the_validation_slices(
     monkeypatch.setattr(networks, "TRAIN_FOLDS", folds)
     together = replace(keeping, keep=False, tta=TTA(flip=True), seeds=(0, 1))
     record = read_record(runner.run_one(together, str(root), store))
-    trained = [
-        replace(keeping, split=fold, config=replace(keeping.config, seed=seed))
-        for fold in folds
-        for seed in (0, 1)
-    ]
+    seeds = [replace(keeping, config=replace(keeping.config, seed=seed)) for seed in (0, 1)]
+    trained = [replace(spec, split=fold) for fold in folds for spec in seeds]
     models = [networks.cached_network(spec, str(root), store).model for spec in trained]
     assert record["images"] == as_recorded(models, together, split(root, "val")[1])
     assert record["split"] == "val" and len(files_in(tmp_path / "runs" / "networks")) >= 8

@@ -87,18 +87,6 @@ def test_a_stopped_sweep_leaves_no_worker_and_goes_on(number, status, begin, tmp
     assert len([read_record(path) for path in store.glob("modern/*.json")]) == 6
 
 
-@pytest.mark.slow
-def test_two_sweeps_at_once_share_the_work(begin, tmp_path):
-    sweeps, written = [begin(), begin()], {}  # record -> when it was first seen to be written
-    while any(process.poll() is None for process in sweeps):
-        for path in (tmp_path / "store").glob("modern/*.json"):
-            now = path.stat().st_mtime_ns
-            assert written.setdefault(path, now) == now and read_record(path)
-        time.sleep(0.01)
-    assert [process.returncode for process in sweeps] == [0, 0]
-    assert len([*(tmp_path / "store").glob("modern/*.json")]) == 6
-
-
 @pytest.fixture
 def spec(tiny):
     return RunSpec("a", tiny, "val", "modern")
