@@ -5,8 +5,9 @@
 #
 # The code that runs is the registered one: the commit that results/second/REGISTERED names is checked out into a worktree
 # of its own under runs/second, with an environment of its own, and no other commit will do. Stop it at any moment (Ctrl-C, kill,
-# even kill -9: what computes then ends by itself in a few seconds); the same command goes on, in this clone or another. The
-# slices are those of CMRSEG_DATA, else data/acdc96, else those beside the repository. To pause it, for a timing say:
+# even kill -9: what computes then ends by itself in a few seconds); the same command goes on, here or in a clone of what is
+# committed. After kill -9 the records of the last half hour are in results/second and not yet committed: the next start does it.
+# The slices are those of CMRSEG_DATA, else data/acdc96, else those beside the repository. To pause it, for a timing say:
 #   kill -STOP -- -$(cat runs/second/pid)     and to go on:   kill -CONT -- -$(cat runs/second/pid)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -29,6 +30,11 @@ data=${CMRSEG_DATA:-}
 for folder in data/acdc96 ../shared/data/acdc96; do [ -n "$data" ] || ! [ -d "$folder" ] || data=$folder; done
 [ -d "$data" ] || fail "the real slices are not here: fetch them (make data), or set CMRSEG_DATA to their folder"
 data=$(cd "$data" && pwd)
+
+if ! git var GIT_COMMITTER_IDENT >/dev/null 2>&1; then  # a fresh machine, where git does not know who commits
+  export GIT_AUTHOR_NAME="second trial" GIT_AUTHOR_EMAIL=second-trial@localhost
+  export GIT_COMMITTER_NAME=$GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL=$GIT_AUTHOR_EMAIL
+fi
 
 mkdir -p "$place"
 exec 9>"$place/lock"
@@ -54,7 +60,8 @@ fi
 keep() {  # commit finished records, and nothing else
   local git_dir; git_dir=$(git rev-parse --git-dir)
   if [ -e "$git_dir/MERGE_HEAD" ] || [ -d "$git_dir/rebase-merge" ] || [ -d "$git_dir/rebase-apply" ]; then return 0; fi
-  local new; new=$(git ls-files --others --exclude-standard -- 'results/second/*.json')
+  local new; new=$(git diff --name-only --diff-filter=A HEAD -- 'results/second/*.json'  # added when a commit failed
+                   git ls-files --others --exclude-standard -- 'results/second/*.json')
   [ -n "$new" ] || return 0
   local runs failed; runs=$(grep -vc '\.failed\.json$' <<<"$new" || true) failed=$(grep -c '\.failed\.json$' <<<"$new" || true)
   local said="add $runs run$([ "$runs" = 1 ] || echo s) of the second trial"

@@ -606,6 +606,18 @@ def test_a_sweep_runs_at_the_lowest_priority_and_commits_records_on_the_way_and_
     assert clone.git("diff", "--cached", "--name-only") == "draft.txt"
 
 
+def test_a_record_that_was_added_and_not_committed_is_committed_also_where_git_knows_nobody(clone):
+    (clone.store / f"{9:016x}.json").write_text("{}")
+    clone.git("add", "results/second")
+    for name in ("name", "email"):
+        clone.git("config", "--unset", f"user.{name}")
+    clone.git("config", "user.useConfigOnly", "true")
+    done = clone.sweep(GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_SYSTEM=os.devnull)
+    assert (done.status, done.err) == (0, "")
+    assert clone.git("status", "--porcelain") == ""
+    assert set(clone.git("log", "-2", "--format=%an").splitlines()) == {"second trial"}
+
+
 def test_another_commit_is_refused(clone):
     assert clone.sweep(SECOND_TRIAL_EVERY="1").status == 0
     place = clone.home / "runs" / "second"
