@@ -126,24 +126,19 @@ print(f"{unclear.sum():2} ambiguous in the report, counted apart")
 
 # %% [markdown]
 # ```{note}
-# A critical audit found that many of these verdicts mean less than they say:
-#
-# - Settings were judged while they still learned, or before they had begun to.
-# - A setting with one seed had it on all folds.
-# - How much the runs of a setting vary was mostly not measured on that setting alone but *borrowed* from others, which
-#   train well. What trains slowly or unsteadily varies more. With the spread between their own folds as the error, three
-#   verdicts *confirmed* become *inconclusive*: that Adam lets the AlexNet-style network learn where SGD does not, that a
-#   learning rate of 0.2 is worse than 0.001 (this one only among all claims, not alone) and, asked late, that Tanh ends
-#   lower than ReLU. So does one *contradicted*, among all claims: that more channels make little difference.
-# - Equality was asked without enough runs to confirm it.
-#
-# Some of the verdicts *contradicted* are of our making, not the report's: the small learning rates,
-# the widths, the loss of Ning et al. and the static masks of SGD. And all verdicts are about networks trained on these
-# sets of patients; of networks trained on other patients they say little.
-#
-# A second trial on the same patients is registered and running ([Protocols](../statistics/protocols)); until it is
+# A critical audit found that many of these verdicts mean less than they say: settings were judged while they still learned,
+# a setting with one seed had it on all folds, the spread of its runs was *borrowed* from settings that train well, and
+# equality was asked with too few runs to confirm it. The cells below count the verdicts that rest on this and name
+# them. A second trial on the same patients is registered and running ([Protocols](../statistics/protocols)); until it is
 # complete, the verdicts on this page are those of the first.
 # ```
+#
+# With the spread between their own folds as the error, three verdicts *confirmed* become *inconclusive*: that Adam lets the
+# AlexNet-style network learn where SGD does not, that a learning rate of 0.2 is worse than 0.001 (this one only among all
+# claims, not alone) and, asked late, that Tanh ends lower than ReLU. So does one *contradicted*, among all claims: that more
+# channels make little difference. Some of the verdicts *contradicted* are of our making, not the report's: the small
+# learning rates, the widths, the loss of Ning et al. and the static masks of SGD. And all verdicts are about networks
+# trained on these sets of patients; of networks trained on other patients they say little.
 
 # %% tags=["hide-input"]
 def settings_of(claim):

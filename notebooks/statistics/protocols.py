@@ -232,8 +232,9 @@ print(f"{len(table)} records, on {', '.join({r['device'] for _, r in found})}")
 # widened to the U-Net's number of parameters. For these the first trial's answers stand.
 #
 # Its claims are in `results/claims-2.toml`, each with a line on what changed and why. Before its first run we made a power
-# analysis (`results/second-power.csv`), and simulated worlds in which the truth is known, to count how often the analysis
-# says something false. Other worlds were added later, and showed that claims about epochs had to be judged in another
+# analysis, and simulated worlds in which the truth is known, to count how often the analysis says something false. Many
+# rows of that first power table were wrong; `results/second-power.csv` holds the corrected ones, made with 47 runs recorded
+# and none of them looked at. Other worlds were added later, and showed that claims about epochs had to be judged in another
 # way. `results/second/AMENDMENTS.md` says what was changed, when, and what was known then.
 
 # %% tags=["hide-input"]
