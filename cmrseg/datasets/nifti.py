@@ -15,6 +15,7 @@ its LV then. Where neither form has a code, a volume is taken to be stored so, w
 Reading needs nibabel: ``pip install 'cmrseg[nifti]'``.
 """
 
+import gzip
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -122,11 +123,15 @@ def _load(path: Path, notes: list[BadInput]) -> tuple[np.ndarray, np.ndarray]:
     """Values (X, Y, Z, T) of a file as stored, and its affine (4, 4): to millimetres R, A, S."""
     try:
         with nibabel.imageglobals.LoggingOutputSuppressor(), np.errstate(all="ignore"):
-            file = nibabel.load(path)
-            with nibabel.openers.ImageOpener(path) as stored:  # before a spacing of 0 is made 1
-                pixdim = type(file.header).from_fileobj(stored, check=False)["pixdim"][1:4]
+            content = path.read_bytes()  # nibabel itself would ask the name what is in a file
+            if content.startswith(b"\x1f\x8b"):
+                content = gzip.decompress(content)
+            second = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
+            file = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_bytes(content)
+            header = file.header
+            raw = type(header)(content[: header.sizeof_hdr], check=False)
             values = np.asarray(file.dataobj)
-        forms = file.header.get_sform(coded=True)[0], file.header.get_qform(coded=True)[0]
+            forms = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     except (PermissionError, MemoryError) as error:
         raise not_allowed(path) if isinstance(error, PermissionError) else error from None
     except Exception as error:  # nibabel and what unpacks for it raise a dozen kinds
@@ -134,6 +139,7 @@ def _load(path: Path, notes: list[BadInput]) -> tuple[np.ndarray, np.ndarray]:
         raise BadInput(path, problem, "Copy or download it again") from None
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
+    pixdim = raw["pixdim"][1:4]  # of which nibabel would make 1 where it is 0
     if unfit := _unfit(values, pixdim):
         raise BadInput(path, *unfit)
     coded = [form for form in forms if form is not None]
@@ -266,14 +272,14 @@ def _resample(values: np.ndarray, factors) -> np.ndarray:
     return zoom(values.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
 
 
-def _crop(values: np.ndarray, size: int) -> np.ndarray:
+def _crop(values: np.ndarray, size: int, mode: str = "edge") -> np.ndarray:
     """Cut (X, Y, Z), or fill it with its edge, to (size, size, Z) about the middle."""
     for axis in (0, 1):
         beyond = size - values.shape[axis]
         if beyond > 0:
             widths = [(0, 0)] * 3
             widths[axis] = (beyond // 2, beyond - beyond // 2)
-            values = np.pad(values, widths, mode="edge")
+            values = np.pad(values, widths, mode=mode)
         start = (values.shape[axis] - size) // 2
         values = values.take(range(start, start + size), axis)
     return values
@@ -287,7 +293,7 @@ def _cropped_labels(
     The strongest class wins. This keeps edges better than the nearest label would.
     """
     whole = np.stack([_resample(labels == c, factors) for c in range(4)]).argmax(0).astype(np.uint8)
-    mask = _crop(whole, size)
+    mask = _crop(whole, size, mode="constant")  # no label where no voxel was
     if lost := np.count_nonzero(whole) - np.count_nonzero(mask):
         problem = f"has {lost} of {np.count_nonzero(whole)} labelled pixels outside, cut off"
         notes.append(BadInput(volume.path, problem, "Give a larger --size or --spacing"))

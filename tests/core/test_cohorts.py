@@ -118,7 +118,10 @@ def test_from_volumes_to_dice(write, said, hearts, command, tmp_path):
         assert max(shares) > 0.98, rows[name]
     report = json.loads(command("doctor", out, "--json").out)
     assert report["errors"] == []
-    assert command("train", "--data", out, "--preset", "sprint", "--epochs", 14, "--out", run).status == 0
+    assert (
+        command("train", "--data", out, "--preset", "sprint", "--epochs", 14, "--out", run).status
+        == 0
+    )
     done = command("predict", "--model", run, "--images", out / "val" / "image", "--out", masks)
     assert done.status == 0 and len(read_masks(masks)) == len(read_masks(out / "val" / "mask"))
     done = command("evaluate", "--pred", masks, "--truth", out / "val" / "mask", "--json")
