@@ -33,10 +33,7 @@ CURE = "Compare its header with what it holds, or export it again"
 
 
 def read(
-    found: Found,
-    spacing: float = 1.8,
-    size: int = 96,
-    progress: Callable[[int], None] | None = None,
+    found: Found, spacing: float = 1.8, size: int = 96, progress: Callable = iter
 ) -> dict[str, Slices]:
     """Every slice of the volumes that :func:`cmrseg.datasets.layouts.find` has found.
 
@@ -49,7 +46,7 @@ def read(
         spacing: millimetres of a pixel in the result.
         size: pixels of the result's sides. The heart should lie near the middle of the volume's
             plane; where labels are cut off, a note says so.
-        progress: called with 1 after each volume.
+        progress: what the volumes are taken from, such as ``tqdm.tqdm``.
 
     Returns:
         The splits that are not empty. Images are uint8 (N, size, size), the 1st to 99th percentile
@@ -58,14 +55,12 @@ def read(
         ``patient001_frame01_slice3``.
 
     Raises:
-        BadInput: a file cannot be read or used, labels do not lie on
-            their volume's grid or are not in the order of their layout, or no slice is left.
+        BadInput: a file cannot be read or used, labels do not lie on their volume's grid or are
+            not in the order of their layout, or no label is in any.
     """
     slices: dict[str, list[tuple]] = {}
-    for volume in found.volumes:
+    for volume in progress(found.volumes):
         slices.setdefault(volume.patient, []).extend(_slices(volume, spacing, size, found))
-        if progress is not None:
-            progress(1)
     labelled = sorted({v.patient for v in found.volumes if v.labels and slices[v.patient]})
     if not labelled and any(volume.labels for volume in found.volumes):
         raise BadInput(found.folder, "holds no labelled slice", "Check the label files")
@@ -77,13 +72,13 @@ def read(
     for n, patient in enumerate(found.patients, start=1):
         split = "val" if patient in held_out else "train" if patient in labelled else "test"
         parts[split] += ((*one, n) for one in slices.get(patient, ()))
-    columns = {split: zip(*part) for split, part in parts.items() if part}
-    return {
-        split: Slices(
-            np.stack(i), None if split == "test" else np.stack(m), names, np.array(n, np.int64)
-        )
-        for split, (i, m, names, n) in columns.items()
-    }
+    splits = {}
+    for split, part in parts.items():
+        if part:
+            images, masks, names, numbers = zip(*part)
+            masks = None if split == "test" else np.stack(masks)
+            splits[split] = Slices(np.stack(images), masks, names, np.array(numbers, np.int64))
+    return splits
 
 
 def _slices(
@@ -109,8 +104,8 @@ def _slices(
         image = _eight_bit(_crop(_resample(turned, factors), size))
         name = f"{volume.name}_time{t}" if grey.shape[3] > 1 else volume.name
         for z in range(image.shape[2]):
-            if mask is None or mask[:, :, z].any():
-                part = None if mask is None else mask[:, :, z]
+            part = None if mask is None else mask[:, :, z]
+            if part is None or part.any():
                 yield image[:, :, z], part, f"{name}_slice{z}"
             else:
                 found.left_out["slices without labels"] += 1
