@@ -8,6 +8,7 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Optional
@@ -79,8 +80,8 @@ def convert(
     from cmrseg.datasets.nifti import read
 
     found = layouts.find(nifti)
-    with tqdm(total=len(found.volumes), desc="convert", unit="volume", disable=None) as bar:
-        splits = read(found, spacing, size, bar.update)
+    progress = partial(tqdm, desc="convert", unit="volume", disable=None)
+    splits = read(found, spacing, size, progress)
     folders.write_slices(out, splits, renumber=True)
     for note in found.notes:
         print(f"warning: {note}", file=sys.stderr)

@@ -80,7 +80,23 @@ def find(folder: Path) -> Found:
         if (twin := files.setdefault(_plain(stem), (path, name))[0]) != path:
             raise BadInput(path, f"is the same volume as {twin}", "Move one of them elsewhere")
     found.patients = sorted(places)
-    _pair(files, found)
+    labelled = {_plain(name[1]) for _, name in files.values() if name[4] and not name[3]}
+    for stem, (path, name) in sorted(files.items()):
+        patient, (frame, series, is_labels) = _plain(name[1]), name.groups()[1:]
+        labels = files.get(f"{stem}_gt", (None,))[0]
+        if series:
+            found.left_out["cine or long-axis files"] += 1
+        elif is_labels and stem.removesuffix("_gt") not in files:
+            raise BadInput(path, "has no volume beside it", "Put it there, or move it away")
+        elif not is_labels and (labels or patient not in labelled):
+            order = ACDC if frame else MNMS
+            found.volumes.append(Volume(path, labels, name[0], patient, order))
+        elif not is_labels:
+            problem = "is left out: other volumes of its patient have labels, it has none"
+            found.notes.append(BadInput(path, problem, "Put its labels beside it"))
+    for patient in sorted({*found.patients} - {volume.patient for volume in found.volumes}):
+        problem = f"patient {patient} is left out: no volume of a short axis"
+        found.notes.append(BadInput(found.folder, problem, "Put one there"))
     if not found.volumes:
         cure = "Give a folder with .nii.gz files of ACDC or M&Ms"
         raise BadInput(folder, "holds no NIfTI volume of a short axis", cure)
@@ -115,27 +131,6 @@ def _files(folder: Path, notes: list[BadInput]) -> Iterator[Path]:
         yield from volumes
 
 
-def _pair(files: dict[str, tuple[Path, re.Match]], found: Found) -> None:
-    """Sort files into volumes with their labels, and what is left out."""
-    labelled = {_plain(name[1]) for _, name in files.values() if name[4] and not name[3]}
-    for stem, (path, name) in sorted(files.items()):
-        patient, (frame, series, is_labels) = _plain(name[1]), name.groups()[1:]
-        labels = files.get(f"{stem}_gt", (None,))[0]
-        if series:
-            found.left_out["cine or long-axis files"] += 1
-        elif is_labels and stem.removesuffix("_gt") not in files:
-            raise BadInput(path, "has no volume beside it", "Put it there, or move it away")
-        elif not is_labels and (labels or patient not in labelled):
-            order = ACDC if frame else MNMS
-            found.volumes.append(Volume(path, labels, name[0], patient, order))
-        elif not is_labels:
-            problem = "is left out: other volumes of its patient have labels, it has none"
-            found.notes.append(BadInput(path, problem, "Put its labels beside it"))
-    for patient in sorted({*found.patients} - {volume.patient for volume in found.volumes}):
-        problem = f"patient {patient} is left out: no volume of a short axis"
-        found.notes.append(BadInput(found.folder, problem, "Put one there"))
-
-
 def _plain(name: str) -> str:
     """One spelling for capitals and composed letters, in which file systems differ."""
     return unicodedata.normalize("NFC", name).casefold()
@@ -143,11 +138,10 @@ def _plain(name: str) -> str:
 
 def summary(found: Found, splits: dict[str, Slices]) -> str:
     """What was found, converted and left out on purpose, in words."""
-
-    def counted(numbers: dict[str, int]) -> str:
-        return ", ".join(f"{n} {name}" for name, n in numbers.items() if n) or "nothing"
-
     patients = {split: len(set(slices.patients)) for split, slices in splits.items()}
+    into, left_out = (
+        ", ".join(f"{n} {name}" for name, n in numbers.items()) or "nothing"
+        for numbers in (patients, found.left_out)
+    )
     slices = f"{sum(map(len, splits.values()))} slices of {sum(patients.values())} patients"
-    of = f"of {len(found.patients)} found ({counted(patients)})"
-    return f"{slices} {of}; left out: {counted(found.left_out)}"
+    return f"{slices} of {len(found.patients)} found ({into}); left out: {left_out}"

@@ -15,6 +15,7 @@ its LV then. Where neither form has a code, a volume is taken to be stored so, w
 Reading needs nibabel: ``pip install 'cmrseg[nifti]'``.
 """
 
+import gzip
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -32,10 +33,7 @@ CURE = "Compare its header with what it holds, or export it again"
 
 
 def read(
-    found: Found,
-    spacing: float = 1.8,
-    size: int = 96,
-    progress: Callable[[int], None] | None = None,
+    found: Found, spacing: float = 1.8, size: int = 96, progress: Callable = iter
 ) -> dict[str, Slices]:
     """Every slice of the volumes that :func:`cmrseg.datasets.layouts.find` has found.
 
@@ -48,7 +46,7 @@ def read(
         spacing: millimetres of a pixel in the result.
         size: pixels of the result's sides. The heart should lie near the middle of the volume's
             plane; where labels are cut off, a note says so.
-        progress: called with 1 after each volume.
+        progress: what the volumes are taken from, such as ``tqdm.tqdm``.
 
     Returns:
         The splits that are not empty. Images are uint8 (N, size, size), the 1st to 99th percentile
@@ -57,14 +55,12 @@ def read(
         ``patient001_frame01_slice3``.
 
     Raises:
-        BadInput: a file cannot be read or used, labels do not lie on
-            their volume's grid or are not in the order of their layout, or no slice is left.
+        BadInput: a file cannot be read or used, labels do not lie on their volume's grid or are
+            not in the order of their layout, or no label is in any.
     """
     slices: dict[str, list[tuple]] = {}
-    for volume in found.volumes:
+    for volume in progress(found.volumes):
         slices.setdefault(volume.patient, []).extend(_slices(volume, spacing, size, found))
-        if progress is not None:
-            progress(1)
     labelled = sorted({v.patient for v in found.volumes if v.labels and slices[v.patient]})
     if not labelled and any(volume.labels for volume in found.volumes):
         raise BadInput(found.folder, "holds no labelled slice", "Check the label files")
@@ -76,13 +72,13 @@ def read(
     for n, patient in enumerate(found.patients, start=1):
         split = "val" if patient in held_out else "train" if patient in labelled else "test"
         parts[split] += ((*one, n) for one in slices.get(patient, ()))
-    columns = {split: zip(*part) for split, part in parts.items() if part}
-    return {
-        split: Slices(
-            np.stack(i), None if split == "test" else np.stack(m), names, np.array(n, np.int64)
-        )
-        for split, (i, m, names, n) in columns.items()
-    }
+    splits = {}
+    for split, part in parts.items():
+        if part:
+            images, masks, names, numbers = zip(*part)
+            masks = None if split == "test" else np.stack(masks)
+            splits[split] = Slices(np.stack(images), masks, names, np.array(numbers, np.int64))
+    return splits
 
 
 def _slices(
@@ -108,8 +104,8 @@ def _slices(
         image = _eight_bit(_crop(_resample(turned, factors), size))
         name = f"{volume.name}_time{t}" if grey.shape[3] > 1 else volume.name
         for z in range(image.shape[2]):
-            if mask is None or mask[:, :, z].any():
-                part = None if mask is None else mask[:, :, z]
+            part = None if mask is None else mask[:, :, z]
+            if part is None or part.any():
                 yield image[:, :, z], part, f"{name}_slice{z}"
             else:
                 found.left_out["slices without labels"] += 1
@@ -122,11 +118,15 @@ def _load(path: Path, notes: list[BadInput]) -> tuple[np.ndarray, np.ndarray]:
     """Values (X, Y, Z, T) of a file as stored, and its affine (4, 4): to millimetres R, A, S."""
     try:
         with nibabel.imageglobals.LoggingOutputSuppressor(), np.errstate(all="ignore"):
-            file = nibabel.load(path)
-            with nibabel.openers.ImageOpener(path) as stored:  # before a spacing of 0 is made 1
-                pixdim = type(file.header).from_fileobj(stored, check=False)["pixdim"][1:4]
+            content = path.read_bytes()  # nibabel itself would ask the name what is in a file
+            if content.startswith(b"\x1f\x8b"):
+                content = gzip.decompress(content)
+            second = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
+            file = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_bytes(content)
+            header = file.header
+            raw = type(header)(content[: header.sizeof_hdr], check=False)
             values = np.asarray(file.dataobj)
-        forms = file.header.get_sform(coded=True)[0], file.header.get_qform(coded=True)[0]
+            forms = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     except (PermissionError, MemoryError) as error:
         raise not_allowed(path) if isinstance(error, PermissionError) else error from None
     except Exception as error:  # nibabel and what unpacks for it raise a dozen kinds
@@ -134,6 +134,7 @@ def _load(path: Path, notes: list[BadInput]) -> tuple[np.ndarray, np.ndarray]:
         raise BadInput(path, problem, "Copy or download it again") from None
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
+    pixdim = raw["pixdim"][1:4]  # of which nibabel would make 1 where it is 0
     if unfit := _unfit(values, pixdim):
         raise BadInput(path, *unfit)
     coded = [form for form in forms if form is not None]
@@ -266,14 +267,14 @@ def _resample(values: np.ndarray, factors) -> np.ndarray:
     return zoom(values.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
 
 
-def _crop(values: np.ndarray, size: int) -> np.ndarray:
+def _crop(values: np.ndarray, size: int, mode: str = "edge") -> np.ndarray:
     """Cut (X, Y, Z), or fill it with its edge, to (size, size, Z) about the middle."""
     for axis in (0, 1):
         beyond = size - values.shape[axis]
         if beyond > 0:
             widths = [(0, 0)] * 3
             widths[axis] = (beyond // 2, beyond - beyond // 2)
-            values = np.pad(values, widths, mode="edge")
+            values = np.pad(values, widths, mode=mode)
         start = (values.shape[axis] - size) // 2
         values = values.take(range(start, start + size), axis)
     return values
@@ -287,7 +288,7 @@ def _cropped_labels(
     The strongest class wins. This keeps edges better than the nearest label would.
     """
     whole = np.stack([_resample(labels == c, factors) for c in range(4)]).argmax(0).astype(np.uint8)
-    mask = _crop(whole, size)
+    mask = _crop(whole, size, mode="constant")  # no label where no voxel was
     if lost := np.count_nonzero(whole) - np.count_nonzero(mask):
         problem = f"has {lost} of {np.count_nonzero(whole)} labelled pixels outside, cut off"
         notes.append(BadInput(volume.path, problem, "Give a larger --size or --spacing"))

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -141,6 +142,8 @@ def beside(folder):
 SOUND = {
     "capitals": lambda f: rename(f, str.upper),
     "capitals of labels": lambda f: rename(f, lambda n: n.upper() if "_gt" in n else n),
+    "mixed capitals": lambda f: rename(f, lambda n: n.replace(".nii.gz", ".Nii.Gz")),
+    "packed under a plain ending": lambda f: rename(f, lambda n: n.replace(".gz", "")),
     "packed capitals": lambda f: rename(f, lambda n: n.replace(".nii.gz", ".NII.GZ")),
     "linked files": link_files,
     "linked folders": link_folders,
@@ -320,13 +323,13 @@ def test_a_folder_of_another_conversion_stays_as_it_is(folder, mistake, command,
 
 def test_a_patient_who_may_not_be_read_is_named(folder, monkeypatch):
     closed = folder / "patient002" / "patient002_frame01.nii.gz"
-    load = nibabel.load
+    read_bytes = Path.read_bytes
 
     def refuse(path):
         if path == closed:
             raise PermissionError(13, "Permission denied", str(path))
-        return load(path)
+        return read_bytes(path)
 
-    monkeypatch.setattr(nibabel, "load", refuse)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(BadInput, match=r"patient002_frame01.*permission"):
         read(folder)
