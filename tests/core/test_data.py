@@ -102,6 +102,20 @@ def test_a_long_text_in_a_png_and_bytes_behind_it_are_not_read(tmp_path, monkeyp
     np.testing.assert_array_equal(data.read_png(path), pixels)
 
 
+def test_what_only_says_how_to_show_a_png_is_not_even_decoded(tmp_path, monkeypatch):
+    """Longer than OpenCV takes, or turning and colouring what a viewer shows."""
+    path, pixels = tmp_path / "cmr1.png", noise(5, 9)
+    more = [(b"tEXt", b"a\0" + b"x" * 4 * 10**7), (b"eXIf", b"MM"), (b"tRNS", b"\0\5")]
+    path.write_bytes(png((5, 9), [b"\0" + row.tobytes() for row in pixels], more=more))
+    given, decode = [], cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda c, *how: given.append(len(c)) or decode(c, *how))
+    np.testing.assert_array_equal(data.read_png(path), pixels)
+    assert given[0] < 200
+    path.write_bytes(png((5, 9), [b"\0" + row.tobytes() for row in pixels], more=[(b"ABCd", b"")]))
+    with pytest.raises(BadInput, match="not a readable PNG"):  # what pixels may depend on is kept
+        data.read_png(path)
+
+
 def test_a_file_of_text_is_plain_and_short(tmp_path):
     path = tmp_path / "notes"
     with pytest.raises(FileNotFoundError):
