@@ -204,6 +204,8 @@ def _start_local(todo: list[RunSpec], source: str, store: Path, deadline, worker
         lost = [process.exitcode for process in processes if process.exitcode]
         if lost and not alive:
             cure = "Perhaps memory is short: the same command goes on, with fewer --workers"
+            if lost[0] > 0:  # it ended by itself, and not by the system's hand
+                cure = "It said why; a script that starts workers needs if __name__ == '__main__':"
             raise BadInput("sweep", f"a worker ended with status {lost[0]}", cure)
         return alive
 

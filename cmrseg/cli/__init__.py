@@ -284,6 +284,8 @@ def export(
 
     if out.is_dir():
         raise BadInput(out, "is a folder", "Give a file, such as small.onnx")
+    if out.suffix != ".onnx":  # by which predict knows it
+        raise BadInput(out, "does not end in .onnx", f"Call it {out.name}.onnx")
     ensemble = weights.find_ensemble(model)
     write(ensemble, out)
     note = (

@@ -299,6 +299,41 @@ def test_a_pickle_is_refused_unopened(name, root, mistake, tmp_path):
     assert os.listdir(tmp_path) == [name]
 
 
+@pytest.mark.parametrize("name", ["net", "net.pt", "net.ONNX", "net.safetensors", "net.onnx.bak"])
+def test_export_asks_for_the_ending_by_which_predict_knows_a_file(name, model, mistake, tmp_path):
+    words = ("export", "--model", model, "--out", tmp_path / name)
+    assert f"{name}.onnx" in mistake(*words, naming=tmp_path / name)
+    assert files_in(tmp_path) == []
+
+
+def test_a_folder_may_be_called_as_it_likes(model, root, command, tmp_path):
+    for name in ("run.onnx", "run.safetensors", "run.pt"):
+        run, out = shutil.copytree(model, tmp_path / name), tmp_path / f"{name}-masks"
+        done = command("predict", "--model", run, "--images", root / "test/image", "--out", out)
+        assert done.status == 0 and len(files_in(out)) == 2
+
+
+def test_a_slice_keeps_the_name_of_its_file(model, root, command, tmp_path):
+    """Numbers with zeros before them, through all commands; masks are paired by number."""
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    for path in (root / "val/image").iterdir():
+        shutil.copy(path, images / f"cmr00{path.stem[3:]}.png")
+    assert command("predict", "--model", model, "--images", images, "--out", masks).status == 0
+    assert files_in(masks) == ["cmr003_mask.png", "cmr004_mask.png"]
+    command("submit", "--masks", masks, "--out", tmp_path / "s.csv")
+    ids = [row.split(",")[0] for row in (tmp_path / "s.csv").read_text("utf-8").splitlines()[1:]]
+    assert ids == [f"cmr00{n}_mask{c}" for n in (3, 4) for c in (1, 2, 3)]
+    again = tmp_path / "again"
+    words = ("--submission", tmp_path / "s.csv", "--out", again, "--size", "32x32")
+    assert command("decode", *words).status == 0
+    assert {p: (masks / p).read_bytes() for p in files_in(masks)} == {
+        p: (again / p).read_bytes() for p in files_in(again)
+    }
+    done = command("evaluate", "--pred", masks, "--truth", root / "val/mask", "--json")
+    assert json.loads(done.out)["images"] == 2
+
+
 # --- mistakes: too small, too much at once -------------------------------------------------------
 
 

@@ -125,6 +125,31 @@ def test_a_wrong_submission_names_its_line(rows, problem, tmp_path):
         rle.read_submission(tmp_path / "s.csv", (4, 4))
 
 
+@pytest.mark.parametrize("code", ["1 0", " 1  0 ", ""])
+def test_a_class_that_is_not_there_has_no_code_or_a_run_of_no_length(code, tmp_path):
+    rows = f"cmr1_mask1,{code}\ncmr1_mask2,2 3\ncmr1_mask3,{code}\n"
+    (tmp_path / "s.csv").write_text(f"id,encoding\n{rows}", encoding="utf-8")
+    (mask,) = rle.read_submission(tmp_path / "s.csv", (4, 4)).values()
+    assert (mask.ravel("F") == 2).nonzero()[0].tolist() == [1, 2, 3] and mask.max() == 2
+
+
+@pytest.mark.parametrize("code", ["1 0 5 2", "5 2 1 0", "2 0", "0 0", "1 0 1 0"])
+def test_a_run_of_no_length_beside_others_may_be_a_slip(code, tmp_path):
+    rows = f"cmr1_mask1,{code}\ncmr1_mask2,\ncmr1_mask3,\n"
+    (tmp_path / "s.csv").write_text(f"id,encoding\n{rows}", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"line 2: the run \d 0 has no length"):
+        rle.read_submission(tmp_path / "s.csv", (4, 4))
+
+
+def test_names_keep_their_zeros_and_a_number_is_one_slice(tmp_path):
+    masks = {name: np.eye(4, dtype=np.uint8) * c for c, name in enumerate(("cmr007", "cmr10"), 1)}
+    rle.write_submission(masks, tmp_path / "s.csv")
+    assert list(rle.read_submission(tmp_path / "s.csv", (4, 4))) == ["cmr007", "cmr10"]
+    rle.write_submission(masks | {"cmr7": masks["cmr10"]}, tmp_path / "s.csv")
+    with pytest.raises(BadInput, match=r"cmr0*7 and cmr0*7"):
+        rle.read_submission(tmp_path / "s.csv", (4, 4))
+
+
 def test_a_file_without_an_end_is_no_submission(tmp_path):
     (tmp_path / "s.csv").write_text("id,encoding\n")
     os.truncate(tmp_path / "s.csv", rle.LONGEST + 1)

@@ -3,6 +3,7 @@
 Nothing is lost, nothing is torn, and the next sweep carries on.
 """
 
+import inspect
 import multiprocessing
 import os
 import queue
@@ -97,9 +98,27 @@ def test_a_worker_that_is_killed_is_not_passed_over(root, tmp_path, spec):
         for worker in multiprocessing.active_children():
             worker.kill()
 
-    with pytest.raises(data.BadInput, match="status -9"):
+    with pytest.raises(data.BadInput, match=r"status -9.*memory is short"):
         runner.run_missing([spec], str(root), tmp_path, progress=kill)
     assert len(list(tmp_path.glob("modern/*"))) == 0
+
+
+def test_a_script_without_a_main_guard_is_told_what_it_lacks(root, tmp_path):
+    """Each of its workers runs the whole script again, and may start no workers itself."""
+    lines = f"""
+        from pathlib import Path
+        from cmrseg.config import TrainConfig
+        from cmrtrial import runner
+        from cmrtrial.spec import RunSpec
+        spec = RunSpec("a", TrainConfig(channels=(4, 8), epochs=1), "val", "modern")
+        runner.run_missing([spec], {str(root)!r}, Path({str(tmp_path / "store")!r}))
+    """
+    (tmp_path / "mine.py").write_text(inspect.cleandoc(lines), encoding="utf-8")
+    how = {"cwd": REPOSITORY, "env": os.environ | {"PYTHONPATH": str(REPOSITORY)}}
+    words = [sys.executable, tmp_path / "mine.py"]
+    done = subprocess.run(words, **how, capture_output=True, text=True, timeout=240)
+    last = done.stderr.strip().splitlines()[-1]
+    assert "__main__" in last and "memory" not in last, done.stderr
 
 
 def test_a_worker_that_cannot_write_says_so_and_leaves_no_note(root, tmp_path, spec, monkeypatch):
