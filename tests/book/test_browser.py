@@ -386,7 +386,7 @@ def test_the_page_opens_with_a_coloured_heart_and_scores_the_reader_by_the_refer
 ):
     """Without a click, and before the network is there: from what was computed when the book was built."""
     looking.locator('.model-samples button[aria-pressed="true"]').wait_for()
-    known = json.loads((static / "samples" / "1.json").read_text())
+    known = json.loads((static / "samples" / "1.json").read_text(encoding="utf-8"))
     truth, drawn = (
         np.array(list(known[key]), np.uint8).reshape(96, 96) for key in ("truth", "network")
     )
@@ -403,7 +403,7 @@ def test_the_page_opens_with_a_coloured_heart_and_scores_the_reader_by_the_refer
 
 
 def test_a_mask_beside_the_heart_misses_it_whatever_its_area(looking, static):
-    known = json.loads((static / "samples" / "2.json").read_text())
+    known = json.loads((static / "samples" / "2.json").read_text(encoding="utf-8"))
     truth = np.array(list(known["truth"]), np.uint8).reshape(96, 96)
     aside = np.roll(truth, 48, axis=0)
     assert not ((aside == 3) & (truth == 3)).any()
@@ -518,7 +518,7 @@ def test_opacity_shows_the_slice_or_the_colours(looking):
 
 @pytest.mark.parametrize("lacks", ["network", "runtime", "WebAssembly"])
 def test_what_is_missing_is_said_in_a_sentence(visit, static, lacks):
-    about = json.loads((static / "model" / "about.json").read_text())
+    about = json.loads((static / "model" / "about.json").read_text(encoding="utf-8"))
     words = {"network": "weights/small.safetensors", "runtime": "onnxruntime-web"}
     if lacks == "WebAssembly":
         visit("").add_init_script("delete globalThis.WebAssembly")
@@ -539,7 +539,11 @@ def test_a_page_opened_from_a_folder_says_how_to_serve_it(page, kind):
 
 def test_two_settings_are_compared_as_the_package_does(visit, static):
     opened, script = visit(""), "(await import('/_static/records.js')).compare(a, b, data)"
-    summary, mixed, across = json.loads((static / "experiments.json").read_text()), False, False
+    summary, mixed, across = (
+        json.loads((static / "experiments.json").read_text(encoding="utf-8")),
+        False,
+        False,
+    )
     for experiment in summary["experiments"]:
         table = compare.runs(experiment["name"], experiment["protocol"])
         table = table[table["split"].isin(FOLDS)]
@@ -772,7 +776,7 @@ def test_a_page_of_the_book(browser, book, path, theme):
         assert opened.locator("html").get_attribute("data-theme") == theme
         wide = opened.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert wide <= 0, f"{wide} pixels wider than the window of {width}"
-        opened.evaluate((VENDOR / "axe" / "axe.min.js").read_text())
+        opened.evaluate((VENDOR / "axe" / "axe.min.js").read_text(encoding="utf-8"))
         assert opened.evaluate(VIOLATIONS) == [], f"{width} pixels wide, folded: {folded}"
     assert errors == []
     assert [url for url in urls if not url.startswith((book, "data:", "blob:"))] == []

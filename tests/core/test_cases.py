@@ -19,7 +19,7 @@ import onnxruntime
 import pytest
 import torch
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, linux
 
 from cmrseg import datasets, rle, train
 
@@ -280,6 +280,7 @@ def test_another_precision_on_resuming_is_not_ignored(command, root, tmp_path, m
 
 
 @not_yet
+@linux
 def test_threads_are_those_that_this_process_may_use():
     """T9: one core allotted, of 64."""
     lines = """
@@ -342,6 +343,7 @@ def test_a_checkpoint_of_a_cpu_continues_on_a_gpu(root, tmp_path, tiny, monkeypa
 # --- the build ------------------------------------------------------------------------------------
 
 
+@linux
 def test_a_blank_in_the_path_of_the_slices_reaches_the_build_whole(tmp_path):
     """B1: My Drive, My Documents."""
     (tmp_path / "my slices").mkdir()

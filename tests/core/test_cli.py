@@ -13,7 +13,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, files_in, fill
+from conftest import REPOSITORY, files_in, fill, linux
 from safetensors.torch import load_file
 
 from cmrseg import checkpoint, datasets
@@ -53,7 +53,9 @@ def test_from_slices_to_a_submission_and_back(root, command, tmp_path):
     assert "validation Dice" in done.out and "epoch 3/3 loss" in done.err
     assert files_in(run) == ["config.json", MODEL, "record.json"]
     assert len({(run / name).stat().st_mode for name in files_in(run)}) == 1
-    config, record = (json.loads((run / f"{n}.json").read_text()) for n in ("config", "record"))
+    config, record = (
+        json.loads((run / f"{n}.json").read_text(encoding="utf-8")) for n in ("config", "record")
+    )
     assert (config["epochs"], config["seed"]) == (3, 4) and record["config"] == config
     assert record["precision"] == "fp32" and record["split"] == "val"
     assert record["images"]["name"] == ["cmr3", "cmr4"] and {*METRICS} < {*record["images"]}
@@ -63,7 +65,7 @@ def test_from_slices_to_a_submission_and_back(root, command, tmp_path):
     assert done.status == 0 and files_in(masks) == ["cmr1_mask.png", "cmr2_mask.png"]
     path = tmp_path / "new" / "s.csv"
     assert command("submit", "--masks", masks, "--out", path).status == 0
-    ids = [line.split(",")[0] for line in path.read_text().splitlines()]
+    ids = [line.split(",")[0] for line in path.read_text(encoding="utf-8").splitlines()]
     assert ids == ["id", *(f"cmr{n}_mask{c}" for n in (1, 2) for c in (1, 2, 3))]
     done = command("decode", "--submission", path, "--out", back, "--size", "32x32")
     assert done.status == 0 and lists(read_masks(back)) == lists(read_masks(masks))
@@ -136,7 +138,7 @@ GOOD = [f"cmr{n}_mask{c},{5 * c} 2" for n in (1, 2) for c in (1, 2, 3)]
 
 
 def submission(path, rows, header="id,encoding"):
-    path.write_text("\n".join([header, *rows]) + "\n")
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return path
 
 
@@ -211,7 +213,9 @@ def instead(make):
 
 
 def fields(**values):
-    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return lambda path: path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8"
+    )
 
 
 def tensors(change):
@@ -399,7 +403,7 @@ def test_masks_go_neither_among_others_nor_among_the_images(
 @pytest.mark.usefixtures("tiny_presets")
 def test_an_out_that_is_a_file_or_below_one_is_named(root, model, mistake, tmp_path):
     file, path = tmp_path / "file", submission(tmp_path / "s.csv", GOOD)
-    file.write_text("mine")
+    file.write_text("mine", encoding="utf-8")
     for out in (file, file / "below"):
         images = root / "test/image"
         mistake("train", "--data", root, "--out", out, naming=file)
@@ -408,14 +412,18 @@ def test_an_out_that_is_a_file_or_below_one_is_named(root, model, mistake, tmp_p
         mistake("data", "--source", "phantom", "--out", out, naming=file)
     mistake("submit", "--masks", root / "val/mask", "--out", file / "s.csv", naming=file)
     mistake("submit", "--masks", root / "val/mask", "--out", tmp_path, naming=tmp_path)
-    assert file.read_text() == "mine" and sorted(os.listdir(tmp_path)) == ["file", "s.csv"]
+    assert file.read_text(encoding="utf-8") == "mine" and sorted(os.listdir(tmp_path)) == [
+        "file",
+        "s.csv",
+    ]
 
 
+@linux
 def test_a_name_that_is_no_text_is_shown_as_far_as_it_goes(root, command, tmp_path):
     odd = root.rename(tmp_path / os.fsdecode(b"b\xff"))
     done = command("doctor", odd)
     assert done.status == 0 and done.out.endswith(f"0 warnings in {tmp_path}/b\\udcff\n")
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     out = tmp_path / "file" / odd.name / "s.csv"
     done = command("submit", "--masks", odd / "val/mask", "--out", out)
     assert done.status == 2 and "file/b\\udcff: Not a directory" in done.err
@@ -494,6 +502,7 @@ def stopped(words, path, number):
     return process.returncode, err
 
 
+@linux
 def test_stopped_and_in_another_process_a_training_gives_identical_weights(root, command, tmp_path):
     options = ("--preset", "modern", "--epochs", 12, "--seed", 5, "--threads", 1, "--resume")
     words = ("train", "--data", root, *options, "--out")
@@ -505,5 +514,7 @@ def test_stopped_and_in_another_process_a_training_gives_identical_weights(root,
     assert command(*words, straight).status == command(*words, out).status == 0
     first, second = ((folder / MODEL).read_bytes() for folder in (straight, out))
     assert first == second and files_in(out) == files_in(straight)
-    first, second = (json.loads((d / "record.json").read_text()) for d in (straight, out))
+    first, second = (
+        json.loads((d / "record.json").read_text(encoding="utf-8")) for d in (straight, out)
+    )
     assert first["images"] == second["images"] and first["history"] == second["history"]

@@ -44,7 +44,7 @@ if __name__ == "__main__":  # the workers of a sweep read this file too
 def begin(root, tmp_path):
     """Start a sweep of six runs in a fresh process; its store is ``tmp_path / "store"``."""
     program, processes = tmp_path / "program.py", []
-    program.write_text(PROGRAM)
+    program.write_text(PROGRAM, encoding="utf-8")
     words = ("sweep", "tiny", "--data", root, "--store", tmp_path / "store", "--workers", "2")
 
     def start():
@@ -144,17 +144,17 @@ def test_results_and_sweep_name_a_record_that_is_torn_edited_or_newer(
     monkeypatch.setattr(runner, "ACDC96", datasets.load(root, "labelled").fingerprint)
     only(tiny=[spec])
     path = runner.run_one(spec, str(root), tmp_path)
-    whole = path.read_text()
+    whole = path.read_text(encoding="utf-8")
     assert command("results", "tiny", "--store", tmp_path).status == 0
     edited = {"lr": ('"lr":0.003', '"lr":0.004'), "dice": ('"dice_last":0', '"dice_last":1')}
     texts = [(whole.replace(*pair, 1), "edited") for pair in edited.values()]
     newer = whole.replace('"version":1', '"version":7', 1)
     for text, word in (*texts, (whole[:99], "not a record"), (newer, "newer")):
         assert text != whole
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         for words in (("results", "tiny"), ("sweep", "tiny", "--data", root)):
             assert word in mistake(*words, "--store", tmp_path, naming=path)
-        assert path.read_text() == text
+        assert path.read_text(encoding="utf-8") == text
 
 
 @pytest.fixture
