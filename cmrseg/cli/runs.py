@@ -1,12 +1,12 @@
 """The folder that ``train --out`` names: claimed, locked, tidied; and how far the training is."""
 
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
-from cmrseg.data import BadInput
+from cmrseg.data import BadInput, locked
 
 
 def claim(out: Path, resume: bool) -> bool:
@@ -31,28 +31,34 @@ def confirm(out: Path, config, fingerprint: str) -> None:
     require_same(out / CONFIG, read_config(out / CONFIG), config)
     if read_record(out / RECORD)["fingerprint"] != fingerprint:
         raise BadInput(out / RECORD, "was made with other slices", "Train into another --out")
-    for name in (CHECKPOINT, ".lock"):  # of a process that was killed as it finished
+    for name in (CHECKPOINT, ".lock", ".lock.soft"):  # of a process that was killed as it finished
         (out / name).unlink(missing_ok=True)
 
 
 @contextmanager
 def alone(out: Path):
     """Keep other processes out of a folder that is trained into, and what killed ones left."""
-    from filelock import FileLock, Timeout
+    from filelock import Timeout
 
-    lock = FileLock(out / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        cure = "Wait for it, or choose another --out"
-        raise BadInput(out, "another process is training into it", cure) from None
-    try:
+    still_there = []
+
+    def remove() -> None:
+        try:
+            (out / ".lock").unlink(missing_ok=True)
+        except PermissionError as problem:
+            still_there.append(problem)
+
+    with ExitStack() as stack:
+        stack.callback(lambda: still_there and remove())  # Windows removes no open file
+        try:
+            stack.enter_context(locked(out / ".lock", timeout=0))
+        except Timeout:
+            cure = "Wait for it, or choose another --out"
+            raise BadInput(out, "another process is training into it", cure) from None
+        stack.callback(remove)  # before its release: nobody takes over a file that goes
         for torn in out.glob(".*.part"):
             torn.unlink(missing_ok=True)
         yield
-    finally:
-        (out / ".lock").unlink(missing_ok=True)
-        lock.release()
 
 
 @contextmanager

@@ -112,7 +112,8 @@ def load_ensemble(path: Path):
     try:
         with safe_open(path, "pt") as file:
             notes = json.loads(file.metadata()["notes"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Clones: what maps the file would keep it from being replaced (Windows), or change.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         config, tta = TrainConfig.from_dict(notes["config"]), TTA.from_record(notes["ways"])
         states = [{} for _ in range(notes["networks"])]
         for name, tensor in tensors.items():
