@@ -109,7 +109,7 @@ def most_held() -> float:
         return math.nan
     (line,) = (
         line
-        for line in Path("/proc/self/status").read_text().splitlines()
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         if line.startswith("VmHWM:")
     )
     return int(line.split()[1]) / 1000

@@ -36,7 +36,10 @@ def short_trainings(workers: int, engine: str) -> float:
     with tempfile.TemporaryDirectory() as store:
         left = run_missing(plan, "phantom", Path(store), workers, engine=engine)
         assert left == 0
-        spent = [json.loads(path.read_text())["seconds"] for path in Path(store).rglob("*.json")]
+        spent = [
+            json.loads(path.read_text(encoding="utf-8"))["seconds"]
+            for path in Path(store).rglob("*.json")
+        ]
         return statistics.median(spent) / EPOCHS
 
 

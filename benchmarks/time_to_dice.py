@@ -441,7 +441,7 @@ def main() -> None:
     }
     runs, part, planned = [], out.with_suffix(".part"), plan(options.full)
     if options.full and part.is_file():
-        found = json.loads(part.read_text())
+        found = json.loads(part.read_text(encoding="utf-8"))
         runs = found.pop("runs") if about == {key: found[key] for key in about} else []
     runs = [run for run in runs if asked_of(run) in planned]
     left = [asked for asked in planned if asked not in map(asked_of, runs)]

@@ -3,6 +3,7 @@
 Where slices come from, and how folders of them are read, is in :mod:`cmrseg.datasets`.
 """
 
+import errno
 import hashlib
 import os
 import struct
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -97,10 +99,13 @@ def read_png(path: Path, mask: bool = False) -> np.ndarray:
         raise BadInput(path, f"no such {kind}", "Check the path, or put the file there")
     try:
         with path.open("rb") as file:
-            content = file.read(2 * LARGEST**2)  # twice what any slice takes
+            content = file.read(33)
+            unfit = _unfit(content, mask)
+            if unfit is None:
+                content, unfit = _chunks_of_pixels(file, content)
     except PermissionError:
         raise not_allowed(path) from None
-    if unfit := _unfit(content, mask):
+    if unfit:
         raise BadInput(path, *unfit)
     with _muted_stderr():
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -111,14 +116,14 @@ def read_png(path: Path, mask: bool = False) -> np.ndarray:
     return pixels
 
 
-def _unfit(content: bytes, mask: bool) -> tuple[str, str] | None:
+def _unfit(head: bytes, mask: bool) -> tuple[str, str] | None:
     """Problem and cure of a file that OpenCV would read without a word, and that is no slice."""
     for signature, name in FORMATS.items():
-        if content.startswith(signature):
+        if head.startswith(signature):
             cure = "Save it as PNG: renaming does not convert it"
             return f"a {name} file with the name of a PNG", cure
-    header = content[12:29]
-    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[29:33] != zlib.crc32(header).to_bytes(4):
+    header = head[12:29]
+    if head[:8] != b"\x89PNG\r\n\x1a\n" or head[29:33] != zlib.crc32(header).to_bytes(4):
         return DAMAGED
     width, height, bits, colour = struct.unpack_from(">2I2B", header, 4)
     if max(width, height) > LARGEST:
@@ -128,16 +133,31 @@ def _unfit(content: bytes, mask: bool) -> tuple[str, str] | None:
         grey = "1-bit black and white" if bits == 1 else f"{bits}-bit grey"
         cure = "Convert it to 8-bit grey" + (" label values 0-3" if mask else "")
         return f"expected 8-bit grey, found {COLOURS.get(colour, grey)}", cure
-    at, kind = 8, b""
-    while kind != b"IEND" and at < len(content):  # chunk by chunk
-        length, kind = int.from_bytes(content[at : at + 4]), content[at + 4 : at + 8]
-        if at + 12 + length > len(content):  # for which OpenCV would allocate up to 2 GB
-            return DAMAGED
-        if kind == b"acTL":  # an animation
-            count = int.from_bytes(content[at + 8 : at + 12])
-            return f"holds {count} pictures", "Store each in a file of its own"
-        at += 12 + length
     return None
+
+
+def _chunks_of_pixels(file: BinaryIO, head: bytes) -> tuple[bytes, tuple[str, str] | None]:
+    """A PNG without the chunks that only say how to show it; and what is wrong with it, or None.
+
+    Those may turn, colour or fade it (eXIf, gAMA, tRNS), or be texts that OpenCV finds too long.
+    """
+    size, kind = os.fstat(file.fileno()).st_size, b""
+    while kind != b"IEND":
+        start = file.read(8)
+        length, kind = int.from_bytes(start[:4]), start[4:]
+        if kind == b"acTL":  # an animation
+            count = int.from_bytes(file.read(4))
+            return b"", (f"holds {count} pictures", "Store each in a file of its own")
+        # Of a length beyond the end, OpenCV would allocate up to 2 GB.
+        if len(start) < 8 or file.tell() + length + 4 > size:
+            return b"", DAMAGED
+        if kind[:1].islower():
+            file.seek(length + 4, os.SEEK_CUR)
+        elif len(head) + length > 2 * LARGEST**2:  # twice what any slice takes
+            return b"", DAMAGED
+        else:
+            head += start + file.read(length + 4)
+    return head, None
 
 
 def _wrong_labels(values: np.ndarray) -> tuple[str, str]:
@@ -223,3 +243,30 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
     write_bytes(path, text.encode())
+
+
+# Of a file system that has no locks: some network shares, some folders of containers.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+
+
+@contextmanager
+def locked(path: Path, timeout: float = -1) -> Iterator[None]:
+    """Hold a lock on a file; on a file system without locks, the being there of one beside it.
+
+    Raises:
+        filelock.Timeout: another process held it for ``timeout`` seconds (-1: wait for ever).
+    """
+    from filelock import FileLock, SoftFileLock
+
+    lock = FileLock(path, timeout=timeout)
+    try:
+        lock.acquire()
+    except OSError as problem:
+        if problem.errno not in NO_LOCKS:
+            raise
+        lock = SoftFileLock(f"{path}.soft", timeout=timeout)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -18,7 +18,7 @@ from cmrseg.data import BadInput, write_bytes
 HEADER = ["id", "encoding"]
 LONGEST = 2**26  # bytes of a submission: a hundred thousand slices
 Codes = dict[str, tuple[str, str]]  # of a slice: class -> where its code stands, and the code
-ROW = re.compile(r"(cmr(0|[1-9][0-9]{0,8}))_mask([123])")
+ROW = re.compile(r"(cmr([0-9]{1,9}))_mask([123])")
 
 
 def encode(mask: np.ndarray) -> str:
@@ -40,7 +40,9 @@ def decode(code: str, shape: tuple[int, int] = (96, 96)) -> np.ndarray:
         raise ValueError("a run-length code is pairs of whole numbers: start length ...")
     flat = np.zeros(shape[0] * shape[1], dtype=bool)
     for start, length in np.array(words, dtype=np.int64).reshape(-1, 2):
-        if start < 1 or length < 1 or start + length - 1 > flat.size:
+        if length < 1:
+            raise ValueError(f"the run {start} {length} has no length; an empty mask has no code")
+        if start < 1 or start + length - 1 > flat.size:
             raise ValueError(f"the run {start} {length} leaves an image of {flat.size} pixels")
         if flat[start - 1 : start - 1 + length].any():
             raise ValueError(f"the run {start} {length} covers a pixel twice")
@@ -71,7 +73,10 @@ def read_submission(path: Path, shape: tuple[int, int] = (96, 96)) -> dict[str, 
 
 
 def each_mask(path: Path, shape: tuple[int, int] = (96, 96)) -> Iterator[tuple[str, np.ndarray]]:
-    """What :func:`read_submission` reads, one after the other: together they may be large."""
+    """What :func:`read_submission` reads, one after the other: together they may be large.
+
+    Of a class that is not there the code is empty, or ``1 0``, as other competitions write it.
+    """
     if not path.is_file():
         raise BadInput(path, "no such file", "Make one with: python -m cmrseg submit")
     if path.stat().st_size > LONGEST:
@@ -91,9 +96,12 @@ def each_mask(path: Path, shape: tuple[int, int] = (96, 96)) -> Iterator[tuple[s
     for line, row in enumerate(rows[1:], start=2):
         if row:
             _sort_in(codes, row, f"{path}, line {line}")
+    numbers: dict[int, str] = {}
     for name in sorted(codes, key=lambda name: int(name[3:])):
         if missing := [c for c in "123" if c not in codes[name]]:
             raise BadInput(path, f"has no row {name}_mask{missing[0]}", "Each slice has three rows")
+        if (other := numbers.setdefault(int(name[3:]), name)) != name:
+            raise BadInput(path, f"has {other} and {name}", "Keep one slice for each number")
         yield name, _label_map(codes[name], shape)
 
 
@@ -114,7 +122,7 @@ def _label_map(codes: Codes, shape: tuple[int, int]) -> np.ndarray:
     label = np.zeros(shape, dtype=np.uint8)
     for c, (where, code) in codes.items():  # in the order of the lines
         try:
-            runs = decode(code, shape)
+            runs = decode("" if code.split() == ["1", "0"] else code, shape)
         except ValueError as error:
             raise BadInput(where, str(error), "Check the code, and --size") from None
         if label[runs].any():

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from cmrseg import checkpoint, datasets
 from cmrseg.config import TrainConfig, TrainingResult
-from cmrseg.data import Slices, write_text
+from cmrseg.data import Slices, locked, write_text
 from cmrseg.postprocess import to_labels
 from cmrseg.predict import Ensemble, predict
 from cmrseg.record import common_fields, make_record, processor
@@ -97,7 +96,7 @@ def cached_network(
     fingerprint = datasets.load(source, "labelled").fingerprint
     folder = store.parent / "runs" / "networks" / spec.key(fingerprint)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         if not (folder / checkpoint.MODEL).is_file():
             folder.mkdir(exist_ok=True)
             train, _ = split(source, spec.split)

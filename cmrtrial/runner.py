@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from cmrseg import datasets
-from cmrseg.data import BadInput, write_text
+from cmrseg.data import BadInput, locked, write_text
 from cmrseg.record import read_record
 from cmrtrial.networks import train_and_evaluate
 from cmrtrial.plans import EXPERIMENTS
@@ -93,7 +93,7 @@ def run_one(
     lock = store / ".locks" / f"{path.stem}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(lock, timeout=0):
+        with locked(lock, timeout=0):
             if path.is_file() or note.is_file():
                 return path if path.is_file() else note
             try:
@@ -204,6 +204,8 @@ def _start_local(todo: list[RunSpec], source: str, store: Path, deadline, worker
         lost = [process.exitcode for process in processes if process.exitcode]
         if lost and not alive:
             cure = "Perhaps memory is short: the same command goes on, with fewer --workers"
+            if lost[0] > 0:  # it ended by itself, and not by the system's hand
+                cure = "It said why; a script that starts workers needs if __name__ == '__main__':"
             raise BadInput("sweep", f"a worker ended with status {lost[0]}", cure)
         return alive
 

@@ -15,7 +15,9 @@ def places() -> list[Path]:
 
 
 def main() -> None:
-    new = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    new = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
+        "Repository"
+    ]
     if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+(?<!\.git)", new):
         print(
             f"error: pyproject.toml: Repository {new!r} is not an address that Colab can open. "
@@ -23,11 +25,11 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    old = re.search(r"^  url: (\S+)$", (ROOT / "_config.yml").read_text(), re.M)[1]
+    old = re.search(r"^  url: (\S+)$", (ROOT / "_config.yml").read_text(encoding="utf-8"), re.M)[1]
     for path in places():
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         if old != new and old in text:
-            path.write_text(text.replace(old, new))
+            path.write_text(text.replace(old, new), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -75,4 +75,4 @@ if __name__ == "__main__":
         command = "CMRSEG_DATA=acdc96 python tools/deliver.py"
         sys.exit(f"error: what is delivered has learned from the real slices. {command}")
     main()
-    write_bytes(CARD, re.sub(ROWS, lambda _: scores(), CARD.read_text()).encode())
+    write_bytes(CARD, re.sub(ROWS, lambda _: scores(), CARD.read_text(encoding="utf-8")).encode())

@@ -42,7 +42,7 @@ def pieces() -> dict[str, str]:
     """Every function and class that a page of the first part defines in a cell tagged ``piece``: name -> source."""
     found: dict[str, str] = {}
     for path in sorted(BUILD.glob("*.py")):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         starts = [match.start() for match in CELL.finditer(text)] + [len(text)]
         for start, end in pairwise(starts):
             cell = text[start:end]
@@ -74,17 +74,17 @@ def fill_in(text: str, known: dict[str, str]) -> str:
 def main() -> int:
     drifted, known = [], pieces()
     for source in sorted(BUILD.glob("*.py")):
-        text = source.read_text()
+        text = source.read_text(encoding="utf-8")
         if (filled := fill_in(text, known)) != text:
             drifted.append(source.relative_to(ROOT))
             if "--check" not in sys.argv:
-                source.write_text(filled)
+                source.write_text(filled, encoding="utf-8")
     for source in sorted((ROOT / "notebooks").rglob("*.py")):
         target, text = source.with_suffix(".ipynb"), as_ipynb(source)
-        if not target.exists() or target.read_text() != text:
+        if not target.exists() or target.read_text(encoding="utf-8") != text:
             drifted.append(source.relative_to(ROOT))
             if "--check" not in sys.argv:
-                target.write_text(text)
+                target.write_text(text, encoding="utf-8")
     word = "differs from its .ipynb:" if "--check" in sys.argv else "wrote the pair of"
     for path in drifted:
         print(word, path)

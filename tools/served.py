@@ -70,7 +70,11 @@ def model(weights: Path, out: Path) -> dict:
         return {"network": False}
     networks, note = load_ensemble(weights), out / ".made-of"
     made_of = hashlib.sha256(weights.read_bytes() + Path(export.__file__).read_bytes()).hexdigest()
-    if not (out / "small.onnx").is_file() or not note.is_file() or note.read_text() != made_of:
+    if (
+        not (out / "small.onnx").is_file()
+        or not note.is_file()
+        or note.read_text(encoding="utf-8") != made_of
+    ):
         export.export(networks, out / "small.onnx")
         write_text(note, made_of)
     return {"network": True, "clean": networks.tta.postprocess}
@@ -138,7 +142,7 @@ def verdicts() -> dict:
 
 def cards() -> list[dict]:
     """The cards of the page that asks for votes: title and ids of claims, from its own lines."""
-    page = (ROOT / "book" / "report-2020.md").read_text()
+    page = (ROOT / "book" / "report-2020.md").read_text(encoding="utf-8")
     found = re.findall(r"\{grid-item-card\} (\d+\. .+)\n:class-card: (.+)\n", page)
     return [{"title": title, "claims": ids.split()} for title, ids in found]
 
@@ -147,7 +151,7 @@ def pages_of_claims() -> dict[str, dict]:
     """Claim -> title and address of the page that gives its verdict."""
     found, asked = {}, claims.claims()
     for path in sorted((ROOT / "notebooks").rglob("*.py")):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         for words in re.findall(r"claims\.verdicts\((.+?)\)", text, re.DOTALL):
             name, *ids = re.findall(r'"(.+?)"', words)
             title = re.search(r"^# # (.+)$", text, re.M)[1]

@@ -70,7 +70,11 @@ UNLINKED = (
 def terms_of(app) -> dict[str, str]:
     """The terms of the glossary, each under its small letters."""
     page = Path(app.srcdir) / f"{GLOSSARY}.md"
-    lines = page.read_text().split("```{glossary}")[1].splitlines() if page.is_file() else []
+    lines = (
+        page.read_text(encoding="utf-8").split("```{glossary}")[1].splitlines()
+        if page.is_file()
+        else []
+    )
     return {line.lower(): line for line in lines if line[:1].isalnum()}
 
 
@@ -312,7 +316,7 @@ def name_the_machine(app, config) -> None:
 def machine() -> str:
     """Cores and processor, as far as the system tells."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor = next(
             line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
         )

@@ -5,7 +5,7 @@
 const here = (path) => new URL(path, import.meta.url).href;
 const NAMES = ["background", "right ventricle", "myocardium", "left ventricle"];
 const SIDE = 96; // the network knows hearts at the size they have in slices of so many pixels
-const LARGEST = 2 * SIDE; // larger pictures are shrunk to SIDE
+const LARGEST = 1.3 * SIDE; // larger pictures are shrunk to SIDE: from there on predict warns of them
 
 async function get(address) {
   const answer = await fetch(address);
@@ -88,28 +88,68 @@ export function clean(labels, width, height) {
 }
 
 // --- pictures ---------------------------------------------------------------------------------------------
-export async function read(blob, name) {
-  const head = new Uint8Array(await blob.slice(0, 25).arrayBuffer());
-  if (String.fromCharCode(...head.slice(1, 4)) === "PNG" && head[24] === 16)
-    throw new Error(`${name} has 16 bits in each pixel, and a browser would cut off half of them: scale its greys to 0 to 255 and save it with 8 bits.`);
+const COLOURS = { 2: "RGB colour", 3: "a colour palette", 4: "grey with alpha", 6: "RGB colour with alpha" };
+// A PNG of 8-bit grey without the chunks that only say how to show it, which a browser obeys: eXIf turns it, gAMA and
+// iCCP change its greys, tRNS makes holes. What cmrseg.data.read_png refuses is refused here, so both see the same pixels.
+function stored(bytes, name) {
+  const refuse = (words) => {
+    throw new Error(`${name} ${words}.`);
+  };
+  const number = (at) => new DataView(bytes.buffer).getUint32(at);
+  const text = (at, length) => String.fromCharCode(...bytes.subarray(at, at + length));
+  if (text(0, 8) !== "\x89PNG\r\n\x1a\n" || text(12, 4) !== "IHDR" || bytes.length < 33) refuse("is not a readable PNG: save your picture as PNG, in 8-bit grey");
+  const [bits, colour] = bytes.subarray(24, 26);
+  if (bits !== 8 || colour) refuse(`holds ${COLOURS[colour] ?? `${bits}-bit grey`}: scale its greys to 0 to 255 and save it with 8 bits of grey in each pixel`);
+  if (Math.max(number(16), number(20)) > 4096) refuse("is far too large for a slice: crop or resample it");
+  const parts = [bytes.subarray(0, 8)];
+  for (let [at, kind] = [8, ""]; kind !== "IEND"; ) {
+    const end = at + 12 + (at + 8 < bytes.length ? number(at) : Infinity);
+    if (end > bytes.length) refuse("is not a readable PNG: it is cut short or damaged");
+    kind = text(at + 4, 4);
+    if (kind === "acTL") refuse("holds several pictures: store each in a file of its own");
+    if (kind[0] < "a") parts.push(bytes.subarray(at, end)); // a capital: a chunk that pixels depend on
+    at = end;
+  }
+  return new Blob(parts, { type: "image/png" });
+}
+
+export async function read(blob, name, shrinks = true) {
+  const file = stored(new Uint8Array(await blob.arrayBuffer()), name);
   let picture;
   try {
-    picture = await createImageBitmap(blob, { colorSpaceConversion: "none" });
+    picture = await createImageBitmap(file, { colorSpaceConversion: "none" });
   } catch {
-    throw new Error(`${name} is not a picture that this browser can read: a PNG is wanted.`);
+    throw new Error(`${name} is not a readable PNG: it is damaged.`);
   }
   const longest = Math.max(picture.width, picture.height);
-  const scale = longest > LARGEST ? SIDE / longest : 1;
+  const scale = shrinks && longest > LARGEST ? SIDE / longest : 1;
   const [width, height] = [picture.width, picture.height].map((size) => Math.max(1, Math.round(size * scale)));
   if (Math.min(width, height) < 8) throw new Error(`${name} has ${picture.width} x ${picture.height} pixels: too few to hold a heart.`);
-  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
-  context.fillRect(0, 0, width, height); // black, where the picture is transparent
-  context.imageSmoothingQuality = "high";
-  context.drawImage(picture, 0, 0, width, height);
-  const { data } = context.getImageData(0, 0, width, height);
-  const grey = Float32Array.from({ length: width * height }, (_, i) => (19595 * data[4 * i] + 38470 * data[4 * i + 1] + 7471 * data[4 * i + 2] + 32768) >> 16);
+  const context = new OffscreenCanvas(picture.width, picture.height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(picture, 0, 0);
+  const { data } = context.getImageData(0, 0, picture.width, picture.height);
+  let grey = Float32Array.from({ length: data.length / 4 }, (_, i) => data[4 * i]);
+  const levels = [...new Set(grey)];
+  if ((levels.some((v) => v) && levels.every((v) => v < 4)) || (levels.length > 2 && levels.every((v) => v % 85 === 0)))
+    throw new Error(`${name} has the few grey levels of a mask: bring the image itself.`);
+  if (scale < 1) grey = shrink(grey, picture, width, height);
   const shrunk = scale < 1 ? ` It was shrunk from ${picture.width} x ${picture.height} to ${width} x ${height} pixels.` : "";
   return { grey, width, height, shrunk };
+}
+
+// Each pixel becomes the mean of what it covers, as with OpenCV's INTER_AREA in predict --resize.
+function shrink(grey, picture, width, height) {
+  const covered = (n, from, to) => {
+    const [start, end] = [(n * from) / to, ((n + 1) * from) / to];
+    const first = Math.floor(start + 1e-9);
+    return Array.from({ length: Math.ceil(end - 1e-9) - first }, (_, k) => [first + k, (Math.min(end, first + k + 1) - Math.max(start, first + k)) / (end - start)]);
+  };
+  const [rows, columns] = [[height, picture.height], [width, picture.width]].map(([to, from]) => Array.from({ length: to }, (_, n) => covered(n, from, to)));
+  return Float32Array.from({ length: width * height }, (_, i) => {
+    let sum = 0;
+    for (const [y, high] of rows[Math.floor(i / width)]) for (const [x, wide] of columns[i % width]) sum += high * wide * grey[y * picture.width + x];
+    return Math.round(sum);
+  });
 }
 
 const colours = () =>
@@ -172,7 +212,7 @@ export async function model(place, make) {
     button.addEventListener("click", () => look(() => show(n)));
     return button;
   });
-  const file = make("input", { type: "file", accept: "image/png,image/*" });
+  const file = make("input", { type: "file", accept: "image/png" });
   file.addEventListener("change", () => file.files[0] && look(() => show(file.files[0])));
   const [opacityLabel, opacity] = slider("opacity of the colours", 0, 1, 0.55, 0.05);
 
@@ -288,7 +328,7 @@ export async function model(place, make) {
     thumbs.forEach((each) => each.setAttribute("aria-pressed", "false"));
     canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
     const known = button ? await sample(chosen + 1) : { picture: chosen };
-    image = await read(known.picture, called);
+    image = await read(known.picture, called, !button); // what is known of a sample is known of its own pixels
     name = called;
     [truth, painted] = [known.truth ?? null, new Uint8Array(image.grey.length)];
     [cursor.x, cursor.y] = [image.width >> 1, image.height >> 1];

@@ -5,7 +5,6 @@ For its exit statuses see :mod:`cmrseg.cli.console`.
 
 import json
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -17,7 +16,7 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
-from cmrseg.cli import console
+from cmrseg.cli import console, runs
 from cmrseg.config import PRESETS
 from cmrseg.data import BadInput, read_png, write_png, write_text
 
@@ -125,17 +124,21 @@ def train(
         doctor.check(Path(source))
     recipe = PRESETS[preset.value]
     config = replace(recipe, seed=seed, epochs=epochs or recipe.epochs)
-    finished = _claim(out, resume)
+    finished = runs.claim(out, resume)
     train_slices, held_out = datasets.split(source, "val")
     fingerprint = (train_slices + held_out).fingerprint
     if finished:
-        _confirm(out, config, fingerprint)
+        runs.confirm(out, config, fingerprint)
         print(f"{out} holds this run already, finished")
         return
     if threads:
         torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
-    with console.hint(lambda: _stopped(out)), _alone(out), _progress(preset.value, config) as show:
+    with (
+        console.hint(lambda: runs.stopped(out)),
+        runs.alone(out),
+        runs.progress(preset.value, config) as show,
+    ):
         options = {"out": out, "resume": resume, "precision": precision.value, "callback": show}
         result = fit(config, train_slices, held_out, **options)
         record = make_record(result, train_slices, held_out, "val", fingerprint, preset.value)
@@ -145,80 +148,6 @@ def train(
     dice = "undefined" if record["dice_last"] is None else f"{record['dice_last']:.4f}"
     spent = f"{config.epochs} epochs, {result.seconds:.0f} s in {result.precision}"
     print(f"validation Dice {dice} after {spent}; the network is in {out}")
-
-
-def _claim(out: Path, resume: bool) -> bool:
-    """Whether a finished run lies there; an error where training would overwrite something."""
-    from cmrseg.checkpoint import CHECKPOINT, MODEL
-
-    if out.exists() and not out.is_dir():
-        raise BadInput(out, "is a file", "Give a folder to train into")
-    finished, begun = (out / MODEL).exists(), (out / CHECKPOINT).exists()
-    if (finished or begun) and not resume:
-        what = "a finished" if finished else "an unfinished"
-        cure = "Choose another --out, or remove it" + ("" if finished else ", or add --resume")
-        raise BadInput(out, f"holds {what} run", cure)
-    return finished
-
-
-def _confirm(out: Path, config, fingerprint: str) -> None:
-    """See that a finished run is the one that is asked for, and tidy up behind it."""
-    from cmrseg.checkpoint import CHECKPOINT, CONFIG, read_config, require_same
-    from cmrseg.record import RECORD, read_record
-
-    require_same(out / CONFIG, read_config(out / CONFIG), config)
-    if read_record(out / RECORD)["fingerprint"] != fingerprint:
-        raise BadInput(out / RECORD, "was made with other slices", "Train into another --out")
-    for name in (CHECKPOINT, ".lock"):  # of a process that was killed as it finished
-        (out / name).unlink(missing_ok=True)
-
-
-@contextmanager
-def _alone(out: Path):
-    """Keep other processes out of a folder that is trained into, and what killed ones left."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(out / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        cure = "Wait for it, or choose another --out"
-        raise BadInput(out, "another process is training into it", cure) from None
-    try:
-        for torn in out.glob(".*.part"):
-            torn.unlink(missing_ok=True)
-        yield
-    finally:
-        (out / ".lock").unlink(missing_ok=True)
-        lock.release()
-
-
-@contextmanager
-def _progress(preset: str, config):
-    """A callback that moves a progress bar, or prints scored epochs where nobody looks."""
-    from cmrseg.record import mean_dice
-
-    def show(history: dict[str, list]) -> None:
-        dice = next((d for d in reversed(history["dice"]) if d is not None), None)
-        shown = "not yet" if dice is None else f"{mean_dice(dice):.3f}"
-        said = f"loss {history['loss'][-1]:.4f}, val Dice {shown}"
-        bar.update(len(history["epoch"]) - bar.n)
-        bar.set_postfix_str(said)
-        if bar.disable and history["dice"][-1] is not None:
-            line = f"epoch {history['epoch'][-1]}/{config.epochs} {said.replace(',', '')}"
-            print(line, file=sys.stderr, flush=True)
-
-    description = f"{preset}, seed {config.seed}"
-    with tqdm(total=config.epochs, desc=description, unit="epoch", disable=None) as bar:
-        yield show
-
-
-def _stopped(out: Path) -> str:
-    """What Ctrl-C leaves of a training; an empty folder goes."""
-    if any(out.iterdir()):
-        return f"stopped; the finished epochs are in {out}: continue with --resume"
-    out.rmdir()
-    return "stopped before the first epoch was finished: nothing is kept"
 
 
 @app.command()
@@ -285,6 +214,8 @@ def export(
 
     if out.is_dir():
         raise BadInput(out, "is a folder", "Give a file, such as small.onnx")
+    if out.suffix != ".onnx":  # by which predict knows it
+        raise BadInput(out, "does not end in .onnx", f"Call it {out.name}.onnx")
     ensemble = weights.find_ensemble(model)
     write(ensemble, out)
     note = (

@@ -141,26 +141,28 @@ def check_images(folder: Path) -> dict[int, Path]:
 
 
 def read_masks(folder: Path) -> dict[str, np.ndarray]:
-    """All masks of one folder: ``{"cmr7": uint8 (H, W), ...}``, ordered by number."""
-    masks = read_pngs(list_pngs(folder, mask=True), mask=True)
-    return {f"cmr{number}": mask for number, mask in masks.items()}
+    """All masks of one folder by the name of their slice, ordered by number.
+
+    ``{"cmr7": uint8 (H, W), ...}``; of a file ``cmr007_mask.png`` the name is ``cmr007``.
+    """
+    paths = list_pngs(folder, mask=True)
+    masks = read_pngs(paths, mask=True)
+    return {path.stem.removesuffix("_mask"): masks[number] for number, path in paths.items()}
 
 
 def read_pairs(pred: Path, truth: Path) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and true masks (N, H, W) of the same slices, ordered by number."""
-    predicted, true = read_masks(pred), read_masks(truth)
-    for name in true:
-        if name not in predicted:
-            problem, cure = (
-                "no such mask, but there is a true one",
-                "Predict every slice of the truth",
-            )
-            raise BadInput(pred / f"{name}_mask.png", problem, cure)
-    for name in predicted:
-        if name not in true:
+    paths, true_paths = list_pngs(pred, mask=True), list_pngs(truth, mask=True)
+    for number, path in true_paths.items():
+        if number not in paths:
+            problem = "no such mask, but there is a true one"
+            raise BadInput(pred / path.name, problem, "Predict every slice of the truth")
+    for number, path in paths.items():
+        if number not in true_paths:
             cure = "Compare folders with the same slices"
-            raise BadInput(truth / f"{name}_mask.png", "no such mask, but it is predicted", cure)
-    p, t = np.stack([predicted[name] for name in true]), np.stack(list(true.values()))
+            raise BadInput(truth / path.name, "no such mask, but it is predicted", cure)
+    predicted, true = (read_pngs(files, mask=True) for files in (paths, true_paths))
+    p, t = np.stack([predicted[number] for number in true]), np.stack(list(true.values()))
     if t.shape != p.shape:
         sizes = [f"{masks.shape[2]} x {masks.shape[1]}" for masks in (p, t)]
         problem = f"masks are {sizes[0]} pixels, the true ones {sizes[1]}"
@@ -275,11 +277,11 @@ def read_split(root: Path, split: str, patients: Callable = patients_of) -> Slic
 def unpaired(paths: dict[int, Path], mask_paths: dict[int, Path]) -> Iterator[BadInput]:
     """Complaints about images without mask and masks without image, where there are both."""
     for number in paths.keys() - mask_paths.keys() if mask_paths else ():
-        name = f"cmr{number}_mask.png"
+        name = f"{paths[number].stem}_mask.png"
         cure = f"Put {name} into the folder mask beside image, or remove the image"
         yield BadInput(paths[number], "has no mask", cure)
     for number in mask_paths.keys() - paths.keys() if paths else ():
-        name = f"cmr{number}.png"
+        name = mask_paths[number].name.replace("_mask", "")
         cure = f"Put {name} into the folder image beside mask, or remove the mask"
         yield BadInput(mask_paths[number], "has no image", cure)
 

@@ -37,7 +37,7 @@ def find(model: str) -> Callable[[np.ndarray], np.ndarray]:
         BadInput: none of these, damaged, or in need of a library that is not installed.
     """
     file = WEIGHTS / f"{model}.onnx" if model in DELIVERED else Path(model)
-    if file.suffix == ".onnx" and (file.is_file() or model not in DELIVERED):
+    if file.suffix == ".onnx" and not file.is_dir() and (file.is_file() or model not in DELIVERED):
         if find_spec("onnxruntime"):
             verify(file)
             return from_onnx(file)
@@ -64,8 +64,8 @@ def find_ensemble(model: str):
     if model.endswith(".safetensors") and not Path(model).is_dir():
         return load_ensemble(Path(model))
     if Path(model).is_file():
-        why = "only .safetensors files are, since a pickle (.pt, .pth) can run code of its maker's"
-        cure = "Give final, small, or a folder that train --out made"
+        why = "only .onnx and .safetensors are, since a pickle (.pt) can run code of its maker's"
+        cure = "Give final, small, a folder that train --out made, or what export wrote as .onnx"
         raise BadInput(model, f"is not opened: {why}", cure)
     result = checkpoint.load(Path(model))
     return Ensemble([result.model], result.config.scale)
@@ -112,7 +112,8 @@ def load_ensemble(path: Path):
     try:
         with safe_open(path, "pt") as file:
             notes = json.loads(file.metadata()["notes"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Clones: what maps the file would keep it from being replaced (Windows), or change.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         config, tta = TrainConfig.from_dict(notes["config"]), TTA.from_record(notes["ways"])
         states = [{} for _ in range(notes["networks"])]
         for name, tensor in tensors.items():

@@ -170,7 +170,7 @@ for name, image, mask in zip(val.names, val.images, val.masks):
     data.write_png(here / "images" / f"{name}.png", image)
     data.write_png(here / "truth" / f"{name}_mask.png", mask)
 rows = [f"{name},{patient}" for name, patient in zip(val.names, val.patients)]
-(here / "patients.csv").write_text("\n".join(["image,patient", *rows]))
+(here / "patients.csv").write_text("\n".join(["image,patient", *rows]), encoding="utf-8")
 
 
 def shell(words):
@@ -207,7 +207,7 @@ print("the same as in memory:", equal)
 
 # %%
 print(shell("submit --masks masks --out submission.csv"))
-for line in (here / "submission.csv").read_text().splitlines()[:4]:
+for line in (here / "submission.csv").read_text(encoding="utf-8").splitlines()[:4]:
     print(line if len(line) < 70 else line[:66] + " ...")
 back = rle.read_submission(here / "submission.csv")
 equal = all((back[name] == files[name]).all() for name in files)

@@ -105,7 +105,7 @@ folder = Path(tempfile.mkdtemp())
 for name, image, mask in zip(train.names[:10], train.images, train.masks):
     cv2.imwrite(str(folder / f"{name}.png"), image)
     cv2.imwrite(str(folder / f"{name}_mask.png"), mask)
-(folder / "notes.png").write_text("a text file with the name of a picture")
+(folder / "notes.png").write_text("a text file with the name of a picture", encoding="utf-8")
 print(sorted(path.name for path in folder.iterdir())[:4], "...")
 
 # %% [markdown]

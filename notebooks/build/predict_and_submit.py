@@ -507,7 +507,7 @@ def write_submission(path, names, masks):
 
 # %%
 write_submission(folder / "submission.csv", names, masks)
-for line in (folder / "submission.csv").read_text().splitlines()[:4]:
+for line in (folder / "submission.csv").read_text(encoding="utf-8").splitlines()[:4]:
     print(line if len(line) < 70 else line[:66] + " ...")
 
 again = rle.read_submission(folder / "submission.csv", masks.shape[1:])

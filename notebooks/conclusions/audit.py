@@ -71,7 +71,7 @@ names = [name for s in parts.values() for name in s.names]
 # read this page with.
 
 # %%
-said = json.loads((records.STORE / "doctor-acdc96.json").read_text())
+said = json.loads((records.STORE / "doctor-acdc96.json").read_text(encoding="utf-8"))
 print(len(said["errors"]), "errors,", len(said["warnings"]), "warnings")
 pd.DataFrame(said["warnings"])[["file", "problem"]].style.hide(axis="index")
 

@@ -217,7 +217,7 @@ table.style.hide().set_table_attributes('class="board"')
 # which a setting does better with some training patients than with others, and judged them as the second trial will be:
 
 # %% tags=["hide-input"]
-worlds = json.loads((records.STORE / "second-worlds.json").read_text())
+worlds = json.loads((records.STORE / "second-worlds.json").read_text(encoding="utf-8"))
 world = worlds["false verdicts in any, per cent"]["folds share training patients"]
 print(f"""Simulated trials with at least one false verdict:
 {world["estimand"]:4.1f} % as verdicts on networks trained on these patients,

@@ -56,7 +56,7 @@ SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts 
 
 def measured(name):
     """What a benchmark has written."""
-    return json.loads((records.STORE.parent / "benchmarks" / name).read_text())
+    return json.loads((records.STORE.parent / "benchmarks" / name).read_text(encoding="utf-8"))
 
 
 RACE = measured("time_to_dice.json")

@@ -238,7 +238,7 @@ print(f"{len(table)} records, on {', '.join({r['device'] for _, r in found})}")
 # way. `results/second/AMENDMENTS.md` says what was changed, when, and what was known then.
 
 # %% tags=["hide-input"]
-worlds = json.loads((records.STORE / "second-worlds.json").read_text())
+worlds = json.loads((records.STORE / "second-worlds.json").read_text(encoding="utf-8"))
 rates = pd.DataFrame(worlds["false verdicts in any, per cent"]).T["estimand"]
 print(f"{len(rates)} simulated worlds, {worlds['trials']:,} trials in each.")
 print(f"Trials with a false verdict: {rates.max():.1f} % in the worst of these worlds.")

@@ -52,7 +52,9 @@ def make_page(browser, tmp_path):
         names = ("book.js", "explorers.js")
         scripts = "".join(f'<script src="{(ASSETS / name).as_uri()}"></script>' for name in names)
         path = tmp_path / "page.html"
-        path.write_text(f"<!doctype html><meta charset=utf-8><body>{body}{scripts}</body>")
+        path.write_text(
+            f"<!doctype html><meta charset=utf-8><body>{body}{scripts}</body>", encoding="utf-8"
+        )
         opened.goto(path.as_uri())
         return opened
 
@@ -117,19 +119,20 @@ def make_visit(page, address, static):
     def show(body, **files):
         for name, content in files.items():
             path = (static / name.replace("__", "/")).with_suffix(".json")
-            before.setdefault(path, path.read_text())
-            path.write_text(json.dumps(content))
+            before.setdefault(path, path.read_text(encoding="utf-8"))
+            path.write_text(json.dumps(content), encoding="utf-8")
         names = ("book", "explorers")
         scripts = "".join(f'<script src="../_static/{name}.js"></script>' for name in names)
         css = '<link rel="stylesheet" href="../_static/book.css"><link rel="icon" href="data:,">'
         (static.parent / "book").mkdir(exist_ok=True)
         (static.parent / "book" / "page.html").write_text(
             f'<!doctype html><html lang="en" data-theme="light"><meta charset=utf-8>{css}'
-            f"<body>{body}{scripts}</body></html>"
+            f"<body>{body}{scripts}</body></html>",
+            encoding="utf-8",
         )
         opened.goto(f"{address}/book/page.html")
         return opened
 
     yield show
     for path, content in before.items():
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")

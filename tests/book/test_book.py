@@ -41,7 +41,9 @@ def sources(path: Path, kind: str = "code") -> list[str]:
 
 
 def address() -> str:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
+        "Repository"
+    ]
 
 
 def tracked() -> list[Path]:
@@ -66,7 +68,7 @@ def test_each_notebook_has_its_pair_and_both_say_the_same():
 
 
 def test_the_table_of_contents_lists_every_page_once():
-    listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text())
+    listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
     pages = [p for p in (ROOT / "book").rglob("*.md") if "_ext" not in p.parts] + NOTEBOOKS
     assert sorted(listed) == sorted(str(p.relative_to(ROOT).with_suffix("")) for p in pages)
 
@@ -81,11 +83,19 @@ def test_the_first_code_cell_is_the_same_everywhere_and_names_the_address():
 
 
 def test_the_address_stands_alike_in_every_copy():
-    assert yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"] == address()
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address()
+    assert (
+        yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+        == address()
+    )
+    assert (
+        yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["repository-code"]
+        == address()
+    )
     pairs = [p.with_suffix(".ipynb") for p in NOTEBOOKS]
     known = [ROOT / "pyproject.toml", *address_tool.places(), *pairs]
-    naming = {p for p in tracked() if p.suffix in TEXT and address() in p.read_text()}
+    naming = {
+        p for p in tracked() if p.suffix in TEXT and address() in p.read_text(encoding="utf-8")
+    }
     assert naming == set(known)
 
 
@@ -96,29 +106,37 @@ def test_a_new_address_reaches_every_copy_and_a_wrong_one_none(tmp_path, monkeyp
     monkeypatch.setattr(address_tool, "ROOT", tmp_path)
     new, project = "https://github.com/somebody/some-book", tmp_path / "pyproject.toml"
     for wrong in (new + ".git", new + "/", "github.com/somebody/some-book"):
-        project.write_text((ROOT / "pyproject.toml").read_text().replace(address(), wrong))
+        project.write_text(
+            (ROOT / "pyproject.toml").read_text(encoding="utf-8").replace(address(), wrong),
+            encoding="utf-8",
+        )
         with pytest.raises(SystemExit) as stop:
             address_tool.main()
         assert stop.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
-        assert address() in (tmp_path / "_config.yml").read_text()
-    project.write_text((ROOT / "pyproject.toml").read_text().replace(address(), new))
+        assert address() in (tmp_path / "_config.yml").read_text(encoding="utf-8")
+    project.write_text(
+        (ROOT / "pyproject.toml").read_text(encoding="utf-8").replace(address(), new),
+        encoding="utf-8",
+    )
     address_tool.main()
     for path in address_tool.places():
-        assert address() not in path.read_text() and new in path.read_text()
+        assert address() not in path.read_text(encoding="utf-8") and new in path.read_text(
+            encoding="utf-8"
+        )
 
 
 def test_the_package_takes_the_torch_and_numpy_that_are_there():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert not [wanted for wanted in project["dependencies"] if re.search(r"==|~=|<", wanted)]
 
 
 def targets() -> set[str]:
-    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
 def test_workflows_can_be_read_and_ask_make_for_what_it_knows(path):
-    workflow = yaml.safe_load(path.read_text())
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert workflow["name"] == path.stem and workflow["permissions"]
     assert workflow[True]  # what YAML makes of "on"
     for job in workflow["jobs"].values():
@@ -134,18 +152,20 @@ def test_workflows_can_be_read_and_ask_make_for_what_it_knows(path):
 
 def test_what_pages_and_workflows_ask_of_make_is_there():
     pages = [*WORKFLOWS, ROOT / ".ci" / "run", ROOT / "README.md", *(ROOT / "book").glob("*.md")]
-    text = "\n".join(path.read_text() for path in pages)
+    text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     asked = set(re.findall(r"(?:^|`|: |=\w+ )make ([a-z-]+)", text, re.M))
     assert {"book", "test", "data"} <= asked <= targets()
 
 
 def test_the_citation_and_the_changelog_are_of_this_version():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == cmrseg.__version__
     for reference in [citation, *citation["references"]]:
         assert {"title", "authors", "type"} <= set(reference)
     assert {"cff-version", "message", "license", "keywords", "abstract"} <= set(citation)
-    assert re.search(r"^## \[Unreleased\]$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert re.search(
+        r"^## \[Unreleased\]$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M
+    )
 
 
 def test_no_ignored_file_no_slice_no_path_of_one_machine_and_no_registry_host_is_committed():
@@ -158,12 +178,12 @@ def test_no_ignored_file_no_slice_no_path_of_one_machine_and_no_registry_host_is
     for path in tracked():
         assert not re.fullmatch(r"cmr\d+(_mask)?\.png", path.name)
         if path.suffix not in (".png", ".safetensors"):
-            match = foreign.search(path.read_text(errors="ignore"))
+            match = foreign.search(path.read_text(errors="ignore", encoding="utf-8"))
             assert not match, f"{path.relative_to(ROOT)}: {match[0]}"
 
 
 def test_class_colours_are_the_same_in_figures_and_pages():
-    css = (ROOT / "book" / "assets" / "book.css").read_text()
+    css = (ROOT / "book" / "assets" / "book.css").read_text(encoding="utf-8")
     for name, colour in CLASS_COLOURS.items():
         assert f"--class-{name.lower()}: {colour.lower()};" in css
 
@@ -173,7 +193,8 @@ def test_a_kernel_whose_port_was_taken_has_a_second_try(problem, status, tmp_pat
     path, note = tmp_path / "test_it.py", tmp_path / "note"
     path.write_text(
         f"import pathlib\ndef test_it():\n    note = pathlib.Path({str(note)!r})\n"
-        f"    if not note.exists():\n        note.touch()\n        raise RuntimeError({problem!r})\n"
+        f"    if not note.exists():\n        note.touch()\n        raise RuntimeError({problem!r})\n",
+        encoding="utf-8",
     )
     words = ["-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider", path]
     done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True)
@@ -197,7 +218,7 @@ def test_functions_in_notebooks_are_short(path):
 def test_each_notebook_ends_with_something_to_try_and_forty_solutions_run():
     runs = 0
     for path in NOTEBOOKS:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         exercises = re.findall(r"\{exercise\}.*\n# :label: (\S+)", text)
         assert exercises and exercises == re.findall(r"\{solution(?:-start)?\} (\S+)", text), path
         # a solution with a cell of code in it, which runs with the notebook
@@ -211,7 +232,9 @@ def test_each_notebook_ends_with_something_to_try_and_forty_solutions_run():
 
 def test_each_question_has_one_answer_that_holds():
     for path in NOTEBOOKS:
-        for question in re.split(r"^# \*\*\d\.\*\* ", path.read_text(), flags=re.M)[1:]:
+        for question in re.split(r"^# \*\*\d\.\*\* ", path.read_text(encoding="utf-8"), flags=re.M)[
+            1:
+        ]:
             first_words = re.findall(r"</summary><p>(\w+)", question.replace("\n# ", " "))
             assert len(first_words) == 3 == question.count('<details class="answer">'), path.stem
             assert first_words.count("Yes") == 1, path.stem
@@ -247,10 +270,10 @@ def test_what_a_picture_shows_is_told_in_words_without_formulas(path):
 
 
 def test_numbers_quoted_from_the_report_are_those_on_file():
-    report = re.sub(r"#.*", "", (ROOT / "results" / "report-2020.toml").read_text())
+    report = re.sub(r"#.*", "", (ROOT / "results" / "report-2020.toml").read_text(encoding="utf-8"))
     on_file = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", report)}
     on_file |= {round(n, 3) for n in on_file} | {round(n, 2) for n in on_file}
-    page = (ROOT / "book" / "report-2020.md").read_text()
+    page = (ROOT / "book" / "report-2020.md").read_text(encoding="utf-8")
     quoted = re.findall(r"(?<![\d.])\d\.\d+", page)
     assert len(quoted) > 10 and {float(number) for number in quoted} <= on_file
 
@@ -278,13 +301,13 @@ def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, mo
     monkeypatch.delenv("CMRSEG_BUDGET", raising=False)
     for folder in ("cmrseg", "results", "_build/.jupyter_cache"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "requirements.txt").write_text("torch")
+    (tmp_path / "requirements.txt").write_text("torch", encoding="utf-8")
     cache = tmp_path / "_build" / ".jupyter_cache"
     prepare.main()
     assert not cache.exists()
     for change, goes in (
         (lambda: None, False),
-        (lambda: (tmp_path / "results" / "1.json").write_text("{}"), True),
+        (lambda: (tmp_path / "results" / "1.json").write_text("{}", encoding="utf-8"), True),
         (lambda: monkeypatch.setenv("CMRSEG_BUDGET", "smoke"), True),
     ):
         cache.mkdir(exist_ok=True)
@@ -356,13 +379,13 @@ def test_an_environment_is_made_for_one_place(how, tmp_path):
     first.mkdir()
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, first)
-    (tmp_path / "python").write_text(STUB)
+    (tmp_path / "python").write_text(STUB, encoding="utf-8")
     (tmp_path / "python").chmod(0o755)
 
     def make(place):
         words = ["make", "-s", f"PYTHON={tmp_path / 'python'}", ".venv/ready"]
         subprocess.run(words, cwd=place, check=True, capture_output=True, timeout=60)
-        return (place / ".venv" / "ready").read_text().strip()
+        return (place / ".venv" / "ready").read_text(encoding="utf-8").strip()
 
     assert make(first) == str(first)
     (first / ".venv" / "bin" / "mine").touch()
@@ -389,15 +412,16 @@ def book(tmp_path):
         (tmp_path / "conf.py").write_text(
             f"import sys; sys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
             f"extensions = [{parser!r}, 'sphinx.ext.mathjax', 'sphinxcontrib.mermaid', 'book_pages']\n"
-            f"mathjax_path = 'mathjax/here.js'\n{settings}\n"
+            f"mathjax_path = 'mathjax/here.js'\n{settings}\n",
+            encoding="utf-8",
         )
         for name, text in {"index": index, **dict(pages)}.items():
             if text:
                 (tmp_path / name).parent.mkdir(exist_ok=True)
-                (tmp_path / f"{name}.md").write_text(text)
+                (tmp_path / f"{name}.md").write_text(text, encoding="utf-8")
         words = [sys.executable, "-m", "sphinx", "-q", "-W", "-E", tmp_path, tmp_path / "html"]
         subprocess.run(words, check=True)
-        return lambda name="index": (tmp_path / "html" / f"{name}.html").read_text()
+        return lambda name="index": (tmp_path / "html" / f"{name}.html").read_text(encoding="utf-8")
 
     return build
 
@@ -436,7 +460,9 @@ def test_the_first_use_of_a_term_links_to_the_glossary(book):
 
 
 def test_the_foot_of_a_page_leads_to_the_licences(book):
-    footer = yaml.safe_load((ROOT / "_config.yml").read_text())["html"]["extra_footer"]
+    footer = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["html"][
+        "extra_footer"
+    ]
     theme = f"html_theme = 'sphinx_book_theme'\nhtml_theme_options = {{'extra_footer': {footer!r}}}"
     index = "# A page\n\n```{toctree}\nbook/licences\n```\n"
     page = book(index, settings=theme, pages={"book/licences": "# Licences\n"})
@@ -515,7 +541,7 @@ def test_the_button_of_every_notebook_page_opens_its_notebook(built):
         if name.parts[0] == "notebooks" and str(name.with_suffix("")) not in book_pages.MOVED:
             place = f"{address().removeprefix('https://github.com/')}/blob/main/{name}"
             button = f'href="https://colab.research.google.com/github/{place}"'
-            assert button in path.read_text() and (ROOT / name).is_file(), name
+            assert button in path.read_text(encoding="utf-8") and (ROOT / name).is_file(), name
 
 
 LOADS = re.compile(r"""(?x)
@@ -529,7 +555,7 @@ LOADS = re.compile(r"""(?x)
 
 def test_built_pages_load_nothing_from_another_host(built):
     for path in [*built, *BUILT.rglob("*.css")]:
-        match = LOADS.search(path.read_text())
+        match = LOADS.search(path.read_text(encoding="utf-8"))
         assert not match, f"{path.relative_to(BUILT)}: {match[0][:200]}"
 
 
@@ -544,7 +570,7 @@ REPRESENTATION = re.compile(
 def test_built_pages_show_no_representation_of_an_object(built):
     plain, faults = r'<div class="output[^"]*(?:text_plain|stream).*?</pre>', []
     for page in built:
-        for output in re.findall(plain, page.read_text(), re.DOTALL):
+        for output in re.findall(plain, page.read_text(encoding="utf-8"), re.DOTALL):
             if match := REPRESENTATION.search(output):
                 faults.append(f"{page.name}: {match[0]}")
     assert not faults

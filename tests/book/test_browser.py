@@ -4,25 +4,30 @@ The network in the page is a stand-in in the format of weights/small.safetensors
 page of the book that is built in _build/html.
 """
 
+import base64
 import gzip
 import json
 import re
+import struct
 import time
+import zlib
 from io import BytesIO
 from itertools import pairwise
 from urllib.parse import unquote, urlsplit
 
+import cv2
 import numpy as np
 import pytest
 from browsing import explorer, listen, requested, says
 from browsing import make_address, make_browser, make_page, make_serve, make_visit  # noqa: F401
 from conftest import REPOSITORY, heart
-from PIL import Image
+from PIL import Image, ImageCms
 from scipy import stats
 from stand_in import ASSETS, VENDOR, make_static, network  # noqa: F401
 
 from cmrseg import metrics, rle
-from cmrseg.data import read_png
+from cmrseg.data import BadInput, encode_png, read_png
+from cmrseg.datasets.folders import read_slice
 from cmrseg.deploy.weights import find
 from cmrseg.postprocess import keep_largest_components
 from cmrtrial import compare
@@ -219,25 +224,21 @@ def test_the_first_answer_comes_soon_and_nothing_is_fetched_before_it_is_wanted(
     assert all(url.startswith((address, "data:")) for url in urls)
 
 
-def test_pictures_of_any_kind_and_size(looking):
-    grey = heart(3, 96)[0]
-    colour = np.stack([grey, heart(4, 96)[0], 255 - grey], -1)
-    opaque = np.dstack([colour, np.full(grey.shape, 255, np.uint8)])
-    seen = np.array(Image.fromarray(colour).convert("L"))
-    labels = []
-    for turn, image in enumerate((grey, seen, colour, opaque), 1):
-        bring(looking, image)
-        labels.append(answer(looking, turn)[0])
-    np.testing.assert_array_equal(labels[1], labels[2])
-    np.testing.assert_array_equal(labels[1], labels[3])
-    assert (labels[0] != labels[1]).any()
-    bring(looking, np.kron(grey, np.ones((6, 3), np.uint8)))
-    labels, _, said = answer(looking, 5)
-    assert labels.shape == (96, 48) and "shrunk from 288 x 576 to 48 x 96" in said
-    thin, deep = np.zeros((90, 4), np.uint8), grey.astype(np.uint16) * 16
-    for picture, words in ((thin, "too few"), (deep, "save it with 8 bits")):
-        bring(looking, picture)
-        looking.get_by_text(words).wait_for()
+def test_large_pictures_are_shrunk_as_predict_resize_shrinks_them(looking, tmp_path):
+    bring(looking, heart(3, 124)[0])
+    assert answer(looking)[0].shape == (124, 124)
+    for picture in (heart(3, 300)[0][:, :217], heart(4, 192)[0], heart(5, 130)[0]):
+        height, width = picture.shape
+        size = (round(96 * width / height), 96)
+        small, _ = read_both(looking, encode_png(picture), tmp_path, shrinks=True)
+        expected = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        np.testing.assert_allclose(small, expected, atol=1)  # rounding
+        assert (small == expected).mean() > 0.9
+    bring(looking, picture)
+    labels, _, said = answer(looking, 2)
+    assert labels.shape == (96, 96) and "shrunk from 130 x 130 to 96 x 96" in said
+    bring(looking, np.zeros((90, 4), np.uint8))
+    looking.get_by_text("too few").wait_for()
     # dropped beside the box, which would open it in the place of the page
     with looking.expect_event("requestfinished"):
         looking.evaluate("""async () => {
@@ -247,7 +248,101 @@ def test_pictures_of_any_kind_and_size(looking):
             const how = { dataTransfer: files, bubbles: true, cancelable: true };
             document.body.dispatchEvent(new DragEvent('drop', how));
         }""")
-    assert "dropped.png" in answer(looking, 6)[2]
+    assert "dropped.png" in answer(looking, 3)[2]
+
+
+def chunk(kind, content):
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(content)) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+
+def with_chunk(png, kind, content):
+    """A PNG with one more chunk before its pixels."""
+    at = png.index(b"IDAT") - 4
+    return png[:at] + chunk(kind, content) + png[at:]
+
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+TURNED = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+SHOWN = {  # what a browser would obey, and OpenCV does or does not
+    "turned": (b"eXIf", TURNED),
+    "a transparent level": (b"tRNS", b"\0\x3c"),
+    "gamma": (b"gAMA", struct.pack(">I", 100000)),
+    "a profile": (b"iCCP", b"linear\0\0" + zlib.compress(PROFILE)),
+    "intent": (b"sRGB", b"\1"),
+    "significant bits": (b"sBIT", b"\x05"),
+    "background": (b"bKGD", b"\0\x10"),
+    "a palette that nobody uses": (b"PLTE", bytes(range(30))),
+    "a long text": (b"tEXt", b"a\0" + b"x" * 9_000_000),
+}
+
+
+def read_both(opened, content, folder, shrinks=False):
+    """What the page and the command line make of a file: pixels, or the refusal."""
+    (folder / "cmr1.png").write_bytes(content)
+    here = """async ([bytes, shrinks]) => {
+        const { read } = await import('/_static/model.js');
+        try {
+            const { grey, width, height } = await read(new Blob([Uint8Array.from(atob(bytes), (c) => c.charCodeAt(0))]), 'it', shrinks);
+            return [height, width, ...grey];
+        } catch (error) { return error.message; }
+    }"""
+    said = opened.evaluate(here, [base64.b64encode(content).decode(), shrinks])
+    if not isinstance(said, str):
+        said = np.reshape(said[2:], said[:2])
+    try:
+        return said, read_slice(folder / "cmr1.png")
+    except BadInput as problem:
+        return said, problem.problem
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_the_page_sees_the_pixels_that_predict_sees(shown, visit, tmp_path):
+    grey = heart(3, 96)[0][:64]
+    page, line = read_both(visit(""), with_chunk(encode_png(grey), *SHOWN[shown]), tmp_path)
+    np.testing.assert_array_equal(line, grey)
+    np.testing.assert_array_equal(page, grey)
+
+
+def png(mode, **how):
+    file = BytesIO()
+    Image.fromarray(heart(3, 96)[0]).convert(mode).save(file, "PNG", **how)
+    return file.getvalue()
+
+
+def refused():
+    """Files that are no slices, and a word of the refusal of both."""
+    frames = [Image.fromarray(heart(n, 96)[0]) for n in (1, 2)]
+    file, jpeg, whole = BytesIO(), BytesIO(), png("L")
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    frames[0].save(jpeg, "JPEG")
+    yield from (
+        (png(mode), words)
+        for mode, words in (("RGB", "RGB colour"), ("RGBA", "RGB colour with alpha"))
+    )
+    yield from (
+        (png(mode), words) for mode, words in (("LA", "grey with alpha"), ("P", "a colour palette"))
+    )
+    yield png("I;16"), "16-bit grey"
+    yield file.getvalue(), "pictures"
+    yield jpeg.getvalue(), "PNG"
+    yield from (
+        (whole[:length], "not a readable PNG")
+        for length in (0, 20, 40, len(whole) - 20, len(whole) - 4)
+    )
+    yield whole[:200] + b"\0" * 30 + whole[230:], "not a readable PNG"
+    yield encode_png(heart(3, 96)[1]), "grey levels"
+    yield encode_png(heart(3, 96)[1] * 85), "grey levels"
+    yield with_chunk(whole, b"aBCD", b"")[:-12], "not a readable PNG"
+
+
+def test_the_page_refuses_what_predict_refuses(visit, tmp_path):
+    opened = visit("")
+    for content, words in refused():
+        page, line = read_both(opened, content, tmp_path)
+        assert (
+            isinstance(page, str) and isinstance(line, str) and words in page and words in line
+        ), (page, line)
 
 
 def test_clean_is_that_of_the_package(looking):
@@ -291,7 +386,7 @@ def test_the_page_opens_with_a_coloured_heart_and_scores_the_reader_by_the_refer
 ):
     """Without a click, and before the network is there: from what was computed when the book was built."""
     looking.locator('.model-samples button[aria-pressed="true"]').wait_for()
-    known = json.loads((static / "samples" / "1.json").read_text())
+    known = json.loads((static / "samples" / "1.json").read_text(encoding="utf-8"))
     truth, drawn = (
         np.array(list(known[key]), np.uint8).reshape(96, 96) for key in ("truth", "network")
     )
@@ -308,7 +403,7 @@ def test_the_page_opens_with_a_coloured_heart_and_scores_the_reader_by_the_refer
 
 
 def test_a_mask_beside_the_heart_misses_it_whatever_its_area(looking, static):
-    known = json.loads((static / "samples" / "2.json").read_text())
+    known = json.loads((static / "samples" / "2.json").read_text(encoding="utf-8"))
     truth = np.array(list(known["truth"]), np.uint8).reshape(96, 96)
     aside = np.roll(truth, 48, axis=0)
     assert not ((aside == 3) & (truth == 3)).any()
@@ -327,11 +422,11 @@ def test_what_cannot_be_read_leaves_no_old_result_standing(looking):
     answer(looking)
     bring(looking, b"no picture", "text.png")
     looking.locator(".explorer-error").wait_for()
-    assert says(looking).startswith("text.png is not a picture")
+    assert says(looking).startswith("text.png is not a readable PNG")
     assert not looking.locator('.model-samples button[aria-pressed="true"]').count()
     assert not pixels(looking)[0].any()
     looking.get_by_label("opacity of the colours").fill("0.3")  # and none comes back
-    assert says(looking).startswith("text.png is not a picture")
+    assert says(looking).startswith("text.png is not a readable PNG")
 
 
 def test_a_reader_may_paint_before_the_network_has_looked(looking, static):
@@ -423,7 +518,7 @@ def test_opacity_shows_the_slice_or_the_colours(looking):
 
 @pytest.mark.parametrize("lacks", ["network", "runtime", "WebAssembly"])
 def test_what_is_missing_is_said_in_a_sentence(visit, static, lacks):
-    about = json.loads((static / "model" / "about.json").read_text())
+    about = json.loads((static / "model" / "about.json").read_text(encoding="utf-8"))
     words = {"network": "weights/small.safetensors", "runtime": "onnxruntime-web"}
     if lacks == "WebAssembly":
         visit("").add_init_script("delete globalThis.WebAssembly")
@@ -444,7 +539,11 @@ def test_a_page_opened_from_a_folder_says_how_to_serve_it(page, kind):
 
 def test_two_settings_are_compared_as_the_package_does(visit, static):
     opened, script = visit(""), "(await import('/_static/records.js')).compare(a, b, data)"
-    summary, mixed, across = json.loads((static / "experiments.json").read_text()), False, False
+    summary, mixed, across = (
+        json.loads((static / "experiments.json").read_text(encoding="utf-8")),
+        False,
+        False,
+    )
     for experiment in summary["experiments"]:
         table = compare.runs(experiment["name"], experiment["protocol"])
         table = table[table["split"].isin(FOLDS)]
@@ -677,7 +776,7 @@ def test_a_page_of_the_book(browser, book, path, theme):
         assert opened.locator("html").get_attribute("data-theme") == theme
         wide = opened.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert wide <= 0, f"{wide} pixels wider than the window of {width}"
-        opened.evaluate((VENDOR / "axe" / "axe.min.js").read_text())
+        opened.evaluate((VENDOR / "axe" / "axe.min.js").read_text(encoding="utf-8"))
         assert opened.evaluate(VIOLATIONS) == [], f"{width} pixels wide, folded: {folded}"
     assert errors == []
     assert [url for url in urls if not url.startswith((book, "data:", "blob:"))] == []

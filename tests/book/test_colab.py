@@ -65,9 +65,9 @@ def elsewhere(tmp_path_factory):
     run(*git, "init", "-q")
     run(*git, "add", "-A", "-f")
     run(*git, "commit", "-q", "-m", "as it is")
-    address = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["urls"][
-        "Repository"
-    ]
+    address = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "urls"
+    ]["Repository"]
     return {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{copy.as_uri()}.insteadOf",
@@ -88,7 +88,8 @@ def test_a_notebook_runs_alone_and_leaves_what_colab_brings_as_it_is(
     startup = tmp_path / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)  # Colab's kernel has a module of its own, by which pages know it
     (startup / "colab.py").write_text(
-        "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+        "import sys, types\nsys.modules['google.colab'] = types.ModuleType('google.colab')\n",
+        encoding="utf-8",
     )
     settings = quiet | elsewhere | {"CMRSEG_BUDGET": "smoke", "IPYTHONDIR": startup.parents[1]}
     try:

@@ -20,7 +20,7 @@ from cmrseg import rle
 from cmrtrial.statistics import verdict
 
 NOTEBOOKS = REPOSITORY / "notebooks"
-PAGES = sorted(p for p in NOTEBOOKS.rglob("*.py") if "def check_" in p.read_text())
+PAGES = sorted(p for p in NOTEBOOKS.rglob("*.py") if "def check_" in p.read_text(encoding="utf-8"))
 PAGES = [str(p.relative_to(NOTEBOOKS).with_suffix("")) for p in PAGES]
 KNOWN = {"np": np, "torch": torch, "F": F, "nn": nn, "cv2": cv2, "math": math, "csv": csv}
 KNOWN |= {"rle": rle, "stats": stats, "verdict": verdict, "Path": pathlib.Path}

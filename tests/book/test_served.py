@@ -13,7 +13,7 @@ from cmrtrial import claims, compare
 
 
 def read(path):
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_what_the_network_draws_on_a_sample_is_what_predict_says(static):
@@ -29,7 +29,7 @@ def test_without_weights_nothing_is_made_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(served, "verdicts", dict)
     monkeypatch.setattr(served, "summary", dict)
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "small.onnx").write_text("of older weights")
+    (tmp_path / "model" / "small.onnx").write_text("of older weights", encoding="utf-8")
     served.make(tmp_path, tmp_path / "none.safetensors")
     about = read(tmp_path / "model" / "about.json")
     assert about["network"] is False and about["samples"] == 6 and "synthetic" in about["caption"]

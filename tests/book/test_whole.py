@@ -78,7 +78,9 @@ def test_as_a_script_it_writes_files_that_the_package_takes_and_does_without_the
     none, here = tmp_path / "none", tmp_path / "here"
     none.mkdir()
     here.mkdir()
-    (none / "cmrseg.py").write_text("raise ImportError('the script is to do without')")
+    (none / "cmrseg.py").write_text(
+        "raise ImportError('the script is to do without')", encoding="utf-8"
+    )
     words = [sys.executable, WHOLE, "--data", root, "--out", "runs/whole"]
     settings = {"CMRSEG_BUDGET": "smoke", "PYTHONPATH": str(none), "OMP_NUM_THREADS": "1"}
     pipes = {"capture_output": True, "text": True}

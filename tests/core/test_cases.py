@@ -19,7 +19,7 @@ import onnxruntime
 import pytest
 import torch
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, linux
 
 from cmrseg import datasets, rle, train
 
@@ -200,7 +200,6 @@ def png_slices(folder, name, side=96, count=2):
     return folder
 
 
-@not_yet
 def test_an_id_in_a_submission_is_the_name_of_the_file(command, tmp_path):
     """D2: cmr001.png, not cmr1."""
     png_slices(tmp_path, "cmr{:03}")
@@ -208,7 +207,6 @@ def test_an_id_in_a_submission_is_the_name_of_the_file(command, tmp_path):
     assert one_line(done) or "cmr001_mask1" in (tmp_path / "s.csv").read_text(encoding="utf-8")
 
 
-@not_yet
 def test_what_export_writes_predict_reads(command, tmp_path):
     """E1: a file without an ending is taken for a pickle."""
     png_slices(tmp_path, "cmr{}")
@@ -249,7 +247,6 @@ def test_slices_of_another_size_than_the_network_knows_are_warned_of(command, tm
     assert "warning" in done.err and "256" in done.err
 
 
-@not_yet
 @pytest.mark.parametrize("code", ["1 0", "0 0"])
 def test_a_run_of_no_length_is_called_that(code):
     """R1: how some encoders write nothing."""
@@ -283,6 +280,7 @@ def test_another_precision_on_resuming_is_not_ignored(command, root, tmp_path, m
 
 
 @not_yet
+@linux
 def test_threads_are_those_that_this_process_may_use():
     """T9: one core allotted, of 64."""
     lines = """
@@ -345,6 +343,7 @@ def test_a_checkpoint_of_a_cpu_continues_on_a_gpu(root, tmp_path, tiny, monkeypa
 # --- the build ------------------------------------------------------------------------------------
 
 
+@linux
 def test_a_blank_in_the_path_of_the_slices_reaches_the_build_whole(tmp_path):
     """B1: My Drive, My Documents."""
     (tmp_path / "my slices").mkdir()

@@ -13,7 +13,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, files_in, fill
+from conftest import REPOSITORY, files_in, fill, linux
 from safetensors.torch import load_file
 
 from cmrseg import checkpoint, datasets
@@ -53,7 +53,9 @@ def test_from_slices_to_a_submission_and_back(root, command, tmp_path):
     assert "validation Dice" in done.out and "epoch 3/3 loss" in done.err
     assert files_in(run) == ["config.json", MODEL, "record.json"]
     assert len({(run / name).stat().st_mode for name in files_in(run)}) == 1
-    config, record = (json.loads((run / f"{n}.json").read_text()) for n in ("config", "record"))
+    config, record = (
+        json.loads((run / f"{n}.json").read_text(encoding="utf-8")) for n in ("config", "record")
+    )
     assert (config["epochs"], config["seed"]) == (3, 4) and record["config"] == config
     assert record["precision"] == "fp32" and record["split"] == "val"
     assert record["images"]["name"] == ["cmr3", "cmr4"] and {*METRICS} < {*record["images"]}
@@ -63,7 +65,7 @@ def test_from_slices_to_a_submission_and_back(root, command, tmp_path):
     assert done.status == 0 and files_in(masks) == ["cmr1_mask.png", "cmr2_mask.png"]
     path = tmp_path / "new" / "s.csv"
     assert command("submit", "--masks", masks, "--out", path).status == 0
-    ids = [line.split(",")[0] for line in path.read_text().splitlines()]
+    ids = [line.split(",")[0] for line in path.read_text(encoding="utf-8").splitlines()]
     assert ids == ["id", *(f"cmr{n}_mask{c}" for n in (1, 2) for c in (1, 2, 3))]
     done = command("decode", "--submission", path, "--out", back, "--size", "32x32")
     assert done.status == 0 and lists(read_masks(back)) == lists(read_masks(masks))
@@ -136,7 +138,7 @@ GOOD = [f"cmr{n}_mask{c},{5 * c} 2" for n in (1, 2) for c in (1, 2, 3)]
 
 
 def submission(path, rows, header="id,encoding"):
-    path.write_text("\n".join([header, *rows]) + "\n")
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return path
 
 
@@ -211,7 +213,9 @@ def instead(make):
 
 
 def fields(**values):
-    return lambda path: path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return lambda path: path.write_text(
+        json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8"
+    )
 
 
 def tensors(change):
@@ -299,6 +303,41 @@ def test_a_pickle_is_refused_unopened(name, root, mistake, tmp_path):
     assert os.listdir(tmp_path) == [name]
 
 
+@pytest.mark.parametrize("name", ["net", "net.pt", "net.ONNX", "net.safetensors", "net.onnx.bak"])
+def test_export_asks_for_the_ending_by_which_predict_knows_a_file(name, model, mistake, tmp_path):
+    words = ("export", "--model", model, "--out", tmp_path / name)
+    assert f"{name}.onnx" in mistake(*words, naming=tmp_path / name)
+    assert files_in(tmp_path) == []
+
+
+def test_a_folder_may_be_called_as_it_likes(model, root, command, tmp_path):
+    for name in ("run.onnx", "run.safetensors", "run.pt"):
+        run, out = shutil.copytree(model, tmp_path / name), tmp_path / f"{name}-masks"
+        done = command("predict", "--model", run, "--images", root / "test/image", "--out", out)
+        assert done.status == 0 and len(files_in(out)) == 2
+
+
+def test_a_slice_keeps_the_name_of_its_file(model, root, command, tmp_path):
+    """Numbers with zeros before them, through all commands; masks are paired by number."""
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    for path in (root / "val/image").iterdir():
+        shutil.copy(path, images / f"cmr00{path.stem[3:]}.png")
+    assert command("predict", "--model", model, "--images", images, "--out", masks).status == 0
+    assert files_in(masks) == ["cmr003_mask.png", "cmr004_mask.png"]
+    command("submit", "--masks", masks, "--out", tmp_path / "s.csv")
+    ids = [row.split(",")[0] for row in (tmp_path / "s.csv").read_text("utf-8").splitlines()[1:]]
+    assert ids == [f"cmr00{n}_mask{c}" for n in (3, 4) for c in (1, 2, 3)]
+    again = tmp_path / "again"
+    words = ("--submission", tmp_path / "s.csv", "--out", again, "--size", "32x32")
+    assert command("decode", *words).status == 0
+    assert {p: (masks / p).read_bytes() for p in files_in(masks)} == {
+        p: (again / p).read_bytes() for p in files_in(again)
+    }
+    done = command("evaluate", "--pred", masks, "--truth", root / "val/mask", "--json")
+    assert json.loads(done.out)["images"] == 2
+
+
 # --- mistakes: too small, too much at once -------------------------------------------------------
 
 
@@ -364,7 +403,7 @@ def test_masks_go_neither_among_others_nor_among_the_images(
 @pytest.mark.usefixtures("tiny_presets")
 def test_an_out_that_is_a_file_or_below_one_is_named(root, model, mistake, tmp_path):
     file, path = tmp_path / "file", submission(tmp_path / "s.csv", GOOD)
-    file.write_text("mine")
+    file.write_text("mine", encoding="utf-8")
     for out in (file, file / "below"):
         images = root / "test/image"
         mistake("train", "--data", root, "--out", out, naming=file)
@@ -373,14 +412,18 @@ def test_an_out_that_is_a_file_or_below_one_is_named(root, model, mistake, tmp_p
         mistake("data", "--source", "phantom", "--out", out, naming=file)
     mistake("submit", "--masks", root / "val/mask", "--out", file / "s.csv", naming=file)
     mistake("submit", "--masks", root / "val/mask", "--out", tmp_path, naming=tmp_path)
-    assert file.read_text() == "mine" and sorted(os.listdir(tmp_path)) == ["file", "s.csv"]
+    assert file.read_text(encoding="utf-8") == "mine" and sorted(os.listdir(tmp_path)) == [
+        "file",
+        "s.csv",
+    ]
 
 
+@linux
 def test_a_name_that_is_no_text_is_shown_as_far_as_it_goes(root, command, tmp_path):
     odd = root.rename(tmp_path / os.fsdecode(b"b\xff"))
     done = command("doctor", odd)
     assert done.status == 0 and done.out.endswith(f"0 warnings in {tmp_path}/b\\udcff\n")
-    (tmp_path / "file").write_text("mine")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
     out = tmp_path / "file" / odd.name / "s.csv"
     done = command("submit", "--masks", odd / "val/mask", "--out", out)
     assert done.status == 2 and "file/b\\udcff: Not a directory" in done.err
@@ -459,6 +502,7 @@ def stopped(words, path, number):
     return process.returncode, err
 
 
+@linux
 def test_stopped_and_in_another_process_a_training_gives_identical_weights(root, command, tmp_path):
     options = ("--preset", "modern", "--epochs", 12, "--seed", 5, "--threads", 1, "--resume")
     words = ("train", "--data", root, *options, "--out")
@@ -470,5 +514,7 @@ def test_stopped_and_in_another_process_a_training_gives_identical_weights(root,
     assert command(*words, straight).status == command(*words, out).status == 0
     first, second = ((folder / MODEL).read_bytes() for folder in (straight, out))
     assert first == second and files_in(out) == files_in(straight)
-    first, second = (json.loads((d / "record.json").read_text()) for d in (straight, out))
+    first, second = (
+        json.loads((d / "record.json").read_text(encoding="utf-8")) for d in (straight, out)
+    )
     assert first["images"] == second["images"] and first["history"] == second["history"]

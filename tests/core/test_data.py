@@ -102,6 +102,20 @@ def test_a_long_text_in_a_png_and_bytes_behind_it_are_not_read(tmp_path, monkeyp
     np.testing.assert_array_equal(data.read_png(path), pixels)
 
 
+def test_what_only_says_how_to_show_a_png_is_not_even_decoded(tmp_path, monkeypatch):
+    """Longer than OpenCV takes, or turning and colouring what a viewer shows."""
+    path, pixels = tmp_path / "cmr1.png", noise(5, 9)
+    more = [(b"tEXt", b"a\0" + b"x" * 4 * 10**7), (b"eXIf", b"MM"), (b"tRNS", b"\0\5")]
+    path.write_bytes(png((5, 9), [b"\0" + row.tobytes() for row in pixels], more=more))
+    given, decode = [], cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda c, *how: given.append(len(c)) or decode(c, *how))
+    np.testing.assert_array_equal(data.read_png(path), pixels)
+    assert given[0] < 200
+    path.write_bytes(png((5, 9), [b"\0" + row.tobytes() for row in pixels], more=[(b"ABCd", b"")]))
+    with pytest.raises(BadInput, match="not a readable PNG"):  # what pixels may depend on is kept
+        data.read_png(path)
+
+
 def test_a_file_of_text_is_plain_and_short(tmp_path):
     path = tmp_path / "notes"
     with pytest.raises(FileNotFoundError):
@@ -177,7 +191,7 @@ def test_splits_are_ordered_by_number_and_images_meet_their_masks(root):
 
 def write_table(folder, patient_of):
     rows = ["image,patient", *(f"{image},{patient}" for image, patient in patient_of.items())]
-    (folder / "patients.csv").write_text("\n".join(rows) + "\n")
+    (folder / "patients.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 @pytest.mark.parametrize("place", ["", "train", "train/image"])
@@ -295,10 +309,10 @@ def test_a_written_source_is_read_back_the_same_and_not_written_over_other_files
     assert len(files_in(tmp_path / "whole")) == 320 + 1  # and patients.csv
     mine = tmp_path / "mine" / "val" / "image" / "cmr101.png"
     mine.parent.mkdir(parents=True)
-    mine.write_text("mine")
+    mine.write_text("mine", encoding="utf-8")
     with pytest.raises(BadInput, match="cmr101"):
         datasets.write_root(tmp_path / "mine", "phantom")
-    assert mine.read_text() == "mine" and len(files_in(tmp_path / "mine")) == 1
+    assert mine.read_text(encoding="utf-8") == "mine" and len(files_in(tmp_path / "mine")) == 1
 
 
 @pytest.fixture
@@ -357,11 +371,14 @@ def test_what_is_in_the_place_of_a_fetched_file_stays_and_is_no_trouble_of_the_n
     slice_there = tmp_path / "train" / "image" / "cmr5.png"
     slice_there.parent.mkdir(parents=True)
     data.write_png(slice_there, noise(9, 9))
-    (tmp_path / "out").write_text("mine")
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
     before = slice_there.read_bytes()
     for out, said in ((tmp_path, "cmr5.png"), (tmp_path / "out", tmp_path / "out")):
         assert "reached" not in mistake("data", "--source", "acdc96", "--out", out, naming=said)
-    assert slice_there.read_bytes() == before and (tmp_path / "out").read_text() == "mine"
+    assert (
+        slice_there.read_bytes() == before
+        and (tmp_path / "out").read_text(encoding="utf-8") == "mine"
+    )
 
 
 def test_a_half_fetched_set_says_how_to_go_on(offered, monkeypatch, tmp_path):

@@ -352,7 +352,9 @@ def test_a_file_may_be_listed_in_binary_mode_among_others_or_not_at_all(
     path = shutil.copy(small / "small.onnx", tmp_path / "my net.onnx")
     weights.verify(path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  two  words\n{digest} *my net.onnx\n")
+    (tmp_path / "SHA256SUMS").write_text(
+        f"{'0' * 64}  two  words\n{digest} *my net.onnx\n", encoding="utf-8"
+    )
     weights.verify(path)
 
 

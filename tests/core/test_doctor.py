@@ -136,7 +136,7 @@ def twin(name):
 
 def file_for_a_folder(path):
     shutil.rmtree(path.parent)
-    path.parent.write_text("slices")
+    path.parent.write_text("slices", encoding="utf-8")
 
 
 def capital(path):
@@ -324,7 +324,7 @@ def deny(monkeypatch, method, closed):
 
 @pytest.mark.parametrize("name", ["train/image/cmr7.png", "patients.csv"])
 def test_a_file_that_may_not_be_read_is_not_called_damaged(name, root, monkeypatch):
-    (root / "patients.csv").write_text("\n".join(["image,patient", *ROWS]))
+    (root / "patients.csv").write_text("\n".join(["image,patient", *ROWS]), encoding="utf-8")
     deny(monkeypatch, "open", lambda path: path == root / name)
     assert (name, "can't be read: permission denied") in errors_in(root)
 
@@ -342,7 +342,7 @@ def test_doctor_answers_in_json_of_a_folder_that_may_not_be_read(place, root, co
 def test_a_healthy_root_has_no_findings(root, command):
     for folder in ("", "train", "train/image", "val/mask"):  # texts, tables and hidden files
         for name in ("README", "LICENCE", "license.rst", "notes.txt", "o.csv", "Why.MD", ".DS"):
-            (root / folder / name).write_text("words")
+            (root / folder / name).write_text("words", encoding="utf-8")
     for place in (root, root / "test" / "image", root / "train" / "mask"):
         assert doctor.examine(place) == ([], [])
     assert doctor.check(root) is None
@@ -365,7 +365,7 @@ def move(*pairs):
 
 
 def write(name):
-    return lambda root: (root / name).write_text("image,patient\n")
+    return lambda root: (root / name).write_text("image,patient\n", encoding="utf-8")
 
 
 def outside(name):
@@ -384,7 +384,7 @@ def table(patient, then=lambda root: None):
 
     def harm(root):
         rows = [f"cmr{n},{patient(n)}" for n in range(1, 13)]
-        (root / "patients.csv").write_text("\n".join(["image,patient", *rows]))
+        (root / "patients.csv").write_text("\n".join(["image,patient", *rows]), encoding="utf-8")
         then(root)
 
     return harm
@@ -543,6 +543,8 @@ def test_hundreds_of_slices_are_looked_at_in_seconds(tmp_path):
 def test_the_record_of_the_real_slices_is_what_doctor_says(real, command, monkeypatch):
     monkeypatch.chdir(real)
     findings = json.loads(command("doctor", ".", "--json").out)
-    assert findings == json.loads((REPOSITORY / "results" / "doctor-acdc96.json").read_text())
+    assert findings == json.loads(
+        (REPOSITORY / "results" / "doctor-acdc96.json").read_text(encoding="utf-8")
+    )
     assert findings["errors"] == []
     assert all((real / warning["file"]).is_file() for warning in findings["warnings"])

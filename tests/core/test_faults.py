@@ -9,7 +9,6 @@ import itertools
 import multiprocessing
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -32,6 +31,8 @@ from cmrseg.config import PRESETS, TrainConfig
 from cmrseg.data import BadInput
 from cmrseg.predict import predict
 from cmrseg.train import fit
+
+resource = pytest.importorskip("resource")  # not on Windows
 
 # Everything that has a state: averaged weights, dropout, one-cycle, every kind of chance in the
 # augmentation.
@@ -394,14 +395,16 @@ def test_a_file_that_cannot_grow_is_named_and_the_old_one_stays(root, mistake, t
     """What a full disk does, for those who may not mount one."""
     out = tmp_path / "out"
     out.mkdir()
-    (out / "s.csv").write_text("id,encoding\n")
+    (out / "s.csv").write_text("id,encoding\n", encoding="utf-8")
     submit, training, *_ = writers(root, None, out, tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard)))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     assert "s.csv" in mistake(*submit, naming=out)
     assert CHECKPOINT in mistake(*training, naming=out)
-    assert (out / "s.csv").read_text() == "id,encoding\n" and files_in(out) == ["s.csv"]
+    assert (out / "s.csv").read_text(encoding="utf-8") == "id,encoding\n" and files_in(out) == [
+        "s.csv"
+    ]
 
 
 def test_a_training_that_filled_the_disk_goes_on_when_there_is_room(
@@ -472,7 +475,11 @@ def test_two_trainings_do_not_share_a_folder(root, command, mistake, tmp_path):
 def test_a_finished_run_with_a_torn_record_is_named(root, command, mistake, tmp_path):
     words, record = train_words(root, tmp_path / "run"), tmp_path / "run" / "record.json"
     assert command(*words).status == 0
-    edited = record.read_text().replace('"seconds": ', '"seconds": 1')
-    for harm in (lambda: record.write_text(edited), lambda: record.write_text("{"), record.unlink):
+    edited = record.read_text(encoding="utf-8").replace('"seconds": ', '"seconds": 1')
+    for harm in (
+        lambda: record.write_text(edited, encoding="utf-8"),
+        lambda: record.write_text("{", encoding="utf-8"),
+        record.unlink,
+    ):
         harm()
         mistake(*words, naming=record)

@@ -115,7 +115,7 @@ def without_spacing(volume, grey):
 RGB = np.dtype([(c, "u1") for c in "RGB"])
 FAULTS = {
     "torn": ("a readable NIfTI", lambda v, t, g, m: v.write_bytes(v.read_bytes()[:3000])),
-    "text": ("a readable NIfTI", lambda v, t, g, m: v.write_text("not a volume")),
+    "text": ("a readable NIfTI", lambda v, t, g, m: v.write_text("not a volume", encoding="utf-8")),
     "shape": ("is of shape", lambda v, t, g, m: write(t, m[:, :, :2])),
     "labels": ("other labels than 0 to 3", lambda v, t, g, m: write(t, m * 2)),
     "halves": ("other labels than 0 to 3", lambda v, t, g, m: write(t, m.astype(np.float32) / 2)),
@@ -433,7 +433,10 @@ def test_what_convert_writes_can_be_trained_on(acdc, command, tmp_path):
     assert len(set(train.names + val.names)) == 28
     slices = read(acdc, 3, 64)
     assert command("convert", acdc, "--out", out, "--size", 64, "--spacing", 3).status == 0  # again
-    origin = {row["image"]: row["slice"] for row in csv.DictReader((out / "origin.csv").open())}
+    origin = {
+        row["image"]: row["slice"]
+        for row in csv.DictReader((out / "origin.csv").open(encoding="utf-8"))
+    }
     original = slices[[slices.names.index(origin[name]) for name in val.names]]
     np.testing.assert_array_equal([val.images, val.masks], [original.images, original.masks])
     assert json.loads(command("doctor", out, "--json").out)["errors"] == []

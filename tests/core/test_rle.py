@@ -76,7 +76,7 @@ def test_a_submission_has_a_row_for_each_class_that_decodes_to_it(tmp_path):
     masks = {f"cmr{n}": rng.integers(0, 4, (6, 5), dtype=np.uint8) for n in (9, 10)}
     masks["cmr10"][masks["cmr10"] == 2] = 0
     rle.write_submission(masks, tmp_path / "s.csv")
-    rows = list(csv.DictReader((tmp_path / "s.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "s.csv").open(encoding="utf-8")))
     assert [row["id"] for row in rows] == [f"cmr{n}_mask{c}" for n in (9, 10) for c in (1, 2, 3)]
     for row in rows:
         name, c = row["id"].split("_mask")
@@ -94,19 +94,19 @@ def test_a_large_and_noisy_submission_is_read_back_too(tmp_path):
 def test_rows_may_come_in_any_order_and_lines_may_be_empty(tmp_path):
     masks = {f"cmr{n}": np.full((2, 2), n, np.uint8) for n in (1, 2, 3)}
     rle.write_submission(masks, tmp_path / "s.csv")
-    header, *rows = (tmp_path / "s.csv").read_text().splitlines()
-    (tmp_path / "s.csv").write_text("\n".join([header, *rows[::-1], "", ""]))
+    header, *rows = (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "s.csv").write_text("\n".join([header, *rows[::-1], "", ""]), encoding="utf-8")
     read = rle.read_submission(tmp_path / "s.csv", (2, 2))
     assert {n: m.tolist() for n, m in read.items()} == {n: m.tolist() for n, m in masks.items()}
 
 
 def test_a_failed_write_leaves_the_old_submission(tmp_path, monkeypatch):
     path = tmp_path / "s.csv"
-    path.write_text("id,encoding\n")
+    path.write_text("id,encoding\n", encoding="utf-8")
     monkeypatch.setattr(rle, "encode", lambda mask: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         rle.write_submission({"cmr1": np.zeros((2, 2), np.uint8)}, path)
-    assert path.read_text() == "id,encoding\n" and os.listdir(tmp_path) == ["s.csv"]
+    assert path.read_text(encoding="utf-8") == "id,encoding\n" and os.listdir(tmp_path) == ["s.csv"]
 
 
 TWO_CLASSES = "cmr1_mask1,1 2\ncmr1_mask2,2 1"
@@ -125,8 +125,33 @@ def test_a_wrong_submission_names_its_line(rows, problem, tmp_path):
         rle.read_submission(tmp_path / "s.csv", (4, 4))
 
 
+@pytest.mark.parametrize("code", ["1 0", " 1  0 ", ""])
+def test_a_class_that_is_not_there_has_no_code_or_a_run_of_no_length(code, tmp_path):
+    rows = f"cmr1_mask1,{code}\ncmr1_mask2,2 3\ncmr1_mask3,{code}\n"
+    (tmp_path / "s.csv").write_text(f"id,encoding\n{rows}", encoding="utf-8")
+    (mask,) = rle.read_submission(tmp_path / "s.csv", (4, 4)).values()
+    assert (mask.ravel("F") == 2).nonzero()[0].tolist() == [1, 2, 3] and mask.max() == 2
+
+
+@pytest.mark.parametrize("code", ["1 0 5 2", "5 2 1 0", "2 0", "0 0", "1 0 1 0"])
+def test_a_run_of_no_length_beside_others_may_be_a_slip(code, tmp_path):
+    rows = f"cmr1_mask1,{code}\ncmr1_mask2,\ncmr1_mask3,\n"
+    (tmp_path / "s.csv").write_text(f"id,encoding\n{rows}", encoding="utf-8")
+    with pytest.raises(BadInput, match=r"line 2: the run \d 0 has no length"):
+        rle.read_submission(tmp_path / "s.csv", (4, 4))
+
+
+def test_names_keep_their_zeros_and_a_number_is_one_slice(tmp_path):
+    masks = {name: np.eye(4, dtype=np.uint8) * c for c, name in enumerate(("cmr007", "cmr10"), 1)}
+    rle.write_submission(masks, tmp_path / "s.csv")
+    assert list(rle.read_submission(tmp_path / "s.csv", (4, 4))) == ["cmr007", "cmr10"]
+    rle.write_submission(masks | {"cmr7": masks["cmr10"]}, tmp_path / "s.csv")
+    with pytest.raises(BadInput, match=r"cmr0*7 and cmr0*7"):
+        rle.read_submission(tmp_path / "s.csv", (4, 4))
+
+
 def test_a_file_without_an_end_is_no_submission(tmp_path):
-    (tmp_path / "s.csv").write_text("id,encoding\n")
+    (tmp_path / "s.csv").write_text("id,encoding\n", encoding="utf-8")
     os.truncate(tmp_path / "s.csv", rle.LONGEST + 1)
     with pytest.raises(BadInput, match="is over 64 MB"):
         rle.read_submission(tmp_path / "s.csv")

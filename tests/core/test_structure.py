@@ -96,6 +96,41 @@ def test_every_file_says_what_it_is():
     ]
 
 
+def opens_text(call):
+    """Whether a call opens a text file and says no encoding: then it is the locale's, as on Windows."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+    if any(k.arg in ("encoding", None) for k in call.keywords) or owner in ("data", "os", "Image"):
+        return False
+    if name in ("read_text", "write_text") and owner:
+        return len(call.args) <= (name == "write_text")
+    modes = call.args[not owner :][:1] + [k.value for k in call.keywords if k.arg == "mode"]
+    return name == "open" and all("b" not in getattr(m, "value", "b") for m in modes)
+
+
+def test_text_is_utf_8_on_every_system():
+    places = ("cmrseg", "cmrtrial", "tests", "tools", "benchmarks", "book", "notebooks")
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{node.lineno}"
+        for place in places
+        for path in (REPOSITORY / place).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and opens_text(node)
+    ]
+    assert not wrong, "\n".join(wrong)
+    for text, lacks in {
+        "open(p)": True,
+        "open(p, 'w', newline='')": True,
+        "p.open()": True,
+        "p.open('rb')": False,
+        "p.read_text()": True,
+        "p.write_text(text)": True,
+        "p.read_text('utf-8')": False,
+        "write_text(p, text)": False,
+    }.items():
+        assert opens_text(ast.parse(text, mode="eval").body) is lacks, text
+
+
 @pytest.mark.parametrize("words", [["-c", "import cmrseg"], ["-m", "cmrseg", "--help"]])
 def test_help_is_there_without_pytorch_and_pictures_without_pillow(words):
     done = subprocess.run(

@@ -99,4 +99,4 @@ def test_two_trainings_side_by_side():
 
 def test_the_page_on_what_repeats_says_what_the_records_say():
     module = load("determinism")
-    assert module["PAGE"].read_text() == module["page"]()
+    assert module["PAGE"].read_text(encoding="utf-8") == module["page"]()

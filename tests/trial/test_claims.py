@@ -55,7 +55,7 @@ NUMBERS = ["estimate", "low", "high", "low_alone", "high_alone"]
 def judged(store, *more, **replaced):
     """The verdicts on CLAIMS and more of them."""
     texts = [replaced.get(text.split("'")[1], text) for text in CLAIMS]
-    (store / "claims.toml").write_text("\n".join([*texts, *more]))
+    (store / "claims.toml").write_text("\n".join([*texts, *more]), encoding="utf-8")
     return claims.judge(store).set_index("id")
 
 

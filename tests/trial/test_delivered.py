@@ -22,7 +22,10 @@ WEIGHTS = REPOSITORY / "weights"
 def test_the_files_are_small_enough_listed_and_of_the_chosen_kind():
     kinds = (".safetensors", ".onnx")
     files = {path.name: path for path in WEIGHTS.iterdir() if path.suffix in kinds}
-    listed = {line.split()[1] for line in (WEIGHTS / weights.SUMS).read_text().splitlines()}
+    listed = {
+        line.split()[1]
+        for line in (WEIGHTS / weights.SUMS).read_text(encoding="utf-8").splitlines()
+    }
     assert {*files} == {"final.safetensors", "small.safetensors", "small.onnx"} == listed
     assert sum(path.stat().st_size for path in files.values()) <= 20e6
     for path in files.values():
@@ -38,7 +41,7 @@ def test_the_files_are_small_enough_listed_and_of_the_chosen_kind():
 
 
 def test_the_model_card_says_what_the_records_say():
-    assert deliver.scores() in deliver.CARD.read_text()
+    assert deliver.scores() in deliver.CARD.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["final", "small"])

@@ -107,7 +107,7 @@ def filed(record, tmp_path):
     record["images"]["dice"][0][2] = 0.75
     dice = metrics.mean(np.array(record["images"]["dice"], dtype=float))
     path = records.write_record(record | {"dice_last": dice}, tmp_path)
-    return path, json.loads(path.read_text())
+    return path, json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_a_record_is_filed_under_its_protocol_and_key(record, tmp_path):
@@ -140,10 +140,12 @@ EDITS = {  # what is said of it, and whether it is sealed again, so that its dig
 @pytest.mark.parametrize("edit, said, sealing", EDITS.values(), ids=EDITS)
 def test_an_edited_record_is_refused(edit, said, sealing, filed):
     path, record = filed
-    path.write_text(json.dumps(record, indent=1, sort_keys=True))  # its layout does not matter
+    path.write_text(
+        json.dumps(record, indent=1, sort_keys=True), encoding="utf-8"
+    )  # its layout does not matter
     assert read_record(path) == record
     edit(record)
-    path.write_text(json.dumps(sealed(record) if sealing else record))
+    path.write_text(json.dumps(sealed(record) if sealing else record), encoding="utf-8")
     with pytest.raises(BadInput, match=said) as caught:
         read_record(path)
     assert caught.value.file == str(path)
@@ -172,7 +174,10 @@ def test_a_failed_write_leaves_the_old_record(filed, tmp_path, monkeypatch):
     path, old = filed
 
     def fail(source, target):
-        assert read_record(path) == old and json.loads(Path(source).read_text())["seconds"] == 9
+        assert (
+            read_record(path) == old
+            and json.loads(Path(source).read_text(encoding="utf-8"))["seconds"] == 9
+        )
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)

@@ -84,7 +84,7 @@ def test_a_run_is_left_to_the_process_that_holds_it_and_not_computed_again(
     lock.parent.mkdir()
     with FileLock(lock):
         assert runner.run_one(plan[0], root, tmp_path) is None and not path.exists()
-    lock.write_text("")
+    lock.write_text("", encoding="utf-8")
     assert runner.run_one(plan[0], root, tmp_path) == path
     before = path.read_bytes()
     monkeypatch.setattr(networks, "fit", lambda *_, **__: pytest.fail("computed again"))
@@ -103,7 +103,10 @@ def test_what_failed_is_not_tried_again(plan, root, tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "fit", fails)
     for _ in range(2):  # as two workers with one list would
         note = runner.run_one(plan[0], str(root), tmp_path)
-        assert note.name.endswith(".failed.json") and json.loads(note.read_text())["reason"] == "no"
+        assert (
+            note.name.endswith(".failed.json")
+            and json.loads(note.read_text(encoding="utf-8"))["reason"] == "no"
+        )
     assert tried == [0]
 
 
@@ -115,7 +118,7 @@ def _worker(plan, root, store, log, start):
     train_one = networks.fit
 
     def fit(config, *slices, **options):
-        with open(log, "a") as file:
+        with open(log, "a", encoding="utf-8") as file:
             file.write(f"{config.seed} {os.getpid()}\n")
         time.sleep(0.5)
         return train_one(config, *slices, **options)
@@ -135,7 +138,7 @@ def test_two_processes_over_one_store_never_compute_a_run_twice(plan, root, tmp_
     for worker in workers:
         worker.join(120)
         assert worker.exitcode == 0
-    seeds, processes = zip(*(line.split() for line in log.read_text().splitlines()))
+    seeds, processes = zip(*(line.split() for line in log.read_text(encoding="utf-8").splitlines()))
     assert sorted(seeds) == ["0", "1", "2"] and len(set(processes)) == 2
     assert runner.missing(plan, fingerprint(root), store) == []
 
@@ -163,7 +166,7 @@ def test_killed_at_ten_moments_a_sweep_loses_nothing(root, tmp_path):
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 1 if moment % 2 else 3))
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        for worker in children.read_text().split()[-1:] if moment % 3 == 0 else ():
+        for worker in children.read_text(encoding="utf-8").split()[-1:] if moment % 3 == 0 else ():
             os.kill(int(worker), signal.SIGKILL)
         process.kill()
         process.join()

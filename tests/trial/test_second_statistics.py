@@ -277,7 +277,7 @@ def test_shares_of_runs_are_judged_exactly():
 
 
 def test_in_every_world_at_most_one_trial_in_twenty_says_something_false():
-    committed = json.loads((results.STORE / "second-worlds.json").read_text())
+    committed = json.loads((results.STORE / "second-worlds.json").read_text(encoding="utf-8"))
     kept = committed["false verdicts in any, per cent"]
     assert list(kept) == list(worlds.WORLDS)
     assert all(rates["estimand"] <= 5 for rates in kept.values())

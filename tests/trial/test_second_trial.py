@@ -110,7 +110,7 @@ def test_each_network_between_the_reports_and_the_textbooks_differs_in_what_it_s
 
 
 def test_every_claim_of_the_first_trial_has_a_successor_with_a_reason():
-    asked = tomllib.loads((results.STORE / "claims-2.toml").read_text())["claim"]
+    asked = tomllib.loads((results.STORE / "claims-2.toml").read_text(encoding="utf-8"))["claim"]
     first = {c["id"]: c for c in first_claims.claims()}
     assert {c["first"] for c in asked} == set(first) and len(first) == 61
     assert len({c["id"] for c in asked}) == len(asked)
@@ -344,7 +344,7 @@ def filed(whole_trial, tmp_path, monkeypatch):
         for planned in [p for p in second_trial.PLAN if p.setting == setting][slice(number)]:
             planned.path(store=tmp_path).unlink()
             note = runner.failure_note(planned, spec.ACDC96, tmp_path)
-            note.write_text(json.dumps({"reason": reason}))
+            note.write_text(json.dumps({"reason": reason}), encoding="utf-8")
 
     return SimpleNamespace(store=tmp_path, fail=fail)
 
@@ -387,7 +387,7 @@ def test_a_run_that_diverges_leaves_the_note_that_counts(root, tmp_path):
     config = TrainConfig(channels=(2, 4), epochs=3, lr=1e30, optimiser="sgd")
     note = runner.run_one(spec.RunSpec("x", config, "val", "second"), str(root), tmp_path)
     assert note.name.endswith(".failed.json")
-    assert json.loads(note.read_text())["reason"].startswith(claims.DIVERGED)
+    assert json.loads(note.read_text(encoding="utf-8"))["reason"].startswith(claims.DIVERGED)
 
 
 ENDPOINTS = [  # name, epochs, since, value
@@ -438,7 +438,7 @@ def test_endpoints_by_hand():
 
 def test_records_of_the_second_trial_are_whole():
     """The plan's own are compared in test_records; these are of the registered commit, too."""
-    registered, wrong = (STORE / "REGISTERED").read_text().strip(), []
+    registered, wrong = (STORE / "REGISTERED").read_text(encoding="utf-8").strip(), []
     milestones = {p.path(): list(p.milestones) for p in second_trial.PLAN}
     for path in STORE.glob("*.json"):
         if path.name.endswith(".failed.json"):
@@ -493,7 +493,9 @@ class Clone:
     def register(self):
         """Commit what is there, and register this commit."""
         self.commit()
-        (self.store / "REGISTERED").write_text(self.git("rev-parse", "HEAD") + "\n")
+        (self.store / "REGISTERED").write_text(
+            self.git("rev-parse", "HEAD") + "\n", encoding="utf-8"
+        )
         self.commit()
 
     def start(self, *words, **environment):
@@ -515,7 +517,10 @@ class Clone:
 
     def made(self):
         """Number and priority of each run, in the order in which they were made."""
-        return [(*map(int, s.split()),) for s in (self.store / "made").read_text().splitlines()]
+        return [
+            (*map(int, s.split()),)
+            for s in (self.store / "made").read_text(encoding="utf-8").splitlines()
+        ]
 
 
 @pytest.fixture
@@ -527,10 +532,10 @@ def clone(tmp_path):
     script.write_bytes((REPOSITORY / "tools" / "second_trial.sh").read_bytes())
     script.chmod(0o755)
     (clone.home / "cmrtrial" / "__init__.py").touch()
-    clone.code.write_text(PROGRAM)
+    clone.code.write_text(PROGRAM, encoding="utf-8")
     (clone.home / "requirements.txt").touch()
     ignored = "runs/\ndata/\n*.part\nresults/second/made\n__pycache__/\n"
-    (clone.home / ".gitignore").write_text(ignored)
+    (clone.home / ".gitignore").write_text(ignored, encoding="utf-8")
     clone.git("init", "-q", "-b", "main")
     clone.git("config", "user.email", "a@b")
     clone.git("config", "user.name", "a")
@@ -558,11 +563,13 @@ def test_a_sweep_that_is_killed_goes_on_and_does_nothing_twice(clone, tmp_path):
 
 def test_after_kill_9_the_sweep_ends_and_the_next_start_commits_what_it_left(clone):
     waits = "60 if n == 4 and not (store.parent.parent / 'runs' / 'again').exists() else 0.2"
-    clone.code.write_text(PROGRAM.replace("0.2", waits))  # stays with its fifth run, as real ones
+    clone.code.write_text(
+        PROGRAM.replace("0.2", waits), encoding="utf-8"
+    )  # stays with its fifth run, as real ones
     clone.register()
     process = clone.start()
     clone.until(process, 4)
-    group = int((clone.home / "runs" / "second" / "pid").read_text())
+    group = int((clone.home / "runs" / "second" / "pid").read_text(encoding="utf-8"))
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=10)
     (clone.home / "runs" / "again").touch()
@@ -578,7 +585,7 @@ def test_after_kill_9_the_sweep_ends_and_the_next_start_commits_what_it_left(clo
 
 
 def test_a_second_start_beside_a_running_sweep_is_refused(clone):
-    clone.code.write_text("import time\ntime.sleep(60)\n")
+    clone.code.write_text("import time\ntime.sleep(60)\n", encoding="utf-8")
     clone.register()
     first = clone.start()
     while not (clone.home / "runs" / "second" / "pid").is_file():
@@ -590,10 +597,10 @@ def test_a_second_start_beside_a_running_sweep_is_refused(clone):
 
 
 def test_a_sweep_runs_at_the_lowest_priority_and_commits_records_on_the_way_and_nothing_else(clone):
-    (clone.home / "draft.txt").write_text("mine")
-    (clone.home / "requirements.txt").write_text("changed\n")
+    (clone.home / "draft.txt").write_text("mine", encoding="utf-8")
+    (clone.home / "requirements.txt").write_text("changed\n", encoding="utf-8")
     clone.git("add", "draft.txt")
-    (clone.store / f"{9:016x}.failed.json").write_text("{}")
+    (clone.store / f"{9:016x}.failed.json").write_text("{}", encoding="utf-8")
     before = clone.git("rev-parse", "HEAD")
     assert clone.sweep(SECOND_TRIAL_EVERY="1").status == 0
     assert {nice for _, nice in clone.made()} == {19}
@@ -622,14 +629,14 @@ def test_another_commit_is_refused(clone):
     assert clone.sweep(SECOND_TRIAL_EVERY="1").status == 0
     place = clone.home / "runs" / "second"
     worktree = Clone(next(p for p in place.iterdir() if len(p.name) == 40))
-    worktree.code.write_text("print('something else')\n")
+    worktree.code.write_text("print('something else')\n", encoding="utf-8")
     done = clone.sweep()
     assert done.status == 2 and "not the registered commit" in done.err
     worktree.git("checkout", "-q", ".")
     worktree.git("checkout", "-q", "--detach", "main")  # whole, but another commit
     done = clone.sweep()
     assert done.status == 2 and "not the registered commit" in done.err
-    (clone.store / "REGISTERED").write_text("0" * 40 + "\n")
+    (clone.store / "REGISTERED").write_text("0" * 40 + "\n", encoding="utf-8")
     done = clone.sweep()
     assert done.status == 2 and "not in this branch" in done.err
 

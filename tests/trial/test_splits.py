@@ -15,7 +15,7 @@ def pairs(tmp_path):
     """A root of sixty slices of thirty patients, 25 of them for training."""
     fill(tmp_path, {"train": range(1, 51), "val": range(51, 61), "test": range(61, 63)}, size=8)
     rows = [f"cmr{n},{(n + 1) // 2}" for n in range(1, 63)]
-    (tmp_path / "patients.csv").write_text("\n".join(["image,patient", *rows]))
+    (tmp_path / "patients.csv").write_text("\n".join(["image,patient", *rows]), encoding="utf-8")
     return tmp_path
 
 

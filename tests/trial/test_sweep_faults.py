@@ -3,6 +3,7 @@
 Nothing is lost, nothing is torn, and the next sweep carries on.
 """
 
+import inspect
 import multiprocessing
 import os
 import queue
@@ -43,7 +44,7 @@ if __name__ == "__main__":  # the workers of a sweep read this file too
 def begin(root, tmp_path):
     """Start a sweep of six runs in a fresh process; its store is ``tmp_path / "store"``."""
     program, processes = tmp_path / "program.py", []
-    program.write_text(PROGRAM)
+    program.write_text(PROGRAM, encoding="utf-8")
     words = ("sweep", "tiny", "--data", root, "--store", tmp_path / "store", "--workers", "2")
 
     def start():
@@ -97,9 +98,27 @@ def test_a_worker_that_is_killed_is_not_passed_over(root, tmp_path, spec):
         for worker in multiprocessing.active_children():
             worker.kill()
 
-    with pytest.raises(data.BadInput, match="status -9"):
+    with pytest.raises(data.BadInput, match=r"status -9.*memory is short"):
         runner.run_missing([spec], str(root), tmp_path, progress=kill)
     assert len(list(tmp_path.glob("modern/*"))) == 0
+
+
+def test_a_script_without_a_main_guard_is_told_what_it_lacks(root, tmp_path):
+    """Each of its workers runs the whole script again, and may start no workers itself."""
+    lines = f"""
+        from pathlib import Path
+        from cmrseg.config import TrainConfig
+        from cmrtrial import runner
+        from cmrtrial.spec import RunSpec
+        spec = RunSpec("a", TrainConfig(channels=(4, 8), epochs=1), "val", "modern")
+        runner.run_missing([spec], {str(root)!r}, Path({str(tmp_path / "store")!r}))
+    """
+    (tmp_path / "mine.py").write_text(inspect.cleandoc(lines), encoding="utf-8")
+    how = {"cwd": REPOSITORY, "env": os.environ | {"PYTHONPATH": str(REPOSITORY)}}
+    words = [sys.executable, tmp_path / "mine.py"]
+    done = subprocess.run(words, **how, capture_output=True, text=True, timeout=240)
+    last = done.stderr.strip().splitlines()[-1]
+    assert "__main__" in last and "memory" not in last, done.stderr
 
 
 def test_a_worker_that_cannot_write_says_so_and_leaves_no_note(root, tmp_path, spec, monkeypatch):
@@ -125,17 +144,17 @@ def test_results_and_sweep_name_a_record_that_is_torn_edited_or_newer(
     monkeypatch.setattr(runner, "ACDC96", datasets.load(root, "labelled").fingerprint)
     only(tiny=[spec])
     path = runner.run_one(spec, str(root), tmp_path)
-    whole = path.read_text()
+    whole = path.read_text(encoding="utf-8")
     assert command("results", "tiny", "--store", tmp_path).status == 0
     edited = {"lr": ('"lr":0.003', '"lr":0.004'), "dice": ('"dice_last":0', '"dice_last":1')}
     texts = [(whole.replace(*pair, 1), "edited") for pair in edited.values()]
     newer = whole.replace('"version":1', '"version":7', 1)
     for text, word in (*texts, (whole[:99], "not a record"), (newer, "newer")):
         assert text != whole
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         for words in (("results", "tiny"), ("sweep", "tiny", "--data", root)):
             assert word in mistake(*words, "--store", tmp_path, naming=path)
-        assert path.read_text() == text
+        assert path.read_text(encoding="utf-8") == text
 
 
 @pytest.fixture

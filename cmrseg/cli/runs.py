@@ -1,0 +1,89 @@
+"""The folder that ``train --out`` names: claimed, locked, tidied; and how far the training is."""
+
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cmrseg.data import BadInput, locked
+
+
+def claim(out: Path, resume: bool) -> bool:
+    """Whether a finished run lies there; an error where training would overwrite something."""
+    from cmrseg.checkpoint import CHECKPOINT, MODEL
+
+    if out.exists() and not out.is_dir():
+        raise BadInput(out, "is a file", "Give a folder to train into")
+    finished, begun = (out / MODEL).exists(), (out / CHECKPOINT).exists()
+    if (finished or begun) and not resume:
+        what = "a finished" if finished else "an unfinished"
+        cure = "Choose another --out, or remove it" + ("" if finished else ", or add --resume")
+        raise BadInput(out, f"holds {what} run", cure)
+    return finished
+
+
+def confirm(out: Path, config, fingerprint: str) -> None:
+    """See that a finished run is the one that is asked for, and tidy up behind it."""
+    from cmrseg.checkpoint import CHECKPOINT, CONFIG, read_config, require_same
+    from cmrseg.record import RECORD, read_record
+
+    require_same(out / CONFIG, read_config(out / CONFIG), config)
+    if read_record(out / RECORD)["fingerprint"] != fingerprint:
+        raise BadInput(out / RECORD, "was made with other slices", "Train into another --out")
+    for name in (CHECKPOINT, ".lock", ".lock.soft"):  # of a process that was killed as it finished
+        (out / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(out: Path):
+    """Keep other processes out of a folder that is trained into, and what killed ones left."""
+    from filelock import Timeout
+
+    still_there = []
+
+    def remove() -> None:
+        try:
+            (out / ".lock").unlink(missing_ok=True)
+        except PermissionError as problem:
+            still_there.append(problem)
+
+    with ExitStack() as stack:
+        stack.callback(lambda: still_there and remove())  # Windows removes no open file
+        try:
+            stack.enter_context(locked(out / ".lock", timeout=0))
+        except Timeout:
+            cure = "Wait for it, or choose another --out"
+            raise BadInput(out, "another process is training into it", cure) from None
+        stack.callback(remove)  # before its release: nobody takes over a file that goes
+        for torn in out.glob(".*.part"):
+            torn.unlink(missing_ok=True)
+        yield
+
+
+@contextmanager
+def progress(preset: str, config):
+    """A callback that moves a progress bar, or prints scored epochs where nobody looks."""
+    from cmrseg.record import mean_dice
+
+    def show(history: dict[str, list]) -> None:
+        dice = next((d for d in reversed(history["dice"]) if d is not None), None)
+        shown = "not yet" if dice is None else f"{mean_dice(dice):.3f}"
+        said = f"loss {history['loss'][-1]:.4f}, val Dice {shown}"
+        bar.update(len(history["epoch"]) - bar.n)
+        bar.set_postfix_str(said)
+        if bar.disable and history["dice"][-1] is not None:
+            line = f"epoch {history['epoch'][-1]}/{config.epochs} {said.replace(',', '')}"
+            print(line, file=sys.stderr, flush=True)
+
+    description = f"{preset}, seed {config.seed}"
+    with tqdm(total=config.epochs, desc=description, unit="epoch", disable=None) as bar:
+        yield show
+
+
+def stopped(out: Path) -> str:
+    """What Ctrl-C leaves of a training; an empty folder goes."""
+    if any(out.iterdir()):
+        return f"stopped; the finished epochs are in {out}: continue with --resume"
+    out.rmdir()
+    return "stopped before the first epoch was finished: nothing is kept"
