@@ -110,7 +110,10 @@ def test_from_volumes_to_dice(write, said, hearts, command, tmp_path):
     assert (done.status, done.err) == (0, "") and said in done.out
     assert "10 cine or long-axis files" in done.out
     truth = phantom.make(seed=5, patients=PATIENTS * SLICES)[1].reshape(PATIENTS, SLICES, 2, 96, 96)
-    rows = {row["image"]: row["slice"] for row in csv.DictReader((out / "origin.csv").open())}
+    rows = {
+        row["image"]: row["slice"]
+        for row in csv.DictReader((out / "origin.csv").open(encoding="utf-8"))
+    }
     slices = datasets.load(out, "labelled")
     for name, mask, patient in zip(slices.names, slices.masks, slices.patients):
         moment = int("frame01" not in rows[name] and "time0" not in rows[name])
