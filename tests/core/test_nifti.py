@@ -396,6 +396,13 @@ def test_what_is_odd_and_right_is_read(how, tmp_path):
     assert_plain(convert(tmp_path, image(LEVELS[labels][..., None]), how(labels))[0])
 
 
+def test_where_a_plane_is_filled_up_no_label_is(tmp_path):
+    labels = plain_heart()[:32]  # cut through the cavity: it lies at the edge
+    slices, _ = convert(tmp_path, image(LEVELS[labels]), image(labels))
+    np.testing.assert_array_equal(slices.masks[:, 16:48, 2:62], np.moveaxis(labels, 2, 0))
+    assert slices.masks[:, 16:48].any() and not slices.masks[:, 48:].any()
+
+
 def test_a_heart_upside_down_is_noted(tmp_path):
     """What the header says cannot be checked by itself, but by the RV."""
     labels = plain_heart()
