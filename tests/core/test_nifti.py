@@ -351,6 +351,14 @@ UNFIT = {
         "no stack",
         lambda g, m: (image(LEVELS[m], pixdim=(10, 2, 2)), image(m)),
     ),
+    "a strip": ("no stack", lambda g, m: (image(LEVELS[m[:, 22:40]]), image(m[:, 22:40]))),
+    "a row of slices": (
+        "no stack",
+        lambda g, m: (
+            image(LEVELS[m.repeat(10, 2)], pixdim=(10, 2, 2)),
+            image(m.repeat(10, 2), pixdim=(10, 2, 2)),
+        ),
+    ),
     "micrometres": ("no stack", lambda g, m: (image(LEVELS[m], pixdim=(2e3, 2e3, 1e4)), image(m))),
     "five": (
         "expected 3 or 4 dimensions",
