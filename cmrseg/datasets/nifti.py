@@ -63,7 +63,8 @@ def read(
         slices.setdefault(volume.patient, []).extend(_slices(volume, spacing, size, found))
     labelled = sorted({v.patient for v in found.volumes if v.labels and slices[v.patient]})
     if not labelled and any(volume.labels for volume in found.volumes):
-        raise BadInput(found.folder, "holds no labelled slice", "Check the label files")
+        problem = f"holds no labelled slice, or none within {size} pixels of {spacing:g} mm"
+        raise BadInput(found.folder, problem, "Check the label files and --size")
     held_out = labelled[FOLDS - 1 :: FOLDS] or labelled[1:][-1:]
     if labelled and not held_out:
         problem = f"only patient {labelled[0]} has labels: nobody is held out, there is no val"

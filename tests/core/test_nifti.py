@@ -351,6 +351,14 @@ UNFIT = {
         "no stack",
         lambda g, m: (image(LEVELS[m], pixdim=(10, 2, 2)), image(m)),
     ),
+    "a strip": ("no stack", lambda g, m: (image(LEVELS[m[:, 22:40]]), image(m[:, 22:40]))),
+    "a row of slices": (
+        "no stack",
+        lambda g, m: (
+            image(LEVELS[m.repeat(10, 2)], pixdim=(10, 2, 2)),
+            image(m.repeat(10, 2), pixdim=(10, 2, 2)),
+        ),
+    ),
     "micrometres": ("no stack", lambda g, m: (image(LEVELS[m], pixdim=(2e3, 2e3, 1e4)), image(m))),
     "five": (
         "expected 3 or 4 dimensions",
@@ -394,6 +402,13 @@ FIT = {
 def test_what_is_odd_and_right_is_read(how, tmp_path):
     labels = plain_heart()
     assert_plain(convert(tmp_path, image(LEVELS[labels][..., None]), how(labels))[0])
+
+
+def test_where_a_plane_is_filled_up_no_label_is(tmp_path):
+    labels = plain_heart()[:32]  # cut through the cavity: it lies at the edge
+    slices, _ = convert(tmp_path, image(LEVELS[labels]), image(labels))
+    np.testing.assert_array_equal(slices.masks[:, 16:48, 2:62], np.moveaxis(labels, 2, 0))
+    assert slices.masks[:, 16:48].any() and not slices.masks[:, 48:].any()
 
 
 def test_a_heart_upside_down_is_noted(tmp_path):
