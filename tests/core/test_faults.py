@@ -285,8 +285,8 @@ LAST = STATEFUL.epochs + 3  # the record and the configuration are written befor
         (1, "whole", [CHECKPOINT]),
         (7, "half", [CHECKPOINT]),
         (7, "whole", [CHECKPOINT]),
-        (LAST, "half", [CHECKPOINT, "config.json", "record.json"]),
-        (LAST, "whole", [CHECKPOINT, "config.json", MODEL, "record.json"]),
+        (LAST, "half", [CHECKPOINT, "config.json", "model.size.json", "record.json"]),
+        (LAST, "whole", [CHECKPOINT, "config.json", MODEL, "model.size.json", "record.json"]),
     ],
 )
 def test_killed_within_a_write_a_training_goes_on_to_the_same_weights(
@@ -468,7 +468,7 @@ def test_two_trainings_do_not_share_a_folder(root, command, mistake, tmp_path):
         line = mistake("train", "--data", root, "--out", out, naming=out)
         assert "another process" in line
     assert command("train", "--data", root, "--out", out).status == 0
-    assert files_in(out) == ["config.json", MODEL, "record.json"]
+    assert files_in(out) == ["config.json", MODEL, "model.size.json", "record.json"]
 
 
 @pytest.mark.usefixtures("tiny_presets")

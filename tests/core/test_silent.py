@@ -5,14 +5,19 @@ Their first cases are in test_cases.py.
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
-from conftest import files_in, linux
+from conftest import REPOSITORY, files_in, heart, linux
 
 from cmrseg import train
 from cmrseg.checkpoint import MODEL
-from cmrseg.deploy import weights
+from cmrseg.config import PRESETS
+from cmrseg.data import write_png
+from cmrseg.deploy import sizes, weights
 
 # --- files that are open, and systems without locks ----------------------------------------------
 
@@ -38,7 +43,7 @@ def test_without_locks_in_the_file_system_a_file_is_one(
 
     monkeypatch.setattr(train, "train_epoch", epoch)
     assert command(*words).status == 0 and "another process" in seen[0]
-    assert files_in(tmp_path / "run") == ["config.json", MODEL, "record.json"]
+    assert files_in(tmp_path / "run") == ["config.json", MODEL, "model.size.json", "record.json"]
 
 
 @linux
@@ -65,3 +70,84 @@ def test_no_weight_is_mapped_from_its_file():
     ensemble = weights.load_ensemble(weights.WEIGHTS / "small.safetensors")
     maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     assert ensemble.models and "small.safetensors" not in maps
+
+
+# --- slices of another size than a network knows -------------------------------------------------
+
+
+def stored_at(folder, width, height=None, count=2):
+    """Images of hearts with so many pixels, and their masks."""
+    for n in range(1, count + 1):
+        pixels = zip(("image", "mask"), heart(n, 96), (cv2.INTER_AREA, cv2.INTER_NEAREST))
+        for kind, picture, how in pixels:
+            end = "_mask" if kind == "mask" else ""
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            size = (width, height or width)
+            picture = cv2.resize(picture, size, interpolation=how)
+            write_png(folder / kind / f"cmr{n}{end}.png", picture)
+    return folder
+
+
+@pytest.fixture
+def knows_32(tmp_path):
+    """A network that has learned from slices of 32 pixels, so it says."""
+    path = shutil.copy(weights.WEIGHTS / "small.onnx", tmp_path / "net.onnx")
+    sizes.write_size(path, (32, 32))
+    return path
+
+
+@pytest.mark.parametrize("width, height, warned", [
+    (32, 32, False), (41, 41, False), (42, 42, True), (25, 25, False), (24, 24, True),
+    (20, 64, True), (20, 32, False),
+])  # fmt: skip
+def test_a_size_beyond_a_factor_is_warned_of(width, height, warned, knows_32, command, tmp_path):
+    images = stored_at(tmp_path / "in", width, height) / "image"
+    words = ("predict", "--model", knows_32, "--images", images, "--out", tmp_path / "out")
+    done = command(*words)
+    lines = [line for line in done.err.splitlines() if line.startswith("warning")]
+    assert done.status == 0 and len(lines) == warned
+    if warned:
+        assert f"{width} x {height}" in lines[0] and "32 x 32" in lines[0]
+        assert "--resize" in lines[0] and str(images) in lines[0]
+    assert "warning" not in command(*words, "--resize").err
+
+
+def test_resized_slices_are_drawn_as_those_of_the_right_size(root, model, tmp_path):
+    """The network sees what was stored at its size, and the masks lie on the slices as given."""
+    seen, labels = [], np.arange(32 * 32).reshape(1, 32, 32) // 256
+
+    def network(images):
+        seen.append(images)
+        return np.repeat(labels, len(images), 0).astype(np.uint8)
+
+    sizes.write_size(tmp_path / "net.onnx", (32, 32), 1.8)
+    image = heart(3, 96)[0]
+    draw = sizes.resized(network, str(tmp_path / "net.onnx"))
+    masks = draw(np.stack([image[:, :72]] * 3))
+    assert seen[0].shape == (3, 32, 24) and masks.shape == (3, 96, 72) and masks.dtype == np.uint8
+    expected = cv2.resize(image[:, :72], (24, 32), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(seen[0][0], expected)
+    np.testing.assert_array_equal(masks[0], np.repeat(np.arange(96) // 24, 72).reshape(96, 72))
+    assert draw(np.zeros((1, 8, 8), np.uint8)).shape == (1, 8, 8)
+
+
+def test_what_train_and_the_delivered_networks_know(root, command, tmp_path, monkeypatch, tiny):
+    monkeypatch.setitem(PRESETS, "book", tiny)
+    command("train", "--data", root, "--out", tmp_path / "run")
+    net = tmp_path / "net.onnx"
+    assert command("export", "--model", tmp_path / "run", "--out", net).status == 0
+    for path in (tmp_path / "run", net):
+        assert sizes.read_size(str(path)) == {"pixels": (32, 32), "spacing_mm": None}
+    script = (REPOSITORY / "book" / "assets" / "model.js").read_text(encoding="utf-8")
+    assert "const SIDE = 96;" in script and f"{sizes.BEYOND} * SIDE" in script
+    for name in weights.DELIVERED:
+        assert sizes.read_size(name) == {"pixels": (96, 96), "spacing_mm": 1.8}
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"pixels": [0, 9]}', '{"pixels": "96"}', "\xff"])
+def test_a_note_of_sizes_that_says_none_is_named(note, root, model, mistake, tmp_path):
+    run = shutil.copytree(model, tmp_path / "run")
+    words = ("predict", "--model", run, "--images", root / "test/image", "--out", tmp_path / "o")
+    mistake(*words, "--resize", naming=run)  # no note
+    (run / "model.size.json").write_bytes(note.encode("latin-1"))
+    mistake(*words, naming="model.size.json")
