@@ -131,6 +131,7 @@ def train(
         runs.confirm(out, config, fingerprint)
         print(f"{out} holds this run already, finished")
         return
+    runs.warn_of_shared(train_slices, held_out)
     if threads:
         torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,16 @@ def confirm(out: Path, config, fingerprint: str) -> None:
         (out / name).unlink(missing_ok=True)
 
 
+def warn_of_shared(train, held_out) -> None:
+    """Say which patient is on both sides of a split: then the validation Dice is too good."""
+    if shared := sorted(set(train.patients) & set(held_out.patients)):
+        one, more = shared[0], f", and so on for {len(shared)} patients" if shared[1:] else ""
+        names = [s.names[s.patients.tolist().index(one)] for s in (train, held_out)]
+        said = f"{names[0]} of train and {names[1]} of val are of one patient{more}"
+        cure = "The score will be too good; doctor lists all, and patients.csv says who is who"
+        print(f"warning: {said}. {cure}", file=sys.stderr)
+
+
 def keep(out: Path, result, record: dict, pixels: tuple[int, int]) -> None:
     """Write what a training on slices (H, W) has led to; its checkpoint goes."""
     from cmrseg import checkpoint

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, files_in, heart, linux
 
-from cmrseg import train
+from cmrseg import datasets, train
 from cmrseg.checkpoint import MODEL
 from cmrseg.config import PRESETS
 from cmrseg.data import write_png
@@ -151,3 +151,74 @@ def test_a_note_of_sizes_that_says_none_is_named(note, root, model, mistake, tmp
     mistake(*words, "--resize", naming=run)  # no note
     (run / "model.size.json").write_bytes(note.encode("latin-1"))
     mistake(*words, naming="model.size.json")
+
+
+# --- who is whose --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def renumbered(real, tmp_path):
+    """Known slices under other numbers: cmr1, cmr2 .. of train are cmr5, cmr6, cmr11, cmr12, ...
+
+    ``renumbered(split, {new: old}, own)``: copies, and made-up slices of the numbers in ``own``.
+    """
+
+    def copy(split, numbers, own=()):
+        for kind, end in (("image", ""), ("mask", "_mask")):
+            (tmp_path / split / kind).mkdir(parents=True, exist_ok=True)
+            for new, old in numbers.items():
+                (source,) = real.glob(f"*/{kind}/cmr{old}{end}.png")
+                shutil.copy(source, tmp_path / split / kind / f"cmr{new}{end}.png")
+            for n in own:
+                pixels = heart(n, 96)[kind == "mask"]
+                write_png(tmp_path / split / kind / f"cmr{n}{end}.png", pixels)
+        return tmp_path
+
+    return copy
+
+
+def patients(root, split):
+    """Image by name: whose it is."""
+    slices = datasets.load(root, split)
+    return dict(zip(slices.names, slices.patients.tolist()))
+
+
+def test_known_slices_under_other_numbers_keep_their_patients(renumbered):
+    root = renumbered("train", {1: 12, 2: 5, 3: 11, 8: 6})
+    assert patients(root, "train") == {"cmr1": 6, "cmr2": 3, "cmr3": 6, "cmr8": 3}
+    masks = datasets.folders.list_pngs(root / "train" / "mask", mask=True)
+    assert datasets.known_patients(masks).tolist() == [6, 3, 6, 3]  # as evaluate asks
+
+
+@pytest.mark.parametrize("place", ["", "train", "train/image"])
+def test_a_table_wins_over_what_is_known(place, renumbered):
+    root = renumbered("train", {1: 1, 2: 2, 3: 7, 4: 8})
+    table = "image,patient\ncmr1,A\ncmr2,B\ncmr3,B\ncmr4,C\n"
+    (root / place / "patients.csv").write_text(table, encoding="utf-8")
+    assert patients(root, "train") == {"cmr1": 1, "cmr2": 2, "cmr3": 2, "cmr4": 3}
+
+
+def test_own_slices_beside_known_ones_are_nobody_known(renumbered):
+    renumbered("train", {1: 12, 2: 11, 3: 1}, own=(4, 6))
+    root = renumbered("val", {}, own=(5, 7, 201))
+    train, val = patients(root, "train"), patients(root, "val")
+    assert (train["cmr1"], train["cmr2"], train["cmr3"]) == (6, 6, 1)
+    own = {train["cmr4"], train["cmr6"], *val.values()}
+    assert len(own) == 5 and not own & {*range(1, 101)}
+
+
+def test_slices_of_nobody_known_are_numbered_as_ever(root):
+    assert patients(root, "val") == {"cmr3": 3, "cmr4": 4}
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_train_warns_of_a_patient_on_both_sides(renumbered, command, tmp_path):
+    renumbered("train", {1: 5, 2: 9})
+    root = renumbered("val", {1: 10, 2: 6})
+    words = ("train", "--data", root, "--out", tmp_path / "run")
+    (line,) = (x for x in command(*words).err.splitlines() if x.startswith("warning"))
+    assert "cmr1 of train and cmr2 of val" in line and "2 patients" in line
+    (root / "patients.csv").write_text("image,patient\ncmr1,1\ncmr2,2\n", encoding="utf-8")
+    (root / "val" / "patients.csv").write_text("image,patient\ncmr1,8\ncmr2,9\n", encoding="utf-8")
+    assert "warning" not in command(*words[:-1], tmp_path / "other").err
+    assert "warning" not in command(*words[:-1], tmp_path / "phantom", "--data", "phantom").err
