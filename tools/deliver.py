@@ -19,6 +19,7 @@ import numpy as np
 from cmrseg import datasets, rle
 from cmrseg.data import write_bytes
 from cmrseg.deploy.export import export
+from cmrseg.deploy.sizes import write_size
 from cmrseg.deploy.weights import WEIGHTS, add_checksum, load_ensemble, save_ensemble
 from cmrseg.metrics import dice_summary
 from cmrseg.record import read_record
@@ -58,6 +59,7 @@ def main(store: Path = STORE, weights: Path = WEIGHTS) -> None:
         networks = cached_networks(spec, source, store)
         path = weights / f"{spec.setting}.safetensors"
         save_ensemble(path, networks, spec.tta)
+        write_size(path, (96, 96), spacing_mm=1.8)  # about so: of single slices nobody knows it
         ensemble = load_ensemble(path)
         if spec.setting == "small":
             export(ensemble, path.with_suffix(".onnx"))

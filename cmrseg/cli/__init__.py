@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from cmrseg.cli import console, runs
 from cmrseg.config import PRESETS
-from cmrseg.data import BadInput, read_png, write_png, write_text
+from cmrseg.data import BadInput, read_png, write_png, write_text as write_text
 
 app = typer.Typer(
     help="Segment cardiac MR slices: train a U-Net, predict, evaluate, submit. Start with: "
@@ -114,9 +114,9 @@ def train(
     """Train a network on the train split and score it on val; everything lands in --out."""
     import torch
 
-    from cmrseg import checkpoint, datasets
+    from cmrseg import datasets
     from cmrseg.datasets import doctor
-    from cmrseg.record import RECORD, make_record, sealed
+    from cmrseg.record import make_record
     from cmrseg.train import fit
 
     source = data or datasets.source()
@@ -131,6 +131,7 @@ def train(
         runs.confirm(out, config, fingerprint)
         print(f"{out} holds this run already, finished")
         return
+    runs.warn_of_shared(train_slices, held_out)
     if threads:
         torch.set_num_threads(threads)
     out.mkdir(parents=True, exist_ok=True)
@@ -142,9 +143,7 @@ def train(
         options = {"out": out, "resume": resume, "precision": precision.value, "callback": show}
         result = fit(config, train_slices, held_out, **options)
         record = make_record(result, train_slices, held_out, "val", fingerprint, preset.value)
-        write_text(out / RECORD, json.dumps(sealed(record), indent=1) + "\n")
-        checkpoint.save(result, out)
-        (out / checkpoint.CHECKPOINT).unlink(missing_ok=True)
+        runs.keep(out, result, record, train_slices.images.shape[1:])
     dice = "undefined" if record["dice_last"] is None else f"{record['dice_last']:.4f}"
     spent = f"{config.epochs} epochs, {result.seconds:.0f} s in {result.precision}"
     print(f"validation Dice {dice} after {spent}; the network is in {out}")
@@ -161,17 +160,26 @@ def predict(
     ],
     images: Annotated[Path, Option(help="Folder of 8-bit grey PNG files cmrN.png.")],
     out: Annotated[Path, Option(help="Folder for the masks cmrN_mask.png, values 0-3.")],
+    resize: Annotated[
+        bool,
+        Option("--resize", help="Show the network slices of the size that it knows."),
+    ] = False,
 ) -> None:
     """Segment every image of a folder; each mask is named after its own image."""
     from cmrseg.datasets import folders
-    from cmrseg.deploy import weights
+    from cmrseg.deploy import sizes, weights
 
     network = weights.find(model)
+    if resize:
+        network = sizes.resized(network, model)
     paths = [*folders.check_images(images).values()]
     if out.resolve() == images.resolve():
         raise BadInput(out, "is the folder of the images", "Give another folder to --out")
     folders.make_mask_folder(out, [path.stem for path in paths])
-    count = max(1, min(AT_ONCE, PIXELS_AT_ONCE // read_png(paths[0]).size))
+    shape = read_png(paths[0]).shape
+    if not resize and (said := sizes.warning(model, shape)):
+        print(f"warning: {images}: {said}", file=sys.stderr)
+    count = max(1, min(AT_ONCE, PIXELS_AT_ONCE // (shape[0] * shape[1])))
     stopped = f"stopped; the masks in {out} are whole, but not all: predict again"
     with (
         console.hint(lambda: stopped),
@@ -209,7 +217,7 @@ def export(
     """
     if missing := [name for name in ("onnx", "onnxscript") if not find_spec(name)]:
         raise BadInput("export", f"needs {' and '.join(missing)}", "pip install 'cmrseg[onnx]'")
-    from cmrseg.deploy import weights
+    from cmrseg.deploy import sizes, weights
     from cmrseg.deploy.export import export as write
 
     if out.is_dir():
@@ -218,6 +226,8 @@ def export(
         raise BadInput(out, "does not end in .onnx", f"Call it {out.name}.onnx")
     ensemble = weights.find_ensemble(model)
     write(ensemble, out)
+    if known := sizes.read_size(model):
+        sizes.write_size(out, **known)
     note = (
         "; predict also cleans up its masks, its graph does not" if ensemble.tta.postprocess else ""
     )

@@ -1,12 +1,13 @@
 """The folder that ``train --out`` names: claimed, locked, tidied; and how far the training is."""
 
+import json
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
-from cmrseg.data import BadInput, locked
+from cmrseg.data import BadInput, locked, write_text
 
 
 def claim(out: Path, resume: bool) -> bool:
@@ -33,6 +34,28 @@ def confirm(out: Path, config, fingerprint: str) -> None:
         raise BadInput(out / RECORD, "was made with other slices", "Train into another --out")
     for name in (CHECKPOINT, ".lock", ".lock.soft"):  # of a process that was killed as it finished
         (out / name).unlink(missing_ok=True)
+
+
+def warn_of_shared(train, held_out) -> None:
+    """Say which patient is on both sides of a split: then the validation Dice is too good."""
+    if shared := sorted(set(train.patients) & set(held_out.patients)):
+        one, more = shared[0], f", and so on for {len(shared)} patients" if shared[1:] else ""
+        names = [s.names[s.patients.tolist().index(one)] for s in (train, held_out)]
+        said = f"{names[0]} of train and {names[1]} of val are of one patient{more}"
+        cure = "The score will be too good; doctor lists all, and patients.csv says who is who"
+        print(f"warning: {said}. {cure}", file=sys.stderr)
+
+
+def keep(out: Path, result, record: dict, pixels: tuple[int, int]) -> None:
+    """Write what a training on slices (H, W) has led to; its checkpoint goes."""
+    from cmrseg import checkpoint
+    from cmrseg.deploy.sizes import write_size
+    from cmrseg.record import RECORD, sealed
+
+    write_text(out / RECORD, json.dumps(sealed(record), indent=1) + "\n")
+    write_size(out / checkpoint.MODEL, pixels)
+    checkpoint.save(result, out)
+    (out / checkpoint.CHECKPOINT).unlink(missing_ok=True)
 
 
 @contextmanager

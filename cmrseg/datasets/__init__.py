@@ -17,6 +17,9 @@ from cmrseg.datasets import acdc
 from cmrseg.datasets.folders import patients_of, read_split, write_slices
 
 
+PATIENTS = 100  # of the real slices; those of number 2k - 1 and 2k are of patient k
+
+
 def source() -> str:
     """The data source this process should use: ``CMRSEG_DATA``, by default ``"phantom"``."""
     return os.environ.get("CMRSEG_DATA") or "phantom"
@@ -61,13 +64,25 @@ def _whole_acdc96() -> Path:
 
 
 def known_patients(paths: dict[int, Path]) -> np.ndarray:
-    """The patient of each file, int64 (N,): of the real slices by their numbers, 2k - 1 and 2k.
+    """The patient of each file, int64 (N,): as a ``patients.csv`` says, see :func:`patients_of`.
 
-    We know the real slices by the hashes of most of the files; of others see :func:`patients_of`.
+    Without one, real slices are known by their hashes, whatever their numbers are here, and others
+    beside them are none of their patients. One that was altered in its place stays where it was,
+    if most about it are as they were.
     """
-    if acdc.are_acdc96(paths.values()):
-        return np.array([(number + 1) // 2 for number in paths], dtype=np.int64)
-    return patients_of(paths)
+    return patients_of(paths, _patients_by_hash)
+
+
+def _patients_by_hash(paths: dict[int, Path]) -> list[int]:
+    known = {n: number for n, path in paths.items() if (number := acdc.number(path))}
+    in_place = len(known) > len(paths) / 2 and all(n == number for n, number in known.items())
+    if in_place and max(paths) <= 2 * PATIENTS:
+        return [(n + 1) // 2 for n in paths]
+    place = next(iter(paths.values())).parent
+    root = place.parent.parent if place.parent.name in SPLITS else place  # a split, or alone
+    beside = root.glob(f"*/{place.name}/*.png")
+    others = PATIENTS if known or any(acdc.number(path) for path in beside) else 0
+    return [(known[n] + 1) // 2 if n in known else n + others for n in paths]
 
 
 def _phantom(split: str) -> Slices:

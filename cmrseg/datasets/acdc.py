@@ -5,8 +5,8 @@ There are 200 images and 120 masks of 96 x 96 pixels; images 2k - 1 and 2k are o
 
 import hashlib
 import os
-from collections.abc import Iterable
-from functools import lru_cache
+import re
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,11 +26,20 @@ def acdc96_hashes() -> dict[str, str]:
     return {name: digest for digest, name in (line.split() for line in lines)}
 
 
-def are_acdc96(paths: Iterable[Path]) -> bool:
-    """Whether most of the files are real slices, by their hashes."""
-    known = set(acdc96_hashes().values())
-    hits = [path.is_file() and _sha256(path) in known for path in paths]
-    return sum(hits) > len(hits) / 2
+def number(path: Path) -> int | None:
+    """The number of the real slice, image or mask, that a file is a copy of, by its hash."""
+    return _number(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+@cache
+def _number(path: Path, _: int) -> int | None:
+    return _numbers().get(_sha256(path))
+
+
+@lru_cache
+def _numbers() -> dict[str, int]:
+    names = acdc96_hashes().items()
+    return {digest: int(re.search(r"cmr(\d+)", name)[1]) for name, digest in names}
 
 
 @lru_cache

@@ -188,13 +188,13 @@ def make_mask_folder(folder: Path, names: list[str]) -> None:
 # --- whose slices they are -----------------------------------------------------------------------
 
 
-def patients_of(paths: dict[int, Path]) -> np.ndarray:
+def patients_of(paths: dict[int, Path], alone: Callable = list) -> np.ndarray:
     """The patient of each file, int64 (N,).
 
     A ``patients.csv`` (columns image, patient) in the folder or above it says so; without one, each
-    image is its own patient. A data root may have a table for each split: who has one name in two
-    of them has one number, and an image of a split without a table is none of the patients of the
-    others.
+    image is its own patient, or the one that ``alone``, a function of ``paths``, gives it. A data
+    root may have a table for each split: who has one name in two of them has one number, and an
+    image of a split without a table is none of the patients of the others.
     """
     if not paths:
         return np.zeros(0, np.int64)
@@ -209,7 +209,7 @@ def patients_of(paths: dict[int, Path]) -> np.ndarray:
     patients = {patient for path in sorted(tables) for patient in _read_table(path).values()}
     number = _numbers(patients)
     if table is None:
-        return np.array(list(paths), dtype=np.int64) + max(number.values(), default=0)
+        return np.array(alone(paths), dtype=np.int64) + max(number.values(), default=0)
     patient_of = _read_table(table)
     images = [path.stem.removesuffix("_mask") for path in paths.values()]
     if missing := [image for image in images if image not in patient_of]:

@@ -237,7 +237,6 @@ def test_a_failing_onnxruntime_is_no_damage(command, tmp_path, monkeypatch):
     assert done.status == 0 and len(list((tmp_path / "o").glob("*.png"))) == 2
 
 
-@not_yet
 def test_slices_of_another_size_than_the_network_knows_are_warned_of(command, tmp_path):
     """P1: 256 pixels a side, where the delivered networks know 96."""
     png_slices(tmp_path, "cmr{}", side=256)

@@ -51,7 +51,7 @@ def test_from_slices_to_a_submission_and_back(root, command, tmp_path):
     done = command("train", "--data", root, "--out", run, *options)
     assert done.status == 0, done.err
     assert "validation Dice" in done.out and "epoch 3/3 loss" in done.err
-    assert files_in(run) == ["config.json", MODEL, "record.json"]
+    assert files_in(run) == ["config.json", MODEL, "model.size.json", "record.json"]
     assert len({(run / name).stat().st_mode for name in files_in(run)}) == 1
     config, record = (
         json.loads((run / f"{n}.json").read_text(encoding="utf-8")) for n in ("config", "record")

@@ -257,8 +257,8 @@ MOMENTS = [  # which write, how much of it, and what is left
     (1, "whole", [CHECKPOINT]),
     (7, "half", [CHECKPOINT]),
     (7, "whole", [CHECKPOINT]),
-    (LAST, "half", [CHECKPOINT, "config.json", "record.json"]),
-    (LAST, "whole", [CHECKPOINT, "config.json", MODEL, "record.json"]),
+    (LAST, "half", [CHECKPOINT, "config.json", "model.size.json", "record.json"]),
+    (LAST, "whole", [CHECKPOINT, "config.json", MODEL, "model.size.json", "record.json"]),
 ]
 
 
@@ -412,4 +412,4 @@ def test_two_trainings_do_not_share_a_folder(root, command, mistake, tmp_path):
         line = mistake("train", "--data", root, "--out", out, naming=out)
         assert "another process" in line
     assert command("train", "--data", root, "--out", out).status == 0
-    assert files_in(out) == ["config.json", MODEL, "record.json"]
+    assert files_in(out) == ["config.json", MODEL, "model.size.json", "record.json"]
