@@ -273,7 +273,7 @@ HEADERS = {
 @pytest.mark.parametrize("header", HEADERS)
 def test_axes_and_spacing_of_a_header(header, tmp_path):
     labels, said = plain_heart(), {}
-    for other in (header, "sform alone"):
+    for other in (header, "sform alone" if header != "neither" else header):
         slices, notes = convert(
             tmp_path, image(LEVELS[labels], **HEADERS[header]), image(labels, **HEADERS[other])
         )
@@ -304,6 +304,11 @@ UNFIT = {
         "is of shape",
         lambda g, m: (g, image(np.stack([m == c for c in range(4)], 3) * np.uint8(1))),
     ),
+    "only one says where": (
+        "only one of the two headers",
+        lambda g, m: (g, image(m, codes=(0, 0))),
+    ),
+    "the other does": ("only one of", lambda g, m: (image(LEVELS[m], codes=(0, 0)), image(m))),
     "labels above 3": ("other labels", lambda g, m: (g, image(m * np.uint8(50)))),
     "label 4": ("other labels", lambda g, m: (g, image(m + np.uint8(1)))),
     "negative": ("other labels", lambda g, m: (g, image(-m.astype(np.int16)))),
