@@ -365,22 +365,6 @@ def test_every_file_is_fetched_and_then_only_what_is_missing_or_damaged(offered,
         offered.asked.clear()
 
 
-def test_what_is_in_the_place_of_a_fetched_file_stays_and_is_no_trouble_of_the_network(
-    offered, mistake, tmp_path
-):
-    slice_there = tmp_path / "train" / "image" / "cmr5.png"
-    slice_there.parent.mkdir(parents=True)
-    data.write_png(slice_there, noise(9, 9))
-    (tmp_path / "out").write_text("mine", encoding="utf-8")
-    before = slice_there.read_bytes()
-    for out, said in ((tmp_path, "cmr5.png"), (tmp_path / "out", tmp_path / "out")):
-        assert "reached" not in mistake("data", "--source", "acdc96", "--out", out, naming=said)
-    assert (
-        slice_there.read_bytes() == before
-        and (tmp_path / "out").read_text(encoding="utf-8") == "mine"
-    )
-
-
 def test_a_half_fetched_set_says_how_to_go_on(offered, monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "home", lambda: tmp_path)
     acdc.fetch(tmp_path / "acdc96", progress=False)
@@ -415,11 +399,3 @@ def test_an_address_that_leads_nowhere_is_named(address, word, mistake, tmp_path
     monkeypatch.setenv("CMRSEG_DATA_URL", address)
     line = mistake("data", "--source", "acdc96", "--out", tmp_path, naming=address)
     assert word in line and "CMRSEG_DATA_URL" in line and files_in(tmp_path) == []
-
-
-def test_the_real_slices_are_fetched_and_checked(real, server, tmp_path):
-    server.files = {name: (real / name).read_bytes() for name in files_in(real)}
-    acdc.fetch(tmp_path, progress=False)
-    assert files_in(tmp_path) == files_in(real) and len(server.asked) == 320
-    fetched, original = (datasets.load(root, "labelled") for root in (tmp_path, real))
-    assert fetched.fingerprint == original.fingerprint

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, zoom
 
-from cmrseg import datasets
 from cmrseg.datasets import checks
 from cmrseg.datasets.duplicates import copy_limit, similarity
 
@@ -83,18 +82,3 @@ def test_the_limit_follows_the_strangers_and_copies_among_them_do_not_move_it():
     assert abs(copy_limit(np.tanh(np.r_[z, np.full(100, 3)])) - limit) < 0.01
     assert copy_limit(np.tanh(z)[:50]) > 0.96
     assert copy_limit(np.random.default_rng(0).normal(0, 0.01, 5000)) > 0.5
-
-
-def test_similarity_is_even_handed(strangers):
-    alike = similarity(strangers[:5])
-    assert np.array_equal(alike, alike.T) and np.allclose(np.diag(alike), 1, atol=1e-3)
-    assert similarity(np.full((2, 48, 48), 7, np.uint8)).max() < 0.01  # blank ones are like none
-    mixed = similarity([strangers[0], enlarged(strangers[1]), strangers[1]])
-    assert mixed[1, 2] > 0.97 > mixed[0, 2]
-
-
-def test_two_real_test_patients_are_one_person(real):
-    test = datasets.load(real, "test")
-    for a, b in (("cmr171", "cmr175"), ("cmr172", "cmr176")):
-        first, second = (test.images[test.names.index(name)] for name in (a, b))
-        assert np.array_equal(first[:, 1:], second[:, :-1])

@@ -4,17 +4,16 @@ Slow: half a minute for each test, or as many seconds as the environment variabl
 """
 
 import os
+import re
 import struct
 import time
 import zlib
-from contextlib import suppress
 
 import numpy as np
 import pytest
 from conftest import files_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 
 from cmrseg import data, rle
 from cmrseg.datasets import doctor
@@ -24,15 +23,10 @@ SECONDS = float(os.environ.get("CMRSEG_FUZZ", "30"))
 
 
 def for_a_while(test):
-    """Run a test on new examples until the time is over; says how many there were."""
-
-    once = settings(
-        max_examples=300,
-        deadline=None,
-        database=None,
-        derandomize=False,
-        suppress_health_check=list(HealthCheck),
-    )(test)  # each call begins with other chance
+    """Run a test on new examples, of other chance each time, until the time is over."""
+    options = {"deadline": None, "database": None, "derandomize": False}
+    check = {"suppress_health_check": list(HealthCheck)}
+    once = settings(max_examples=300, **options, **check)(test)
 
     def run(tmp_path, capsys, command):
         end, rounds = time.time() + SECONDS, 0
@@ -48,54 +42,21 @@ def for_a_while(test):
 
 # --- submissions ---------------------------------------------------------------------------------
 
-NUMBER = (
-    st.integers(0, 20).map(str)
-    | st.integers(-3, 10**30).map(str)
-    | st.sampled_from(
-        [
-            "nan",
-            "inf",
-            "1e9",
-            "1.0",
-            "",
-            "+1",
-            "0x1",
-            "٣",
-            "²",
-            "1_0",
-            "-0",
-            "00001",
-            "9" * 400,
-            "1,2",
-            "\t",
-        ]
-    )
-)
+ODD = [
+    "",
+    "\t",
+    "9" * 400,
+    *["nan", "inf", "1e9", "1.0", "+1", "0x1", "٣", "²", "1_0", "-0", "00001", "1,2"],
+]
+NUMBER = st.integers(0, 20).map(str) | st.integers(-3, 10**30).map(str) | st.sampled_from(ODD)
 PAIR = st.tuples(NUMBER, NUMBER).map(" ".join)
 CODE = st.lists(PAIR | NUMBER, max_size=3).map(" ".join) | st.text(max_size=9)
-BASE = st.sampled_from(
-    [
-        "cmr3",
-        "cmr01",
-        "cmr",
-        "../cmr3",
-        "/tmp/cmr3",
-        "cmr3/..",
-        "CMR3",
-        "cmr٣",
-        "..\\cmr3",
-        "cmr" + "9" * 300,
-        "cmr3\0",
-    ]
-)
-NAME = st.tuples(
-    BASE, st.sampled_from(["_mask1", "_mask3", "_mask4", "", "_mask1.png", "_mask1/../x"])
-).map("".join) | st.text(max_size=12)
-ROW = (
-    st.tuples(NAME, CODE).map(",".join)
-    | st.text(max_size=30)
-    | st.sampled_from(['"', '"a\n', ",,,", "\r", "\x0c"])
-)
+BASES = ["cmr3", "cmr01", "cmr", "../cmr3", "/tmp/cmr3", "cmr3/..", "CMR3", "cmr٣", "..\\cmr3"]
+BASE = st.sampled_from([*BASES, "cmr" + "9" * 300, "cmr3\0"])
+END = st.sampled_from(["_mask1", "_mask3", "_mask4", "", "_mask1.png", "_mask1/../x"])
+NAME = st.tuples(BASE, END).map("".join) | st.text(max_size=12)
+ODD_ROW = st.sampled_from(['"', '"a\n', ",,,", "\r", "\x0c"])
+ROW = st.tuples(NAME, CODE).map(",".join) | st.text(max_size=30) | ODD_ROW
 
 
 @st.composite
@@ -113,9 +74,9 @@ def submission(draw):
     header = draw(st.sampled_from(["id,encoding"] * 20 + ["id;encoding", "", "encoding,id"]))
     text = draw(st.sampled_from(["\n", "\r\n", "\r"])).join([header, *rows])
     text += draw(st.sampled_from(["\n", ""]))
-    content = draw(st.sampled_from([b""] * 9 + [b"\xef\xbb\xbf", b"\xff\xfe"])) + text.encode(
-        draw(st.sampled_from(["utf-8"] * 9 + ["utf-16"])), "surrogatepass"
-    )
+    coding = draw(st.sampled_from(["utf-8"] * 9 + ["utf-16"]))
+    mark = draw(st.sampled_from([b""] * 9 + [b"\xef\xbb\xbf", b"\xff\xfe"]))
+    content = mark + text.encode(coding, "surrogatepass")
     return mutated(draw, content) if not draw(st.integers(0, 3)) else content
 
 
@@ -147,50 +108,41 @@ def test_submissions(content, tmp_path, command):
         rle.write_submission(masks, tmp_path / "again.csv")
         again = rle.read_submission(tmp_path / "again.csv", (4, 4))
         (tmp_path / "again.csv").unlink()
-        assert {n: m.tolist() for n, m in again.items()} == {
-            n: m.tolist() for n, m in masks.items()
-        }
+        assert all((again[name] == mask).all() for name, mask in masks.items())
 
 
 # --- pictures ------------------------------------------------------------------------------------
 
-SIZES = st.one_of(
-    st.integers(0, 9), st.sampled_from([16, 32, 4095, 4097, 2**16, 2**31 - 1, 2**31, 2**32 - 1])
+SIZES = st.integers(0, 9) | st.sampled_from(
+    [16, 32, 4095, 4097, 2**16, 2**31 - 1, 2**31, 2**32 - 1]
 )
-KINDS = st.sampled_from(
-    b"tRNS tEXt zTXt iTXt iCCP gAMA PLTE acTL fcTL fdAT eXIf sRGB pHYs IDAT IHDR IEND "
-    b"abcd \0\0\0\0 sBIT bKGD".split(b" ")
-)
+KINDS = b"tRNS tEXt zTXt iTXt iCCP gAMA PLTE acTL fcTL fdAT eXIf sRGB pHYs IDAT IHDR IEND abcd sBIT"
+KINDS = st.sampled_from([*KINDS.split(), bytes(4)])
+FORMATS = [
+    (1, 0),
+    (2, 0),
+    (4, 0),
+    (16, 0),
+    (8, 2),
+    (8, 3),
+    (8, 4),
+    (8, 6),
+    (3, 0),
+    (0, 0),
+    (255, 9),
+]
 
 
 @st.composite
 def png(draw):
     """Bytes of a PNG: often sound, or sound in parts, mostly with checksums that fit."""
     width, height = draw(st.just(8) | SIZES), draw(st.just(8) | SIZES)
-    bits, colour = draw(
-        st.sampled_from(
-            [(8, 0)] * 6
-            + [
-                (1, 0),
-                (2, 0),
-                (4, 0),
-                (16, 0),
-                (8, 2),
-                (8, 3),
-                (8, 4),
-                (8, 6),
-                (3, 0),
-                (0, 0),
-                (255, 9),
-            ]
-        )
-    )
+    bits, colour = draw(st.sampled_from([(8, 0)] * 6 + FORMATS))
     interlaced = draw(st.sampled_from([0] * 8 + [1, 7]))
     filters = st.sampled_from([0, 0, 0, 1, 2, 3, 4, 5, 255])
     pixels = st.binary(min_size=8, max_size=8) | st.just(bytes([1] * 8))
-    rows = b"".join(
-        bytes([draw(filters)]) + draw(pixels) for _ in range(draw(st.just(8) | st.integers(0, 10)))
-    )
+    height_there = range(draw(st.just(8) | st.integers(0, 10)))
+    rows = b"".join(bytes([draw(filters)]) + draw(pixels) for _ in height_there)
     body = zlib.compress(rows) if draw(st.integers(0, 9)) else draw(st.binary(max_size=40))
     cut = draw(st.integers(0, len(body)))
     packing = draw(st.sampled_from([0] * 9 + [1]))
@@ -200,9 +152,8 @@ def png(draw):
         chunks.insert(draw(st.integers(0, len(chunks))), extra)
     if not draw(st.integers(0, 9)):
         del chunks[draw(st.integers(0, len(chunks) - 1))]
-    content = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks
-    )
+    checked = [(len(c).to_bytes(4), k + c, zlib.crc32(k + c).to_bytes(4)) for k, c in chunks]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(b"".join(chunk) for chunk in checked)
     return mutated(draw, content) if not draw(st.integers(0, 2)) else content
 
 
@@ -222,30 +173,9 @@ def test_pictures(content, tmp_path, command):
         except data.BadInput as problem:
             assert errors and str(problem).count("\n") == 0
         else:
-            assert not errors or any(
-                w in errors[0].problem for w in ("grey levels 0-3", "single pixel")
-            )
-            assert (
-                pixels.dtype == np.uint8 and pixels.ndim == 2 and max(pixels.shape) <= data.LARGEST
-            )
+            assert not errors or re.search("grey levels 0-3|single pixel", errors[0].problem)
+            assert pixels.dtype == np.uint8 and pixels.ndim == 2
+            assert max(pixels.shape) <= data.LARGEST
             assert not mask or pixels.max(initial=0) <= 3
             assert content[24] == 8 and content[16:24] == struct.pack(">2I", *pixels.shape[::-1])
         (tmp_path / name).unlink()
-
-
-@for_a_while
-@given(
-    pixels=arrays(
-        np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 255)
-    ),
-    share=st.floats(0, 1, exclude_max=True),
-)
-def test_one_flipped_bit(pixels, share, tmp_path, command):
-    path = tmp_path / "cmr1.png"
-    data.write_png(path, pixels)
-    harmed = bytearray(path.read_bytes())
-    bit = int(share * 8 * len(harmed))
-    harmed[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(harmed)
-    with suppress(data.BadInput):  # or what is changed is no pixel
-        np.testing.assert_array_equal(data.read_png(path), pixels)

@@ -8,7 +8,6 @@ from torch import nn
 
 from cmrseg.config import PRESETS, TrainConfig
 from cmrseg.models import MODELS, build, multiply_adds, unet
-from cmrseg.models.alexnet import AlexNet
 from cmrseg.models.ning import Ning, Subsample
 from cmrseg.models.pixelshuffle_unet import PixelShuffleUNet
 from cmrseg.models.report_unet import ReportUNet
@@ -66,13 +65,6 @@ def test_every_layer_reaches_the_output(name):
     for part, module in net.named_modules():
         if isinstance(module, layers):
             assert module.weight.grad.abs().max() > 0, part
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_maps_a_slice_to_logits_of_its_full_size(name):
-    net = build(PRESETS[name]).eval()
-    with torch.no_grad():
-        assert net(torch.randn(1, 1, 96, 96)).shape == (1, 4, 96, 96) and net.stride == 1
 
 
 def test_multiply_adds_by_hand():
@@ -212,13 +204,6 @@ def test_segnet_puts_each_value_back_where_it_came_from():
     assert torch.equal(back[back > 0], x[back > 0])
     largest = nn.functional.max_pool2d(x, 4)
     assert sorted(back[back > 0].tolist()) == sorted(largest.flatten().tolist())
-
-
-def test_alexnet_decides_on_a_grid_of_sixteen_pixels():
-    net, shapes = AlexNet((4, 4, 4, 4, 4, 8)).eval(), []
-    net.classifier.register_forward_hook(lambda _, __, out: shapes.append(out.shape))
-    net(torch.rand(1, 1, 96, 96))
-    assert shapes == [(1, 4, 6, 6)]
 
 
 def test_ning_subsamples_by_a_bounded_average():

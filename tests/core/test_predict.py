@@ -8,7 +8,7 @@ import torch
 from conftest import heart
 from torch import nn
 
-from cmrseg import checkpoint, predict
+from cmrseg import predict
 from cmrseg.augment import normalise
 from cmrseg.config import TrainConfig
 from cmrseg.models import build
@@ -41,14 +41,6 @@ class Pixelwise(nn.Module):
     def forward(self, x):
         self.seen.append(x.clone())
         return torch.cat([-4 * x, 0 * x - 50, 0 * x - 50, 4 * x], 1)
-
-
-class Sided(Pixelwise):
-    """Class 3 in the left half of the picture, whatever it shows."""
-
-    def forward(self, x):
-        left = torch.where(torch.arange(x.shape[-1]) < x.shape[-1] // 2, 9.0, -9.0).expand_as(x)
-        return torch.cat([0 * x, 0 * x - 50, 0 * x - 50, left], 1)
 
 
 class Coarse(nn.Module):
@@ -107,13 +99,6 @@ def test_a_coarse_output_is_enlarged_to_full_size():
 # --- several networks, several views -------------------------------------------------------------
 
 
-def test_one_network_looking_once_says_what_it_says_alone(model):
-    result = checkpoint.load(model)
-    alone = probabilities(result.model, images(), result.config.scale)
-    ensemble = Ensemble([result.model], result.config.scale)
-    np.testing.assert_array_equal(ensemble.probabilities(images()), alone)
-
-
 def test_several_networks_are_averaged_as_probabilities():
     nets = [Fixed(9.0, 0.0, 0.0, 0.0), Fixed(0.0, 9.0, 0.0, 0.0), Fixed(0.0, 9.0, 0.0, 0.0)]
     expected = np.mean([torch.softmax(n.logits, 0).detach().numpy() for n in nets], axis=0)
@@ -130,12 +115,6 @@ def test_an_answer_that_follows_the_picture_is_the_same_from_every_view(tta):
     assert once[0, 3].max() > 0.9
     assert np.abs(views - once)[..., 6:-6, 6:-6].max() < 0.08
     np.testing.assert_allclose(views.sum(1), 1, rtol=1e-5)
-
-
-def test_a_network_that_prefers_a_side_is_told_so_by_the_mirror():
-    p = Ensemble([Sided()], tta=TTA(flip=True)).probabilities(images(1))
-    np.testing.assert_allclose(p[0, 3], p[0, 3, :, ::-1], atol=1e-6)
-    np.testing.assert_allclose(p[0, 3].mean(), 0.5, atol=1e-3)
 
 
 def test_a_network_sees_the_mirrored_picture_and_one_normalised_before_it_is_turned():
@@ -203,30 +182,6 @@ def drawn(picture):
 )
 def test_one_piece_of_each_class_and_no_hole(before, after):
     np.testing.assert_array_equal(keep_largest_components(drawn(before)), drawn(after))
-
-
-def by_scipy(mask):
-    """The same by scipy's labels, as it was written first."""
-    from scipy.ndimage import binary_fill_holes, label
-
-    cleaned = np.zeros_like(mask)
-    for c in (1, 2, 3):
-        pieces, _ = label(mask == c, np.ones((3, 3)))
-        sizes = np.bincount(pieces.ravel())[1:]
-        if len(sizes):
-            cleaned[pieces == 1 + sizes.argmax()] = c
-    ring = cleaned >= 2
-    cleaned[binary_fill_holes(ring) & ~ring] = 3
-    return cleaned
-
-
-def test_opencv_finds_the_pieces_that_scipy_finds():
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        share = rng.uniform(0, 0.5, 3)
-        mask = rng.choice(4, rng.integers(1, 12, 2), p=[1 - share.sum() / 2, *share / 2])
-        mask = mask.astype(np.uint8)
-        np.testing.assert_array_equal(keep_largest_components(mask), by_scipy(mask))
 
 
 def test_post_processing_is_done_only_where_it_is_asked_for():

@@ -100,15 +100,6 @@ def test_rows_may_come_in_any_order_and_lines_may_be_empty(tmp_path):
     assert {n: m.tolist() for n, m in read.items()} == {n: m.tolist() for n, m in masks.items()}
 
 
-def test_a_failed_write_leaves_the_old_submission(tmp_path, monkeypatch):
-    path = tmp_path / "s.csv"
-    path.write_text("id,encoding\n", encoding="utf-8")
-    monkeypatch.setattr(rle, "encode", lambda mask: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        rle.write_submission({"cmr1": np.zeros((2, 2), np.uint8)}, path)
-    assert path.read_text(encoding="utf-8") == "id,encoding\n" and os.listdir(tmp_path) == ["s.csv"]
-
-
 TWO_CLASSES = "cmr1_mask1,1 2\ncmr1_mask2,2 1"
 NOT_ONE_LINE = ['"1 1\n2 30 4"', '"1 1\n30 4"', '"1 1\r\n"', "1 1\fcmr1_mask2,30 4", '"1 1']
 
