@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import REPOSITORY, files_in, fill, heart
+from conftest import REPOSITORY, fill, heart
 
 from cmrseg import data, datasets
 from cmrseg.data import BadInput
@@ -42,39 +42,27 @@ SLICE = data.encode_png(heart(12)[0])
 DAMAGED = "not a readable PNG (truncated or damaged)"
 CONTENTS = {  # of a file: what is said of it
     "RGB": (png(32, 32, colour=2), "found RGB colour."),
-    "RGBA": (png(32, 32, colour=6), "found RGB colour with alpha"),
     "palette": (png(32, 32, colour=3, more=chunk(b"PLTE", bytes(3))), "found a colour palette"),
     "alpha": (png(32, 32, colour=4), "found grey with alpha"),
     "16 bit": (png(32, 32, 16), "found 16-bit grey"),
     "1 bit": (png(32, 32, 1), "found 1-bit black and white"),
     "two bits": (png(32, 32, 2), "found 2-bit grey"),
-    "four bits": (png(32, 32, 4), "found 4-bit grey"),
     "two frames": (png(32, 32, more=chunk(b"acTL", bytes([0, 0, 0, 2] * 2))), "holds 2 pictures"),
     "zero bytes": (b"", DAMAGED),
-    "text": (b"cmr12 is a nice slice\n", DAMAGED),
-    "a header only": (SLICE[:8], DAMAGED),
-    "torn in the header": (SLICE[:20], DAMAGED),
     "torn after the header": (SLICE[:33], DAMAGED),
     "torn in the pixels": (SLICE[: len(SLICE) // 2], DAMAGED),
-    "torn near the end": (SLICE[:-30], DAMAGED),
     "one flipped bit": (SLICE[:99] + bytes([SLICE[99] ^ 1]) + SLICE[100:], DAMAGED),
     "fewer rows than said": (png(32, 32, rows=bytes(33 * 9)), DAMAGED),
     "no pixels": (png(0, 0), DAMAGED),
     "a bomb": (png(12000, 12000), "over 4096 pixels"),
     "a slice too large": (png(4097, 8), "over 4096 pixels"),
-    "a bomb that says so": (png(60000, 60000, rows=b""), "over 4096 pixels"),
     "JPEG": (picture(".jpg"), "a JPEG file with the name of a PNG"),
     "BMP": (picture(".bmp"), "a BMP file with the name of a PNG"),
     "GIF": (b"GIF89a" + bytes(99), "a GIF file with the name of a PNG"),
-    "TIFF": (picture(".tif"), "a TIFF file with the name of a PNG"),
-    "WEBP": (picture(".webp"), "a WEBP file with the name of a PNG"),
 }
 IMAGES = {
     "a mask": (data.encode_png(heart(12)[1]), "are image and mask swapped"),
-    "a mask to be seen": (
-        data.encode_png(heart(12)[1] * 85),
-        "has grey levels 0, 85, 170, 255 only",
-    ),
+    "a mask to be seen": (data.encode_png(heart(12)[1] * 85), "has grey levels 0, 85, 170, 255"),
     "grey levels 0-1": (data.encode_png(np.ones((32, 32))), "has grey levels 0-3 only"),
     "a pixel": (data.encode_png(np.full((1, 1), 9)), "is a single pixel"),
     "another size": (data.encode_png(heart(12)[0][:-2]), "is 32 x 30 pixels, expected 32 x 32"),
@@ -110,20 +98,9 @@ def test_a_file_that_is_no_slice_is_named(kind, content, problem, root):
     assert line.startswith(f"{path}: ") and problem in line
 
 
-def link_to(target):
-    def harm(path):
-        path.unlink()
-        path.symlink_to(path if target is None else target)
-
-    return harm
-
-
-def in_the_place_of(make):
-    def harm(path):
-        path.unlink()
-        make(path)
-
-    return harm
+def instead(make):
+    """Make something in the place of a file."""
+    return lambda path: (path.unlink(), make(path))
 
 
 def renamed(name):
@@ -149,20 +126,16 @@ PLACES = {  # what can happen to a file or its folder, and what is said
     "a file for a folder": (file_for_a_folder, "is not a folder"),
     "an empty folder": (lambda path: [p.unlink() for p in path.parent.iterdir()], "holds no cmrN"),
     "one number twice": (twin("cmr012"), "has the same number as cmr012"),
-    "a twin in capitals": (twin("CMR12"), "expected a name like cmrN"),
-    "a link to nowhere": (link_to("nowhere.png"), "a link to nowhere"),
-    "a link in a circle": (link_to(None), "a link to nowhere"),
-    "a link to something endless": (link_to("/dev/zero"), "no such "),
-    "a directory": (in_the_place_of(Path.mkdir), "no such "),
-    "a pipe": (in_the_place_of(os.mkfifo), "no such "),
+    "a link to nowhere": (instead(lambda p: p.symlink_to("nowhere.png")), "a link to nowhere"),
+    "a link in a circle": (instead(lambda path: path.symlink_to(path)), "a link to nowhere"),
+    "an endless link": (instead(lambda path: path.symlink_to("/dev/zero")), "no such "),
+    "a directory": (instead(Path.mkdir), "no such "),
+    "a pipe": (instead(os.mkfifo), "no such "),
     "a foreign name": (renamed("heart.png"), "heart.png: expected a name like cmrN"),
-    "no number": (renamed("cmr.png"), "cmr.png: expected a name"),
     "digits of another script": (renamed("cmr\u0665.png"), "expected a name"),
-    "a number of sixty digits": (renamed(f"cmr{'5' * 60}.png"), "expected a name"),
     "a negative number": (renamed("cmr-5.png"), "cmr-5.png: expected a name"),
     "a name of two lines": (renamed("heart\nerror: all is well.png"), "heart\\nerror"),
     "a name that is no text": (renamed(b"cmr\xff.png"), "expected a name"),
-    "upper case": (renamed("cmr12.PNG"), "cmr12.PNG: expected a name"),
 }
 
 
@@ -175,22 +148,16 @@ def test_a_folder_that_holds_something_else_is_refused(harm, problem, kind, root
     assert len(line.splitlines()) == 1
 
 
-@pytest.mark.parametrize("kind", ["image", "mask"])
-@pytest.mark.parametrize("harm", ["torn", "missing"])
-def test_every_command_says_so_in_one_line(harm, kind, root, model, mistake, tmp_path):
-    folder, out = root / "train" / kind, tmp_path / "out"
+def test_every_command_that_reads_masks_says_so_in_one_line(root, mistake, tmp_path):
+    folder, out = root / "train" / "mask", tmp_path / "out"
     healthy = shutil.copytree(folder, tmp_path / "healthy")
-    path = next(folder.glob(f"{LAST}*"))
-    path.write_bytes(SLICE[:50]) if harm == "torn" else shutil.rmtree(folder)
-    name, before = path if harm == "torn" else folder, files_in(root)
-    mistake("train", "--data", root, "--out", out, naming=name)
-    if kind == "image":
-        mistake("predict", "--model", model, "--images", folder, "--out", out, naming=name)
-    else:
-        mistake("evaluate", "--pred", folder, "--truth", healthy, naming=name)
-        mistake("evaluate", "--pred", healthy, "--truth", folder, naming=name)
-        mistake("submit", "--masks", folder, "--out", out / "s.csv", naming=name)
-    assert not out.exists() and files_in(root) == before
+    torn = next(folder.glob(f"{LAST}*"))
+    torn.write_bytes(SLICE[:50])
+    mistake("train", "--data", root, "--out", out, naming=torn)
+    mistake("evaluate", "--pred", folder, "--truth", healthy, naming=torn)
+    mistake("evaluate", "--pred", healthy, "--truth", folder, naming=torn)
+    mistake("submit", "--masks", folder, "--out", out / "s.csv", naming=torn)
+    assert not out.exists()
 
 
 def test_doctor_says_to_people_and_programs_what_training_says_first(
@@ -234,14 +201,10 @@ def edit(*names, change):
 def test_every_error_is_found_in_the_order_of_splits_and_numbers(root):
     for name in ("train/image/cmr10.png", "train/image/cmr9.png"):
         (root / name).write_bytes(png(32, 32, colour=2))
-    edit("train/mask/cmr12_mask.png", change=lambda mask: mask * 3)(root)
+    edit(M12, change=lambda mask: mask * 3)(root)
     (root / "val" / "mask" / "cmr3_mask.png").write_bytes(b"")
-    assert [file for file, _ in errors_in(root)] == [
-        "train/image/cmr9.png",
-        "train/image/cmr10.png",
-        "train/mask/cmr12_mask.png",
-        "val/mask/cmr3_mask.png",
-    ]
+    names = ["train/image/cmr9.png", "train/image/cmr10.png", M12, "val/mask/cmr3_mask.png"]
+    assert [file for file, _ in errors_in(root)] == names
 
 
 @pytest.mark.parametrize(("kind", "other"), [("image", "mask"), ("mask", "image")])
