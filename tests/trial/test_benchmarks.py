@@ -6,13 +6,11 @@ import runpy
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from conftest import REPOSITORY
 
 from cmrseg import datasets
 from cmrseg.config import PRESETS, TrainConfig
-from cmrseg.data import read_png
 
 SCRIPTS = REPOSITORY / "benchmarks"
 
@@ -75,17 +73,6 @@ def test_a_folder_that_is_not_there_is_one_line_and_status_2(script, tmp_path):
     done = start(script, "--data", tmp_path / "nowhere")
     assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"error: {tmp_path / 'nowhere'}: no such data. Give")
-
-
-@pytest.mark.parametrize("way", ["ours", "report"])
-def test_predictions_are_timed_from_a_network_that_is_ready(way, tmp_path):
-    inference, images = load("inference"), datasets.load("phantom", "test").images[:2]
-    (tmp_path / "images").mkdir()
-    inference["write"](images, 3, tmp_path / "images")  # again and again
-    written = [read_png(tmp_path / "images" / f"cmr{n}.png") for n in (1, 2, 3)]
-    assert (np.stack(written) == images[[0, 1, 0]]).all()
-    seconds, network = inference[way](tmp_path / "images", tmp_path / "masks")
-    assert 0 < network < seconds and len(list((tmp_path / "masks").iterdir())) == 3
 
 
 def test_two_trainings_side_by_side():

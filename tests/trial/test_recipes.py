@@ -29,13 +29,12 @@ def run(tmp_path_factory):
             file.write(code)
 
     def run(*words):
-        done = subprocess.run(
+        words, environment = (
             [sys.executable, *map(str, words)],
-            cwd=copy,
-            env={"PYTHONPATH": str(copy), "PATH": ""},
-            text=True,
-            capture_output=True,
+            {"PYTHONPATH": str(copy), "PATH": ""},
         )
+        options = {"text": True, "capture_output": True, "env": environment}
+        done = subprocess.run(words, cwd=copy, **options)
         assert not done.returncode, done.stderr
         return done.stdout
 
@@ -43,11 +42,8 @@ def run(tmp_path_factory):
 
 
 def test_three_recipes():
-    assert [path.rpartition("/")[0] for path, *_ in RECIPES] == [
-        "cmrseg/models",
-        "cmrtrial/plans",
-        "cmrseg",
-    ]
+    places = [path.rpartition("/")[0] for path, *_ in RECIPES]
+    assert places == ["cmrseg/models", "cmrtrial/plans", "cmrseg"]
 
 
 def test_a_network_is_a_file(run):
@@ -61,17 +57,16 @@ print(tuple(result.model.layer.weight.shape), len(result.history["loss"]))"""
 
 def test_an_experiment_is_a_function(run):
     (row,) = json.loads(run("-m", "cmrtrial", "results", "half-rate", "--json"))
-    assert (row["experiment"], row["settings"], row["runs"] + row["missing"]) == (
-        "half-rate",
-        2,
-        20,
-    )
+    assert row["experiment"] == "half-rate" and row["settings"] == 2
+    assert row["runs"] + row["missing"] == 20
 
 
 def test_a_metric_is_an_entry(run, tmp_path):
     folder = fill(tmp_path) / "val" / "mask"
-    assert json.loads(
-        run("-m", "cmrseg", "evaluate", "--pred", folder, "--truth", folder, "--json")
-    )["metrics"]["jaccard"] == {"RV": 1, "Myo": 1, "LV": 1}
-    code = "from cmrseg import datasets, record; s = datasets.load('phantom', 'val')[:2]; print('jaccard' in record.image_table(s.masks, s))"
+    said = run("-m", "cmrseg", "evaluate", "--pred", folder, "--truth", folder, "--json")
+    assert json.loads(said)["metrics"]["jaccard"] == {"RV": 1, "Myo": 1, "LV": 1}
+    code = """
+from cmrseg import datasets, record
+slices = datasets.load("phantom", "val")[:2]
+print("jaccard" in record.image_table(slices.masks, slices))"""
     assert run("-c", code) == "True\n"
