@@ -97,32 +97,6 @@ def test_the_address_stands_alike_in_every_copy():
     assert naming == set(known)
 
 
-def test_a_new_address_reaches_every_copy_and_a_wrong_one_none(tmp_path, monkeypatch, capsys):
-    for name in ("pyproject.toml", *address_tool.FILES, "notebooks"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, tmp_path / name)
-    monkeypatch.setattr(address_tool, "ROOT", tmp_path)
-    new, project = "https://github.com/somebody/some-book", tmp_path / "pyproject.toml"
-    for wrong in (new + ".git", new + "/", "github.com/somebody/some-book"):
-        project.write_text(
-            (ROOT / "pyproject.toml").read_text(encoding="utf-8").replace(address(), wrong),
-            encoding="utf-8",
-        )
-        with pytest.raises(SystemExit) as stop:
-            address_tool.main()
-        assert stop.value.code == 2 and len(capsys.readouterr().err.splitlines()) == 1
-        assert address() in (tmp_path / "_config.yml").read_text(encoding="utf-8")
-    project.write_text(
-        (ROOT / "pyproject.toml").read_text(encoding="utf-8").replace(address(), new),
-        encoding="utf-8",
-    )
-    address_tool.main()
-    for path in address_tool.places():
-        assert address() not in path.read_text(encoding="utf-8") and new in path.read_text(
-            encoding="utf-8"
-        )
-
-
 def test_workflows_can_be_read_and_what_is_asked_of_make_is_there():
     for path in WORKFLOWS:
         workflow = yaml.safe_load(path.read_text())

@@ -711,16 +711,6 @@ def test_a_page_of_the_book(browser, book, path, theme):
 
 
 @pytest.mark.slow
-def test_the_first_picture_comes_soon(browser, book):
-    opened = browser.new_page()
-    opened.goto(f"{book}/book/index.html", wait_until="load")
-    ended = opened.evaluate("""performance.getEntriesByType('resource')
-        .filter(e => e.name.includes('cover')).map(e => e.responseEnd)""")
-    opened.close()
-    assert ended and min(ended) <= 1500
-
-
-@pytest.mark.slow
 def test_the_delivered_network_in_the_built_book(browser, book):
     """What it says of the samples is what ``predict --model small`` says, and it is quick (on a quiet machine)."""
     draw, opened = find("small"), browser.new_page()

@@ -116,26 +116,6 @@ def test_verdicts_are_those_of_one_experiment_or_of_some_claims(trial):
 # --- the report's ---------------------------------------------------------------------------------
 
 
-def test_a_sixth_block_does_not_fit_the_slices():
-    (shape,) = (c for c in claims.claims() if c["claim"] == "shape")
-    assert shape["id"] == "five-blocks-at-most" and claims.evaluate_claim(shape) == "confirmed"
-
-
-def test_the_claims_are_well_formed():
-    table = claims.claims()
-    assert len(table) >= 25 and len({c["id"] for c in table}) == len(table)
-    for row in table:
-        assert {"id", "text", "source", "said", "claim"} <= set(row), row["id"]
-        assert row["claim"] in ("greater", "less", "equal", "none", "shape")
-        if row["claim"] in ("none", "shape"):
-            assert row["testable"]
-        else:
-            assert ("b" in row) != ("level" in row) and row["endpoint"], row["id"]
-    (ambiguous,) = (c for c in table if "ambiguous" in c)
-    assert ambiguous["id"] == "mirror-no-gain"
-    assert ambiguous["ambiguous"].count(".") == 1 and ambiguous["ambiguous"].endswith(".")
-
-
 def test_what_is_not_asked_says_why_and_is_no_claim():
     rest = claims.not_asked()
     assert len(rest) > 5

@@ -13,17 +13,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, files_in
 from filelock import FileLock
 from made_up import only  # noqa: F401
 
-from cmrseg import data, datasets, rle, train
+from cmrseg import data, datasets, train
 from cmrseg.config import TrainConfig
-from cmrseg.deploy.onnx_runner import from_onnx
-from cmrseg.deploy.weights import load_ensemble
 from cmrseg.predict import TTA, Ensemble
 from cmrseg.record import image_table, read_record
 from cmrtrial import cli, compare, networks, runner
@@ -34,7 +31,6 @@ from cmrtrial.spec import ACDC96, RunSpec
 from cmrtrial.splits import split
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
-import deliver
 
 # ruff: noqa: F811
 
@@ -364,30 +360,6 @@ def test_the_networks_of_all_folds_predict_the_validation_slices(
     model = networks.cached_network(keeping, str(root), store).model
     assert record["images"] == as_recorded([model], alone, split(root, "val")[1])
     assert record["ways"]["seeds"] == [] and record["agreement"] is None
-
-
-def test_what_is_delivered_is_the_networks_that_were_judged(keeping, root, tmp_path, monkeypatch):
-    best = TTA(flip=True, postprocess=True)
-    judged = replace(keeping, keep=False, tta=best, seeds=(0,), setting="final")
-    judged = [judged, replace(judged, setting="small", tta=TTA(), seeds=())]
-    monkeypatch.setenv("CMRSEG_DATA", str(root))
-    monkeypatch.setitem(EXPERIMENTS, "final", judged)
-    monkeypatch.setattr(networks, "TRAIN_FOLDS", ("train-fold0", "train-fold1"))
-    deliver.main(tmp_path / "store", tmp_path / "weights")
-    truth, test = datasets.load(root, "val"), datasets.load(root, "test")
-    for spec, count in zip(judged, (2, 1)):
-        ensemble = load_ensemble(tmp_path / "weights" / f"{spec.setting}.safetensors")
-        assert len(ensemble.models) == count and ensemble.tta == spec.tta
-        record = read_record(runner.run_one(spec, str(root), tmp_path / "store"))
-        areas = image_table(ensemble.predict(truth.images), truth)["area_pred"]
-        # half precision moves a pixel or two
-        np.testing.assert_allclose(areas, record["images"]["area_pred"], atol=4)
-        submission = tmp_path / "store" / f"submission-{spec.setting}.csv"
-        masks = rle.read_submission(submission, test.images.shape[1:])
-        assert tuple(masks) == test.names
-        assert all(map(np.array_equal, masks.values(), ensemble.predict(test.images)))
-    quick = from_onnx(tmp_path / "weights" / "small.onnx")(test.images)
-    assert (quick == np.stack(list(masks.values()))).mean() > 0.999
 
 
 def test_a_fold_begins_with_phantoms_of_its_own(tiny, root, tmp_path, monkeypatch):

@@ -15,13 +15,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from conftest import REPOSITORY
 
 from cmrseg import train as training
 from cmrseg.config import TrainConfig
 from cmrseg.data import BadInput
-from cmrseg.models import build
 from cmrseg.record import make_record
 from cmrseg.train import fit
 from cmrtrial import claims as first_claims
@@ -47,15 +45,6 @@ def test_no_run_of_either_trial_changes():
         "95793ebd5a1dca013a79fd3a6aee392907770894ed3a9a24e67504a5d34b59e3",
         "e6bd857f18da1ba37fb5fef71a8d02679fb79bbea87854939762851f44ed337f",
     ]
-
-
-def test_seeds_differ_between_the_folds_of_a_setting_and_are_new():
-    seeds = {}
-    for planned in second_trial.PLAN:
-        seeds.setdefault(planned.setting, []).append(planned.config.seed)
-    assert all(len(set(s)) == len(s) for s in seeds.values())
-    first = {p.config.seed for plan in EXPERIMENTS.values() for p in plan if p.fold in spec.FOLDS}
-    assert not first & {s for of_setting in seeds.values() for s in of_setting}
 
 
 SHORTER = [
@@ -87,25 +76,6 @@ def test_a_milestone_is_the_end_of_a_shorter_run(root, changes):
     assert long["milestones"][-1]["loss"] == long["history"]["loss"][-1] != end["loss"]
 
 
-PARTED = {  # setting: window of pooling, multiple, what the first block of the decoder sees, head
-    "baseline": (3, 32, (128, 3, 3), "Identity"),
-    "windows 2x2": (2, 32, (128, 3, 3), "Identity"),
-    "four poolings": (2, 16, (128, 6, 6), "Identity"),
-    "skips before pooling": (2, 16, (128, 6, 6), "Conv2d"),
-    "textbook decoder": (2, 16, (128, 12, 12), "Conv2d"),
-}
-
-
-@pytest.mark.parametrize("name", PARTED)
-def test_each_network_between_the_reports_and_the_textbooks_differs_in_what_it_says(name):
-    net = build(next(p.config for p in second_trial.PLAN if p.setting == name)).eval()
-    seen = []
-    net.decoder[0].register_forward_hook(lambda _, x, y: seen.append(tuple(x[0].shape[1:])))
-    net(torch.zeros(1, 1, 96, 96))
-    found = (net.pool.kernel_size, net.multiple, *seen, type(net.head).__name__)
-    assert found == PARTED[name]
-
-
 # --- claims --------------------------------------------------------------------------------------
 
 
@@ -118,16 +88,6 @@ def test_every_claim_of_the_first_trial_has_a_successor_with_a_reason():
         assert claim["changed"] and claim["source"] == first[claim["first"]]["source"], claim["id"]
         assert ("family" in claim) != ("verdict" in claim), claim["id"]
         assert claim.get("family", "dice") in claims.FAMILIES
-
-
-def test_claims_ask_what_the_runs_can_answer():
-    plan = {planned.setting: planned for planned in second_trial.PLAN}
-    for claim in claims.claims():
-        for side in "ab" if claim.get("endpoint", "seconds") != "seconds" else "":
-            if side in claim:
-                milestones = plan[claim[side]].milestones
-                assert claim.get(f"epochs_{side}", claim["epochs"]) in milestones, claim["id"]
-                assert claim["endpoint"] != "gain" or claim["since"] in milestones
 
 
 def made_up(planned, rng, dice):
@@ -183,20 +143,6 @@ def test_a_whole_trial_is_judged(whole_trial):
     row = table.loc["mirror-no-gain"]
     assert np.isfinite(row["estimate"]) and np.isnan(row["p"])  # computed, and not tested
     assert (table["low"].dropna() <= table["estimate"].dropna()).all()
-
-
-def test_half_width_gives_signs(whole_trial):
-    """At a quarter the U-Net leads by 0.2 everywhere; at half by 0.1 in three folds of five."""
-    rng, found = np.random.default_rng(0), dict(whole_trial)
-    rivals = {"SegNet": [0.6] * 5, "half width, SegNet": [0.7, 0.7, 0.7, 0.9, 0.9]}
-    for setting, dice in rivals.items():
-        plan = [p for p in second_trial.PLAN if p.setting == setting]
-        found[setting] = [made_up(p, rng, dice[int(p.fold[4])]) for p in plan]
-    table = claims.half_width(found)
-    row = table.loc["half-segnet"]
-    assert row["folds"] == 3 and len(table) == 3
-    assert row["quarter"] == pytest.approx(0.2, abs=0.02)
-    assert row["half"] == pytest.approx(0.02, abs=0.02)
 
 
 def the(name):

@@ -132,29 +132,13 @@ def test_a_worker_that_cannot_write_says_so_and_leaves_no_note(root, tmp_path, s
     assert troubles.get().errno == 28 and not [*tmp_path.glob("modern/*")]
 
 
-def test_results_and_sweep_name_a_record_that_is_torn_edited_or_newer(
-    root,
-    command,
-    mistake,
-    tmp_path,
-    monkeypatch,
-    only,
-    spec,
-):
+def test_results_and_sweep_name_a_torn_record(root, mistake, tmp_path, monkeypatch, only, spec):
     monkeypatch.setattr(runner, "ACDC96", datasets.load(root, "labelled").fingerprint)
     only(tiny=[spec])
     path = runner.run_one(spec, str(root), tmp_path)
-    whole = path.read_text(encoding="utf-8")
-    assert command("results", "tiny", "--store", tmp_path).status == 0
-    edited = {"lr": ('"lr":0.003', '"lr":0.004'), "dice": ('"dice_last":0', '"dice_last":1')}
-    texts = [(whole.replace(*pair, 1), "edited") for pair in edited.values()]
-    newer = whole.replace('"version":1', '"version":7', 1)
-    for text, word in (*texts, (whole[:99], "not a record"), (newer, "newer")):
-        assert text != whole
-        path.write_text(text, encoding="utf-8")
-        for words in (("results", "tiny"), ("sweep", "tiny", "--data", root)):
-            assert word in mistake(*words, "--store", tmp_path, naming=path)
-        assert path.read_text(encoding="utf-8") == text
+    path.write_text(path.read_text()[:99])
+    for words in (("results", "tiny"), ("sweep", "tiny", "--data", root)):
+        assert "not a record" in mistake(*words, "--store", tmp_path, naming=path)
 
 
 @pytest.fixture
