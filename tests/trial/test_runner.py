@@ -132,7 +132,7 @@ def test_two_processes_over_one_store_never_compute_a_run_twice(plan, root, tmp_
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(120)
+        worker.join(600)
         assert worker.exitcode == 0
     seeds, processes = zip(*(line.split() for line in log.read_text(encoding="utf-8").splitlines()))
     assert sorted(seeds) == ["0", "1", "2"] and len(set(processes)) == 2
