@@ -249,7 +249,7 @@ def straight(root, tmp_path, monkeypatch, command):
     return tmp_path / "straight"
 
 
-LAST = STATEFUL.epochs + 3  # the record and the configuration are written before the network
+LAST = STATEFUL.epochs + 4  # record, size and configuration are written before the network
 
 
 MOMENTS = [  # which write, how much of it, and what is left
