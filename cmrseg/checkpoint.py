@@ -2,8 +2,10 @@
 
 import io
 import json
+import struct
 import sys
 import zipfile
+import zlib
 from dataclasses import asdict, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,7 +21,8 @@ from tqdm import tqdm
 
 from cmrseg.augment import normalise
 from cmrseg.config import TrainConfig, TrainingResult
-from cmrseg.data import BadInput, read_text, write_bytes, write_text
+from cmrseg.data import BadInput, not_allowed, read_text, write_bytes, write_text
+from cmrseg.machine import in_short, trouble
 from cmrseg.models import build
 from cmrseg.postprocess import TRIAL
 from cmrseg.predict import probabilities
@@ -80,24 +83,35 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
         OSError: one that can't be read.
     """
     content = path.read_bytes()
+    try:  # PyTorch itself does not look at the checksums
+        damaged = bool(zipfile.ZipFile(io.BytesIO(content)).testzip())
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, *_UNFIT):
+        damaged = True
+    if damaged:
+        raise BadInput(path, "is damaged", "Train into another --out, or move it away")
     try:
-        if zipfile.ZipFile(io.BytesIO(content)).testzip():  # PyTorch looks at no checksums
-            raise ValueError("a wrong checksum")
         checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         require_same(path, TrainConfig.from_dict(checkpoint["config"]), state.result.config)
         if checkpoint["slices"] != state.slices:
             raise BadInput(path, "was made with other slices", "Resume with the same --data")
-        _restore(checkpoint, state)
         before, here = checkpoint["machine"], _machine()
+        different = [f"{n} {before[n]}, now {here[n]}" for n in here if before[n] != here[n]]
+        asked = state.result.precision
+        _restore(checkpoint, state)
     except BadInput:
         raise
-    except (*_DAMAGE, zipfile.BadZipFile, UnpicklingError, EOFError) as error:
-        _raise_if_memory(error)
-        raise BadInput(path, "is damaged", "Remove it and train again") from None
-    if different := [f"{n} {before[n]}, now {here[n]}" for n in here if before[n] != here[n]]:
+    except (*_UNFIT, UnpicklingError) as error:
+        if trouble(error):
+            raise
+        cure = "Go on with the versions of cmrseg and PyTorch that wrote it, or into another --out"
+        raise BadInput(path, f"can't be continued ({in_short(error)})", cure) from None
+    if different:
         what = f"warning: {path} was made with {'; '.join(different)}"
         why = "the network may differ from that of an uninterrupted training"
         tqdm.write(f"{what}: {why}", file=sys.stderr)
+    if (precision := state.result.precision) != asked:
+        said = f"warning: {path} was begun in {precision}, and goes on so, not in {asked}"
+        tqdm.write(said, file=sys.stderr)
 
 
 def _restore(checkpoint: dict, state: TrainingState) -> None:
@@ -122,13 +136,8 @@ def _machine() -> dict:
     return {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
 
 
-# How damaged bytes show.
-_DAMAGE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
-
-
-def _raise_if_memory(error: Exception) -> None:
-    if isinstance(error, torch.cuda.OutOfMemoryError) or "allocate memory" in str(error):
-        raise error
+# How contents show that are not those of a training, or not of one of this version.
+_UNFIT = (RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
 
 # --- a finished network --------------------------------------------------------------------------
@@ -158,13 +167,18 @@ def load(folder: Path) -> TrainingResult:
     content = (folder / MODEL).read_bytes()
     try:
         model = model_from_state(config, from_bytes(content))
-    except (*_DAMAGE, SafetensorError) as error:
-        _raise_if_memory(error)
-        cure = "Train again, or copy the whole folder again"
-        raise BadInput(folder / MODEL, "is damaged or does not fit its config.json", cure) from None
+    except SafetensorError:
+        raise BadInput(folder / MODEL, "is damaged", "Copy the whole folder again") from None
+    except _UNFIT as error:
+        if trouble(error):
+            raise
+        said = f"does not fit its {CONFIG} ({in_short(error)})"
+        raise BadInput(folder / MODEL, said, "Copy the whole folder again") from None
     if not is_finite_output(model, config.scale):
         raise BadInput(
-            folder / MODEL, "holds weights that are no numbers, or lead to none", "Train again"
+            folder / MODEL,
+            "holds weights that are no numbers, or lead to none",
+            "Train into another --out",
         )
     return TrainingResult(model, config)
 
@@ -219,8 +233,11 @@ def read_config(path: Path) -> TrainConfig:
         return TrainConfig.from_dict(json.loads(read_text(path)))
     except FileNotFoundError:
         raise BadInput(path, "no such file", "Give the folder that train --out made") from None
+    except PermissionError:
+        raise not_allowed(path) from None
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise BadInput(path, f"is not a configuration ({error})", "Train again") from None
+        cure = "Copy the whole folder again"
+        raise BadInput(path, f"is not a configuration ({error})", cure) from None
 
 
 def require_same(path: Path, config: TrainConfig, asked: TrainConfig) -> None:

@@ -3,7 +3,6 @@
 Where slices come from, and how folders of them are read, is in :mod:`cmrseg.datasets`.
 """
 
-import errno
 import hashlib
 import os
 import struct
@@ -243,30 +242,3 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file that appears whole or not at all."""
     write_bytes(path, text.encode())
-
-
-# Of a file system that has no locks: some network shares, some folders of containers.
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-
-
-@contextmanager
-def locked(path: Path, timeout: float = -1) -> Iterator[None]:
-    """Hold a lock on a file; on a file system without locks, the being there of one beside it.
-
-    Raises:
-        filelock.Timeout: another process held it for ``timeout`` seconds (-1: wait for ever).
-    """
-    from filelock import FileLock, SoftFileLock
-
-    lock = FileLock(path, timeout=timeout)
-    try:
-        lock.acquire()
-    except OSError as problem:
-        if problem.errno not in NO_LOCKS:
-            raise
-        lock = SoftFileLock(f"{path}.soft", timeout=timeout)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -163,7 +163,7 @@ def read_record(path: Path) -> dict:
             key is not that of its configuration, split, seed and slices, its Dice not that of its
             table, or its digest not that of all it says.
     """
-    again = "Restore it, or remove it; the sweep will make it again"
+    again = "Restore it, or move it away; the sweep will make it again"
     try:
         record = json.loads(data.read_text(path))
         if type(record["version"]) is not int or record["version"] < 1:
@@ -178,6 +178,8 @@ def read_record(path: Path) -> dict:
         whole = record == sealed(record)
     except BadInput:
         raise
+    except PermissionError:
+        raise data.not_allowed(path) from None
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         raise BadInput(path, "is not a record", again) from None
     if not fits or path.stem not in (record["key"], Path(RECORD).stem):

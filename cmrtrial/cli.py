@@ -1,7 +1,6 @@
 """The trial's command line, ``python -m cmrtrial``: compute what is missing, say what there is."""
 
 import json
-import os
 import sys
 import time
 from enum import Enum
@@ -12,6 +11,7 @@ from typing import Annotated, Optional
 import typer
 from tqdm import tqdm
 
+from cmrseg import machine
 from cmrseg.cli import console
 from cmrseg.config import PRESETS
 from cmrseg.data import BadInput
@@ -38,7 +38,7 @@ def sweep(
     ] = None,
     workers: Annotated[
         Optional[int],
-        Option(min=1, help="Processes, one thread each. [default: one for each core]"),
+        Option(min=1, help="Processes, one thread each. [default: one for each core it may use]"),
     ] = None,
     engine: Annotated[
         Engine, Option(help="Processes here, or tasks of a Ray cluster (RAY_ADDRESS).")
@@ -64,7 +64,7 @@ def sweep(
         console.hint(lambda: stopped),
         tqdm(desc=name, unit="run", disable=None) as bar,
     ):
-        workers = workers or os.cpu_count() or 1
+        workers = workers or machine.cores()
         show = _progress(name, bar)
         left = runner.run_missing(
             plan, source, store, workers, limit_minutes, retry, show, engine.value

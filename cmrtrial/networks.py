@@ -10,7 +10,8 @@ import numpy as np
 
 from cmrseg import checkpoint, datasets
 from cmrseg.config import TrainConfig, TrainingResult
-from cmrseg.data import Slices, locked, write_text
+from cmrseg.data import Slices, write_text
+from cmrseg.machine import locked
 from cmrseg.postprocess import to_labels
 from cmrseg.predict import Ensemble, predict
 from cmrseg.record import common_fields, make_record, processor

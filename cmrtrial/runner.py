@@ -18,7 +18,8 @@ import torch
 from filelock import Timeout
 
 from cmrseg import datasets
-from cmrseg.data import BadInput, locked, write_text
+from cmrseg.data import BadInput, write_text
+from cmrseg.machine import locked, trouble
 from cmrseg.record import read_record
 from cmrtrial.networks import train_and_evaluate
 from cmrtrial.plans import EXPERIMENTS
@@ -101,6 +102,8 @@ def run_one(
             except BadInput:  # nothing that trying again would show
                 raise
             except (ArithmeticError, RuntimeError, ValueError) as error:
+                if lacks := trouble(error):  # which says nothing of the run
+                    raise BadInput(spec.setting, *lacks) from None
                 path.parent.mkdir(parents=True, exist_ok=True)
                 reason = {"key": path.stem, "setting": spec.setting, "reason": str(error)}
                 write_text(note, json.dumps(reason) + "\n")

@@ -31,6 +31,7 @@ Option = typer.Option
 Json = Annotated[bool, Option("--json", help="Print JSON for a program to read.")]
 Preset = Enum("Preset", {name: name for name in PRESETS}, type=str)
 Precision = Enum("Precision", {name: name for name in ("fp32", "bf16")}, type=str)
+Device = Enum("Device", {name: name for name in ("auto", "cpu", "cuda")}, type=str)
 Source = Enum("Source", {name: name for name in ("acdc96", "phantom")}, type=str)
 
 
@@ -104,16 +105,17 @@ def train(
     epochs: Annotated[Optional[int], Option(min=1, help="Epochs, if not the preset's.")] = None,
     seed: Annotated[int, Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
     threads: Annotated[
-        Optional[int], Option(min=1, help="CPU threads. [default: all cores]")
+        Optional[int], Option(min=1, help="CPU threads. [default: all cores it may use]")
     ] = None,
+    device: Annotated[
+        Device, Option(help="auto: a GPU, where PyTorch finds one; else the CPU.")
+    ] = Device.auto,
     precision: Annotated[
         Precision, Option(help="bf16 is faster where the machine has units for it.")
     ] = Precision.fp32,
     resume: Annotated[bool, Option("--resume", help="Continue an unfinished run.")] = False,
 ) -> None:
     """Train a network on the train split and score it on val; everything lands in --out."""
-    import torch
-
     from cmrseg import datasets
     from cmrseg.datasets import doctor
     from cmrseg.record import make_record
@@ -128,20 +130,19 @@ def train(
     train_slices, held_out = datasets.split(source, "val")
     fingerprint = (train_slices + held_out).fingerprint
     if finished:
-        runs.confirm(out, config, fingerprint)
+        runs.confirm(out, config, fingerprint, precision.value)
         print(f"{out} holds this run already, finished")
         return
     runs.warn_of_shared(train_slices, held_out)
-    if threads:
-        torch.set_num_threads(threads)
+    runs.choose(device.value, threads)
     out.mkdir(parents=True, exist_ok=True)
     with (
         console.hint(lambda: runs.stopped(out)),
         runs.alone(out),
         runs.progress(preset.value, config) as show,
     ):
-        options = {"out": out, "resume": resume, "precision": precision.value, "callback": show}
-        result = fit(config, train_slices, held_out, **options)
+        options = {"precision": precision.value, "device": device.value, "callback": show}
+        result = fit(config, train_slices, held_out, out=out, resume=resume, **options)
         record = make_record(result, train_slices, held_out, "val", fingerprint, preset.value)
         runs.keep(out, result, record, train_slices.images.shape[1:])
     dice = "undefined" if record["dice_last"] is None else f"{record['dice_last']:.4f}"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import typer
 
 from cmrseg.data import BadInput
+from cmrseg.machine import trouble
 
 
 class Terminated(BaseException):
@@ -64,12 +65,11 @@ def _in_words(problem: Exception) -> str | None:
     """What to say of a user's mistake, or of too small a machine; None for a mistake of ours."""
     if isinstance(problem, (BadInput, FloatingPointError)):
         return str(problem)
+    if lacks := trouble(problem):
+        return ". ".join(lacks)
     if isinstance(problem, OSError):
         place = problem.filename or "output"
         return f"{place}: {problem.strerror}. Check the path, its permissions and the space left"
-    # The words are those of PyTorch and onnxruntime.
-    if isinstance(problem, MemoryError) or "allocate memory" in str(problem):
-        return "out of memory. Give fewer or smaller slices at once, or take a larger machine"
     if hasattr(problem, "format_message"):  # of the command line's parser
         return f"{problem.format_message().rstrip('.?')}. See --help"
     return None

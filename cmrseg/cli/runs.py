@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cmrseg.data import BadInput, locked, write_text
+from cmrseg.data import BadInput, write_text
+from cmrseg.machine import cores, locked
 
 
 def claim(out: Path, resume: bool) -> bool:
@@ -19,21 +20,39 @@ def claim(out: Path, resume: bool) -> bool:
     finished, begun = (out / MODEL).exists(), (out / CHECKPOINT).exists()
     if (finished or begun) and not resume:
         what = "a finished" if finished else "an unfinished"
-        cure = "Choose another --out, or remove it" + ("" if finished else ", or add --resume")
+        cure = "Choose another --out" + ("" if finished else ", or add --resume")
         raise BadInput(out, f"holds {what} run", cure)
     return finished
 
 
-def confirm(out: Path, config, fingerprint: str) -> None:
+def confirm(out: Path, config, fingerprint: str, precision: str) -> None:
     """See that a finished run is the one that is asked for, and tidy up behind it."""
     from cmrseg.checkpoint import CHECKPOINT, CONFIG, read_config, require_same
     from cmrseg.record import RECORD, read_record
 
     require_same(out / CONFIG, read_config(out / CONFIG), config)
-    if read_record(out / RECORD)["fingerprint"] != fingerprint:
+    record = read_record(out / RECORD)
+    if record["fingerprint"] != fingerprint:
         raise BadInput(out / RECORD, "was made with other slices", "Train into another --out")
+    if record["precision"] != precision:
+        said = f"warning: {out} was trained in {record['precision']}, not in {precision}"
+        print(said, file=sys.stderr)
     for name in (CHECKPOINT, ".lock", ".lock.soft"):  # of a process that was killed as it finished
         (out / name).unlink(missing_ok=True)
+
+
+def choose(device: str, threads: int | None) -> None:
+    """See that the device is there, and take as many threads as were asked for or are allowed.
+
+    Raises:
+        BadInput: there is no GPU that PyTorch can use.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BadInput("--device cuda", "PyTorch finds no GPU that it can use", "Say --device cpu")
+    if threads or torch.get_num_threads() > cores():
+        torch.set_num_threads(threads or cores())
 
 
 def warn_of_shared(train, held_out) -> None:

@@ -10,7 +10,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 
-from cmrseg.data import BadInput, read_png
+from cmrseg.data import DAMAGED, BadInput, read_png
 from cmrseg.datasets.folders import taken
 
 URL = (
@@ -99,11 +99,11 @@ def fetch(out: Path, progress: bool = True) -> Path:
 
 
 def _is_another_slice(path: Path, digest: str) -> bool:
-    """Whether a sound picture lies there, not the expected one; a torn one may be replaced."""
+    """Whether something else lies there than the expected slice; a torn one may be replaced."""
     try:
         read_png(path)
-    except BadInput:
-        return False
+    except BadInput as problem:
+        return path.exists() and problem.problem != DAMAGED[0]
     return _sha256(path) != digest
 
 

@@ -180,7 +180,7 @@ def make_mask_folder(folder: Path, names: list[str]) -> None:
         raise BadInput(folder, "is a file", "Give a folder for the masks")
     others = {path.name for path in folder.glob("*_mask.png")} - {f"{n}_mask.png" for n in names}
     if others:
-        cure = "Choose an empty --out, or remove the old masks"
+        cure = "Choose an empty --out, or move the old masks away"
         raise BadInput(folder / min(others), "is there already, of another slice", cure)
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -278,11 +278,11 @@ def unpaired(paths: dict[int, Path], mask_paths: dict[int, Path]) -> Iterator[Ba
     """Complaints about images without mask and masks without image, where there are both."""
     for number in paths.keys() - mask_paths.keys() if mask_paths else ():
         name = f"{paths[number].stem}_mask.png"
-        cure = f"Put {name} into the folder mask beside image, or remove the image"
+        cure = f"Put {name} into the folder mask beside image, or move the image away"
         yield BadInput(paths[number], "has no mask", cure)
     for number in mask_paths.keys() - paths.keys() if paths else ():
         name = mask_paths[number].name.replace("_mask", "")
-        cure = f"Put {name} into the folder image beside mask, or remove the mask"
+        cure = f"Put {name} into the folder image beside mask, or move the mask away"
         yield BadInput(mask_paths[number], "has no image", cure)
 
 

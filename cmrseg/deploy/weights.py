@@ -7,6 +7,7 @@ do.
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -16,11 +17,12 @@ import numpy as np
 
 from cmrseg.data import BadInput, write_bytes
 from cmrseg.deploy.onnx_runner import from_onnx
+from cmrseg.machine import in_short, trouble
 
 DELIVERED = ("final", "small")
 WEIGHTS = Path(__file__).resolve().parents[2] / "weights"
 SUMS = "SHA256SUMS"
-CURE = "Restore it: git checkout -- weights, or copy it again"
+CURE = "Copy it again, from where it was made or from the repository"
 
 
 def find(model: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -40,8 +42,13 @@ def find(model: str) -> Callable[[np.ndarray], np.ndarray]:
     if file.suffix == ".onnx" and not file.is_dir() and (file.is_file() or model not in DELIVERED):
         if find_spec("onnxruntime"):
             verify(file)
-            return from_onnx(file)
-        if model not in DELIVERED:
+            try:
+                return from_onnx(file)
+            except BadInput as problem:
+                if model not in DELIVERED:
+                    raise
+                print(f"warning: {problem} PyTorch does it", file=sys.stderr)
+        elif model not in DELIVERED:
             raise BadInput(file, "needs onnxruntime", "pip install 'cmrseg[onnx]'")
     return find_ensemble(model).predict
 
@@ -102,26 +109,32 @@ def load_ensemble(path: Path):
     Raises:
         BadInput: no such file, not the bytes that were saved, or not an ensemble.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     from cmrseg import checkpoint
     from cmrseg.config import TrainConfig
     from cmrseg.predict import TTA, Ensemble
 
     verify(path)
+    content = path.read_bytes()  # not mapped: then it could not be replaced, on Windows
     try:
-        with safe_open(path, "pt") as file:
-            notes = json.loads(file.metadata()["notes"])
-            # Clones: what maps the file would keep it from being replaced (Windows), or change.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        notes = json.loads(header["__metadata__"]["notes"])
         config, tta = TrainConfig.from_dict(notes["config"]), TTA.from_record(notes["ways"])
         states = [{} for _ in range(notes["networks"])]
         for name, tensor in tensors.items():
             number, _, weights = name.partition(".")
             states[int(number)][weights] = tensor
         models = [checkpoint.model_from_state(config, state) for state in states]
-    except (SafetensorError, RuntimeError, ValueError, TypeError, LookupError):
-        raise BadInput(path, "is damaged, or not an ensemble of networks", CURE) from None
+    except SafetensorError:
+        raise BadInput(path, "is damaged", CURE) from None
+    except (RuntimeError, ValueError, TypeError, LookupError, MemoryError) as problem:
+        if trouble(problem):
+            raise
+        said = f"is not an ensemble of networks ({in_short(problem)})"
+        raise BadInput(path, said, CURE) from None
     if not models or not all(checkpoint.is_finite_output(model, config.scale) for model in models):
         raise BadInput(
             path, "holds no network, or weights that are no numbers or lead to none", CURE

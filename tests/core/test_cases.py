@@ -1,7 +1,7 @@
 """Inputs on which this software once failed: kinds of faults reported of other software.
 
 Hearts of NIfTI volumes and PNG slices are made up here. Only the command line and public functions
-are used, so that what counts is the behaviour. What is not yet right is an expected failure.
+are used, so that what counts is the behaviour.
 """
 
 import gzip
@@ -23,7 +23,6 @@ from conftest import REPOSITORY, linux
 
 from cmrseg import datasets, rle, train
 
-not_yet = pytest.mark.xfail(strict=True, reason="mended with the issue on silent faults")
 AFFINE = np.diag([-1.8, -1.8, 10.0, 1.0])  # first axis to the left, second to the back: as in ACDC
 
 
@@ -222,7 +221,6 @@ def test_what_export_writes_predict_reads(command, tmp_path):
     ).status
 
 
-@not_yet
 def test_a_failing_onnxruntime_is_no_damage(command, tmp_path, monkeypatch):
     """O1: a runtime older than the file's format; PyTorch can do it."""
 
@@ -261,7 +259,6 @@ def test_single_precision_unless_asked():
     assert inspect.signature(train.fit).parameters["precision"].default == "fp32"
 
 
-@not_yet
 @pytest.mark.usefixtures("tiny_presets")
 def test_another_precision_on_resuming_is_not_ignored(command, root, tmp_path, monkeypatch):
     """T23: begun in bf16, continued with --precision fp32."""
@@ -278,7 +275,6 @@ def test_another_precision_on_resuming_is_not_ignored(command, root, tmp_path, m
     assert "bf16" in done.err
 
 
-@not_yet
 @linux
 def test_threads_are_those_that_this_process_may_use():
     """T9: one core allotted, of 64."""

@@ -7,17 +7,21 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY, files_in, heart, linux
 
-from cmrseg import datasets, train
+from cmrseg import checkpoint, datasets, machine, train
 from cmrseg.checkpoint import MODEL
 from cmrseg.config import PRESETS
-from cmrseg.data import write_png
+from cmrseg.data import BadInput, encode_png, write_png
 from cmrseg.deploy import sizes, weights
+from cmrtrial import runner
+from cmrtrial.spec import RunSpec
 
 # --- files that are open, and systems without locks ----------------------------------------------
 
@@ -222,3 +226,222 @@ def test_train_warns_of_a_patient_on_both_sides(renumbered, command, tmp_path):
     (root / "val" / "patients.csv").write_text("image,patient\ncmr1,8\ncmr2,9\n", encoding="utf-8")
     assert "warning" not in command(*words[:-1], tmp_path / "other").err
     assert "warning" not in command(*words[:-1], tmp_path / "phantom", "--data", "phantom").err
+
+
+# --- what is said of a fault, and of its cure ----------------------------------------------------
+
+
+def raising(problem):
+    """A function that fails so, whatever it is given."""
+
+    def fail(*_, **__):
+        raise problem
+
+    return fail
+
+
+LACKS = {  # what libraries say of the machine -> words of the one line
+    MemoryError(): "out of memory",
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"): "out of mem",
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."): "out of",
+    RuntimeError("std::bad_alloc"): "out of memory",
+    cv2.error("OpenCV(5) alloc.cpp: error: (-4:Insufficient memory) Failed to allocate 9 b"): "out of",
+    OSError(errno.ENOMEM, "Cannot allocate memory"): "out of memory",
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."): "smaller batch",
+    RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"): "--device cpu",
+    RuntimeError("CUDA error: no kernel image is available for execution on the device\n"
+                 "CUDA kernel errors might be asynchronously reported"): "no kernel image is available",
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"): "CUDNN_STATUS_EXECUTION_FAILED",
+    AssertionError("Torch not compiled with CUDA enabled"): "--device cpu",
+    RuntimeError("can't start new thread"): "can't start new thread",
+}  # fmt: skip
+lacks = pytest.mark.parametrize(("problem", "words"), LACKS.items(), ids=lambda v: str(v)[:40])
+
+
+@lacks
+@pytest.mark.usefixtures("tiny_presets")
+def test_what_the_machine_lacks_is_one_line(problem, words, root, mistake, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "train_epoch", raising(problem))
+    line = mistake("train", "--data", root, "--out", tmp_path / "run", naming=words)
+    assert "damaged" not in line
+
+
+@lacks
+def test_what_the_machine_lacks_is_no_damage_of_a_file(
+    problem, words, root, tiny, model, tmp_path, monkeypatch
+):
+    slices = datasets.load(root, "train")
+    train.fit(tiny, slices, out=tmp_path)
+    for place, name, read in (
+        (torch, "load", lambda: train.fit(tiny, slices, out=tmp_path, resume=True)),
+        (torch.optim.Optimizer, "load_state_dict", lambda: train.fit(tiny, slices, out=tmp_path, resume=True)),
+        (checkpoint, "build", lambda: checkpoint.load(model)),
+        (checkpoint, "build", lambda: weights.load_ensemble(weights.WEIGHTS / "small.safetensors")),
+    ):  # fmt: skip
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, raising(problem))
+            with pytest.raises(type(problem)):
+                read()
+
+
+def test_a_run_that_the_machine_could_not_do_is_tried_again(root, tiny, tmp_path, monkeypatch):
+    spec = RunSpec("a", tiny, "val", "modern")
+    trouble = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    monkeypatch.setattr(runner, "train_and_evaluate", raising(trouble))
+    with pytest.raises(BadInput, match="out of memory"):
+        runner.run_one(spec, str(root), tmp_path)
+    assert not [*tmp_path.glob("modern/*")]  # no note that it failed
+
+
+OF_ANOTHER_VERSION = {
+    "torch": (torch, "load", RuntimeError("PytorchStreamReader: unsupported version 9")),
+    "an optimiser": (torch.optim.Optimizer, "load_state_dict", ValueError("parameter group")),
+    "a pickle": (torch, "load", UnpicklingError("Weights only load failed. Unsupported global")),
+}
+
+
+@pytest.mark.parametrize("what", OF_ANOTHER_VERSION)
+def test_a_whole_checkpoint_of_another_version_is_not_damaged(
+    what, root, tiny, tmp_path, monkeypatch
+):
+    slices, (place, name, problem) = datasets.load(root, "train"), OF_ANOTHER_VERSION[what]
+    train.fit(tiny, slices, out=tmp_path)
+    monkeypatch.setattr(place, name, raising(problem))
+    with pytest.raises(BadInput, match=str(problem)[:20]) as said:
+        train.fit(tiny, slices, out=tmp_path, resume=True)
+    assert "damaged" not in str(said.value) and "emove" not in str(said.value)
+
+
+@pytest.mark.parametrize("how", ["denied", "torn"])
+@pytest.mark.parametrize(
+    "name", ["checkpoint.pt", MODEL, "config.json", "record.json", "net.onnx", "net.safetensors"]
+)
+def test_a_denied_file_is_not_damaged_and_a_torn_one_is(
+    name, how, root, model, tiny, command, mistake, tmp_path, monkeypatch
+):  # fmt: skip
+    monkeypatch.setitem(PRESETS, "book", tiny)
+    run, file = tmp_path / "run", tmp_path / "run" / name
+    begun = ("train", "--data", root, "--out", run)
+    if name.startswith("net"):
+        run.mkdir()
+        shutil.copy(weights.WEIGHTS / f"small{file.suffix}", file)
+    elif name == "checkpoint.pt":
+        run.mkdir()
+        train.fit(tiny, *datasets.split(root, "val"), out=run)
+    else:
+        assert command(*begun).status == 0
+    words = ("predict", "--model", file if name.startswith("net") else run)
+    words += ("--images", root / "test/image", "--out", tmp_path / "masks")
+    if name in ("checkpoint.pt", "record.json"):
+        words = (*begun, "--resume")
+    if how == "torn":
+        file.write_bytes(file.read_bytes()[:-40])
+        assert "ermission" not in mistake(*words, naming=file)
+        return
+    denied = PermissionError(errno.EACCES, "Permission denied", str(file))
+    read, opened = Path.read_bytes, Path.open
+    for method, real in (("read_bytes", read), ("open", opened)):
+        monkeypatch.setattr(
+            Path, method, lambda path, *a, real=real, **k:
+            raising(denied)() if path == file else real(path, *a, **k),
+        )  # fmt: skip
+    line = mistake(*words, naming=file)
+    assert "ermission" in line and "damaged" not in line and "emove" not in line
+
+
+def test_what_lies_in_the_place_of_a_fetched_slice_stays_unless_it_is_torn(tmp_path):
+    path, whole = tmp_path / "cmr1.png", encode_png(heart(1)[0])
+    for content, stays in {
+        whole: True,
+        whole[:-20]: False,
+        b"\xff\xd8\xff a photograph": True,
+        encode_png(np.zeros((9000, 1), np.uint8)): True,
+    }.items():
+        path.write_bytes(content)
+        assert datasets.acdc._is_another_slice(path, "0" * 64) is stays
+    assert not datasets.acdc._is_another_slice(tmp_path / "none.png", "0" * 64)
+
+
+@pytest.mark.parametrize("problem", [
+    RuntimeError("[ONNXRuntimeError] : 1 : FAIL : Unsupported model IR version: 99, max 9"),
+    RuntimeError("pthread_create failed: Resource temporarily unavailable"),
+    ImportError("DLL load failed while importing onnxruntime_pybind11_state"),
+    MemoryError(),
+])  # fmt: skip
+def test_pytorch_does_what_onnxruntime_cannot(problem, command, mistake, tmp_path, monkeypatch):
+    monkeypatch.setattr("onnxruntime.InferenceSession", raising(problem))
+    images = stored_at(tmp_path / "in", 96) / "image"
+    words = ("predict", "--images", images, "--out", tmp_path / "out", "--model")
+    done = command(*words, "small")
+    assert done.status == 0 and "warning" in done.err and "damaged" not in done.err
+    own = shutil.copy(weights.WEIGHTS / "small.onnx", tmp_path / "net.onnx")
+    assert "damaged" not in mistake(*words, own, naming=str(problem)[:40])
+
+
+# --- cores, devices, and options that are overruled ----------------------------------------------
+
+
+def test_cores_are_those_of_this_process_and_of_its_container(monkeypatch):
+    files = {"/proc/self/cgroup": "0::/slurm/job/step\n"}
+    cases = [
+        ({}, 6),
+        ({"/sys/fs/cgroup/slurm/job/step/cpu.max": "max 100000"}, 6),
+        ({"/sys/fs/cgroup/slurm/job/step/cpu.max": "250000 100000"}, 3),
+        ({"/sys/fs/cgroup/slurm/cpu.max": "100000 100000"}, 1),
+        ({"/sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
+        ({"/proc/self/cgroup": "4:cpu,cpuacct:/docker/1\n1:memory:/x",
+          "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "200000",
+          "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000"}, 2),
+        ({"/sys/fs/cgroup/cpu.max": "nonsense"}, 6),
+    ]  # fmt: skip
+
+    def read_text(path, encoding):
+        if (text := found.get(path.as_posix())) is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.setattr(Path, "read_text", read_text)
+    for more, expected in cases:
+        found = files | more
+        assert machine.cores() == expected, more
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert machine.cores() == 64
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_threads_are_no_more_than_this_process_may_use(root, command, tmp_path, monkeypatch):
+    monkeypatch.setattr("cmrseg.cli.runs.cores", lambda: 3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    chosen = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    for n, (words, expected) in enumerate({(): 3, ("--threads", 9): 9}.items()):
+        command("train", "--data", root, "--out", tmp_path / str(n), *words)
+        assert chosen.pop() == expected
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_the_device_is_the_one_that_was_asked_for(root, command, mistake, tmp_path, monkeypatch):
+    words, fit = ("train", "--data", root, "--out"), train.fit
+    mistake(*words, tmp_path / "a", "--device", "cuda", naming="--device cpu")
+    assert files_in(tmp_path) == []
+    asked = []
+
+    def noted(*slices, device, **options):
+        asked.append(device)
+        return fit(*slices, device="cpu", **options)
+
+    monkeypatch.setattr(train, "fit", noted)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for device in ("cpu", "cuda", "auto"):
+        assert command(*words, tmp_path / device, "--device", device).status == 0
+    assert asked == ["cpu", "cuda", "auto"]
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_a_finished_run_in_another_precision_is_said_to_be(root, command, tmp_path):
+    words = ("train", "--data", root, "--out", tmp_path / "run")
+    assert command(*words, "--precision", "bf16").status == 0
+    assert "bf16" in command(*words, "--resume").err
+    assert "warning" not in command(*words, "--resume", "--precision", "bf16").err
