@@ -99,7 +99,7 @@ def test_the_address_stands_alike_in_every_copy():
 
 def test_workflows_can_be_read_and_what_is_asked_of_make_is_there():
     for path in WORKFLOWS:
-        workflow = yaml.safe_load(path.read_text())
+        workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
         assert workflow["name"] == path.stem and workflow["permissions"]
         assert workflow[True]  # what YAML makes of "on"
         for step in (step for job in workflow["jobs"].values() for step in job["steps"]):
@@ -110,7 +110,7 @@ def test_workflows_can_be_read_and_what_is_asked_of_make_is_there():
     pages = [*WORKFLOWS, ROOT / ".ci" / "run", ROOT / "README.md", *(ROOT / "book").glob("*.md")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     asked = set(re.findall(r"(?:^|`|: |=\w+ )make ([a-z-]+)", text, re.M))
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     assert {"book", "test", "data"} <= asked <= targets
 
 
@@ -209,11 +209,13 @@ def test_the_cache_of_outputs_goes_when_what_they_depend_on_changes(tmp_path, mo
     monkeypatch.delenv("CMRSEG_BUDGET", raising=False)
     for folder in ("cmrseg", "results", "_build/.jupyter_cache"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "requirements.txt").write_text("torch")
+    (tmp_path / "requirements.txt").write_text("torch", encoding="utf-8")
     prepare.main()
     assert not cache.exists()
     changes = [(lambda: None, False)]
-    changes += [(lambda: (tmp_path / "results" / "1.json").write_text("{}"), True)]
+    changes += [
+        (lambda: (tmp_path / "results" / "1.json").write_text("{}", encoding="utf-8"), True)
+    ]
     changes += [(lambda: monkeypatch.setenv("CMRSEG_BUDGET", "smoke"), True)]
     for change, goes in changes:
         cache.mkdir(exist_ok=True)

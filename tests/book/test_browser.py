@@ -21,7 +21,7 @@ import pytest
 from browsing import explorer, listen, requested, says
 from browsing import make_address, make_browser, make_page, make_serve, make_visit  # noqa: F401
 from conftest import REPOSITORY, heart
-from PIL import Image
+from PIL import Image, ImageCms
 from stand_in import ASSETS, VENDOR, make_static, network  # noqa: F401
 
 from cmrseg import metrics, rle
@@ -385,7 +385,7 @@ def test_the_page_opens_with_a_coloured_heart_and_scores_the_reader_by_the_refer
 ):
     """Without a click, and before the network is there: from what was computed when the book was built."""
     looking.locator('.model-samples button[aria-pressed="true"]').wait_for()
-    known = json.loads((static / "samples" / "1.json").read_text())
+    known = json.loads((static / "samples" / "1.json").read_text(encoding="utf-8"))
     said = (np.array(list(known[key]), np.uint8) for key in ("truth", "network"))
     truth, drawn = (mask.reshape(96, 96) for mask in said)
     for name, c in NAMES.items():
@@ -462,7 +462,7 @@ def test_what_cannot_be_loaded_is_said_in_a_sentence(visit, kind):
 
 @pytest.mark.parametrize("lacks", ["network", "runtime", "WebAssembly", "a server"])
 def test_what_is_missing_is_said_in_a_sentence(visit, page, static, lacks):
-    about = json.loads((static / "model" / "about.json").read_text())
+    about = json.loads((static / "model" / "about.json").read_text(encoding="utf-8"))
     words = {"network": "weights/small.safetensors", "runtime": "onnxruntime-web"}
     words["a server"] = "python -m http.server"  # the page was opened from a folder
     if lacks == "WebAssembly":

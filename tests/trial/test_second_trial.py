@@ -560,7 +560,7 @@ def test_a_sweep_runs_at_the_lowest_priority_and_commits_records_on_the_way_and_
 
 
 def test_a_record_that_was_added_and_not_committed_is_committed_also_where_git_knows_nobody(clone):
-    (clone.store / f"{9:016x}.json").write_text("{}")
+    (clone.store / f"{9:016x}.json").write_text("{}", encoding="utf-8")
     clone.git("add", "results/second")
     for name in ("name", "email"):
         clone.git("config", "--unset", f"user.{name}")

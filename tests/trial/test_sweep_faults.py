@@ -136,7 +136,7 @@ def test_results_and_sweep_name_a_torn_record(root, mistake, tmp_path, monkeypat
     monkeypatch.setattr(runner, "ACDC96", datasets.load(root, "labelled").fingerprint)
     only(tiny=[spec])
     path = runner.run_one(spec, str(root), tmp_path)
-    path.write_text(path.read_text()[:99])
+    path.write_text(path.read_text(encoding="utf-8")[:99], encoding="utf-8")
     for words in (("results", "tiny"), ("sweep", "tiny", "--data", root)):
         assert "not a record" in mistake(*words, "--store", tmp_path, naming=path)
 
