@@ -236,6 +236,7 @@ HARMS = {
         "an unknown field": fields(attention=True),
         "an unknown model": fields(model="segnet-9"),
         "an unknown activation": fields(activation="swish"),
+        "an unknown scale": fields(scale="minmax"),
         "no channels": fields(channels=[]),
         "other channels": fields(channels=[4, 16]),
         "channels without end": fields(channels=[4, 10**9]),
