@@ -108,6 +108,21 @@ def surface_dice(
     return _by_surface(pred, truth, classes, share, one_empty=0.0)
 
 
+def in_mm(pred: np.ndarray, truth: np.ndarray, spacing: np.ndarray) -> dict[str, np.ndarray]:
+    """HD95 in mm and surface Dice within 2 mm (N, 3), of slices with pixels of so many mm (N,)."""
+    near = [surface_dice(p, t, 2 / mm) for p, t, mm in zip(pred[:, None], truth[:, None], spacing)]
+    return {
+        "hd95_mm": hd95(pred, truth) * spacing[:, None],
+        "surface_dice_2mm": np.concatenate(near),
+    }
+
+
+def volume_dice(pred: np.ndarray, truth: np.ndarray, volumes: np.ndarray) -> np.ndarray:
+    """Dice (V, 3) of all slices of a volume together; (N,) says which volume a slice is of."""
+    each = [[m[volumes == v].reshape(1, -1, 1) for m in (pred, truth)] for v in np.unique(volumes)]
+    return np.concatenate([dice(*pair) for pair in each])
+
+
 def _by_surface(pred, truth, classes, score, one_empty: float) -> np.ndarray:
     _same_shape(pred, truth)
     table = np.full((len(truth), len(classes)), np.nan)

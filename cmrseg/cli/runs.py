@@ -42,11 +42,7 @@ def confirm(out: Path, config, fingerprint: str, precision: str) -> None:
 
 
 def choose(device: str, threads: int | None) -> None:
-    """See that the device is there, and take as many threads as were asked for or are allowed.
-
-    Raises:
-        BadInput: there is no GPU that PyTorch can use.
-    """
+    """See that the device is there, and take as many threads as were asked for or are allowed."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -82,22 +78,12 @@ def alone(out: Path):
     """Keep other processes out of a folder that is trained into, and what killed ones left."""
     from filelock import Timeout
 
-    still_there = []
-
-    def remove() -> None:
-        try:
-            (out / ".lock").unlink(missing_ok=True)
-        except PermissionError as problem:
-            still_there.append(problem)
-
     with ExitStack() as stack:
-        stack.callback(lambda: still_there and remove())  # Windows removes no open file
         try:
-            stack.enter_context(locked(out / ".lock", timeout=0))
+            stack.enter_context(locked(out / ".lock", timeout=0, remove=True))
         except Timeout:
             cure = "Wait for it, or choose another --out"
             raise BadInput(out, "another process is training into it", cure) from None
-        stack.callback(remove)  # before its release: nobody takes over a file that goes
         for torn in out.glob(".*.part"):
             torn.unlink(missing_ok=True)
         yield

@@ -28,7 +28,11 @@ from cmrseg.data import (
 
 NAME = re.compile(r"cmr([0-9]{1,9})(_mask)?\.png")
 TABLE = "patients.csv"
-COLUMNS = "It needs the columns image,patient: cmr1,1"
+COLUMNS = {
+    TABLE: ("patient", "1"),
+    "spacing.csv": ("mm", "1.8"),
+    "origin.csv": ("slice", "a_slice0"),
+}
 
 
 def list_pngs(folder: Path, mask: bool = False) -> dict[int, Path]:
@@ -199,8 +203,7 @@ def patients_of(paths: dict[int, Path], alone: Callable = list) -> np.ndarray:
     if not paths:
         return np.zeros(0, np.int64)
     folder = next(iter(paths.values())).parent
-    above = [place / TABLE for place in (folder, folder.parent, folder.parent.parent)]
-    table = next((path for path in above if os.path.lexists(path)), None)
+    table = _find_table(folder, TABLE)
     tables = {table} - {None}
     if folder.parent.name in SPLITS:
         places = [folder.parent.parent / split for split in ("", *SPLITS)]
@@ -210,11 +213,30 @@ def patients_of(paths: dict[int, Path], alone: Callable = list) -> np.ndarray:
     number = _numbers(patients)
     if table is None:
         return np.array(alone(paths), dtype=np.int64) + max(number.values(), default=0)
-    patient_of = _read_table(table)
+    return np.array([number[patient] for patient in entries(paths, TABLE)], dtype=np.int64)
+
+
+def entries(paths: dict[int, Path], name: str) -> list[str] | None:
+    """What a table of this name, in the folder of the files or above it, says of each of them.
+
+    ``patients.csv`` says the ``patient``, ``spacing.csv`` the ``mm`` of a pixel, and ``origin.csv``
+    the ``slice`` it was. Without a table: None.
+
+    Raises:
+        BadInput: no such table, or one that lacks one of the files.
+    """
+    if (table := _find_table(next(iter(paths.values())).parent, name)) is None:
+        return None
+    said = _read_table(table)
     images = [path.stem.removesuffix("_mask") for path in paths.values()]
-    if missing := [image for image in images if image not in patient_of]:
-        raise BadInput(table, f"has no entry {missing[0]!r}", COLUMNS)
-    return np.array([number[patient_of[image]] for image in images], dtype=np.int64)
+    if missing := [image for image in images if image not in said]:
+        raise BadInput(table, f"has no entry {missing[0]!r}", _needs(table))
+    return [said[image] for image in images]
+
+
+def _find_table(folder: Path, name: str) -> Path | None:
+    above = [place / name for place in (folder, folder.parent, folder.parent.parent)]
+    return next((path for path in above if os.path.lexists(path)), None)
 
 
 def _numbers(patients: set[str]) -> dict[str, int]:
@@ -224,25 +246,30 @@ def _numbers(patients: set[str]) -> dict[str, int]:
     return {patient: n for n, patient in enumerate(sorted(patients), start=1)}
 
 
+def _needs(table: Path) -> str:
+    column, example = COLUMNS[table.name]
+    return f"It needs the columns image,{column}: cmr1,{example}"
+
+
 def _read_table(table: Path) -> dict[str, str]:
-    """Who each image of a ``patients.csv`` is of: ``{"cmr1": "P-017", ...}``."""
-    patient_of: dict[str, str] = {}
+    """What a table says of each image: ``{"cmr1": "P-017", ...}``."""
+    column, of = COLUMNS[table.name][0], {}
     try:
         lines = csv.DictReader(io.StringIO(read_text(table), newline=""))
-        rows = [(Path(row["image"]).stem, row["patient"].strip()) for row in lines]
+        rows = [(Path(row["image"]).stem, row[column].strip()) for row in lines]
     except KeyError as missing:
-        raise BadInput(table, f"has no entry {missing}", COLUMNS) from None
+        raise BadInput(table, f"has no entry {missing}", _needs(table)) from None
     except PermissionError:
         raise not_allowed(table) from None
     except (OSError, ValueError, TypeError, AttributeError, csv.Error):
-        raise BadInput(table, "is not a table of images and patients", COLUMNS) from None
-    for image, patient in rows:
-        if not patient:
-            raise BadInput(table, f"gives {image} no patient", "Keep one line for each image")
-        if (other := patient_of.setdefault(image, patient)) != patient:
-            problem = f"gives {image} two patients, {other} and {patient}"
+        raise BadInput(table, f"is not a table of images and {column}s", _needs(table)) from None
+    for image, value in rows:
+        if not value:
+            raise BadInput(table, f"gives {image} no {column}", "Keep one line for each image")
+        if (other := of.setdefault(image, value)) != value:
+            problem = f"gives {image} two {column}s, {other} and {value}"
             raise BadInput(table, problem, "Keep one line for each image")
-    return patient_of
+    return of
 
 
 # --- whole folders of images, and splits with masks ----------------------------------------------
@@ -303,12 +330,13 @@ def stack(paths: dict[int, Path], images: dict, masks: dict | None, patients) ->
     )
 
 
-def write_slices(out: Path, splits: dict[str, Slices], renumber: bool = False) -> None:
+def write_slices(out: Path, splits: dict[str, Slices], spacing: float | None = None) -> None:
     """Write slices as the splits of a data root, with their patients.
 
     Args:
         out, splits: the folder, and slices by split.
-        renumber: name them ``cmrN``, N from 1, and write their own names into ``origin.csv``.
+        spacing: millimetres of their pixels, of slices of volumes: these are named ``cmrN``, N from
+            1, their own names go into ``origin.csv``, and the millimetres into ``spacing.csv``.
 
     Raises:
         BadInput: a file that is there already and holds something else, or another slice in one
@@ -317,15 +345,17 @@ def write_slices(out: Path, splits: dict[str, Slices], renumber: bool = False) -
     files, rows, origin = {}, [("image", "patient")], [("image", "slice")]
     for split, slices in splits.items():
         for i, old in enumerate(slices.names):
-            name = f"cmr{len(rows)}" if renumber else old
+            name = f"cmr{len(rows)}" if spacing else old
             files[out / split / "image" / f"{name}.png"] = encode_png(slices.images[i])
             if slices.masks is not None:
                 files[out / split / "mask" / f"{name}_mask.png"] = encode_png(slices.masks[i])
             rows.append((name, slices.patients[i]))
             origin.append((name, old))
     files[out / TABLE] = _table(rows)
-    if renumber:
+    if spacing:
         files[out / "origin.csv"] = _table(origin)
+        mm = [(name, spacing) for name, _ in rows[1:]]
+        files[out / "spacing.csv"] = _table([("image", "mm"), *mm])
     for path in sorted({*files, *(p for split in SPLITS for p in out.glob(f"{split}/*/*.png"))}):
         if path.exists() and (path not in files or path.read_bytes() != files[path]):
             raise taken(path)

@@ -4,6 +4,7 @@ Their first cases are in test_cases.py.
 """
 
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, files_in, heart, linux
 
-from cmrseg import checkpoint, datasets, machine, train
+from cmrseg import checkpoint, datasets, machine, metrics, train
 from cmrseg.checkpoint import MODEL
 from cmrseg.config import PRESETS
 from cmrseg.data import BadInput, encode_png, write_png
@@ -141,11 +142,11 @@ def test_what_train_and_the_delivered_networks_know(root, command, tmp_path, mon
     net = tmp_path / "net.onnx"
     assert command("export", "--model", tmp_path / "run", "--out", net).status == 0
     for path in (tmp_path / "run", net):
-        assert sizes.read_size(str(path)) == {"pixels": (32, 32), "spacing_mm": None}
+        assert sizes.read_size(str(path)) == {"pixels": [32, 32], "spacing_mm": None}
     script = (REPOSITORY / "book" / "assets" / "model.js").read_text(encoding="utf-8")
     assert "const SIDE = 96;" in script and f"{sizes.BEYOND} * SIDE" in script
     for name in weights.DELIVERED:
-        assert sizes.read_size(name) == {"pixels": (96, 96), "spacing_mm": 1.8}
+        assert sizes.read_size(name) == {"pixels": [96, 96], "spacing_mm": 1.8}
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"pixels": [0, 9]}', '{"pixels": "96"}', "\xff"])
@@ -253,7 +254,7 @@ LACKS = {  # what libraries say of the machine -> words of the one line
                  "CUDA kernel errors might be asynchronously reported"): "no kernel image is available",
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"): "CUDNN_STATUS_EXECUTION_FAILED",
     AssertionError("Torch not compiled with CUDA enabled"): "--device cpu",
-    RuntimeError("can't start new thread"): "can't start new thread",
+    RuntimeError("can't start new thread"): "no thread",
 }  # fmt: skip
 lacks = pytest.mark.parametrize(("problem", "words"), LACKS.items(), ids=lambda v: str(v)[:40])
 
@@ -382,30 +383,19 @@ def test_pytorch_does_what_onnxruntime_cannot(problem, command, mistake, tmp_pat
 
 
 def test_cores_are_those_of_this_process_and_of_its_container(monkeypatch):
-    files = {"/proc/self/cgroup": "0::/slurm/job/step\n"}
-    cases = [
-        ({}, 6),
-        ({"/sys/fs/cgroup/slurm/job/step/cpu.max": "max 100000"}, 6),
-        ({"/sys/fs/cgroup/slurm/job/step/cpu.max": "250000 100000"}, 3),
-        ({"/sys/fs/cgroup/slurm/cpu.max": "100000 100000"}, 1),
-        ({"/sys/fs/cgroup/cpu.max": "50000 100000"}, 1),
-        ({"/proc/self/cgroup": "4:cpu,cpuacct:/docker/1\n1:memory:/x",
-          "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "200000",
-          "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000"}, 2),
-        ({"/sys/fs/cgroup/cpu.max": "nonsense"}, 6),
-    ]  # fmt: skip
+    cases = {None: 6, "max 100000": 6, "250000 100000": 3, "50000 100000": 1, "nonsense": 6}
 
     def read_text(path, encoding):
-        if (text := found.get(path.as_posix())) is None:
+        if path.as_posix() != "/sys/fs/cgroup/cpu.max" or quota is None:
             raise FileNotFoundError(path)
-        return text
+        return quota
 
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.setattr(Path, "read_text", read_text)
-    for more, expected in cases:
-        found = files | more
-        assert machine.cores() == expected, more
+    for quota, expected in cases.items():
+        assert machine.cores() == expected, quota
+    quota = None
     monkeypatch.delattr(os, "sched_getaffinity")
     assert machine.cores() == 64
 
@@ -445,3 +435,74 @@ def test_a_finished_run_in_another_precision_is_said_to_be(root, command, tmp_pa
     assert command(*words, "--precision", "bf16").status == 0
     assert "bf16" in command(*words, "--resume").err
     assert "warning" not in command(*words, "--resume", "--precision", "bf16").err
+
+
+# --- millimetres, and volumes --------------------------------------------------------------------
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Masks and truths of five slices of two patients: ``evaluate`` and what it compares."""
+    rng, shape = np.random.default_rng(0), (5, 24, 24)
+    truth = rng.integers(0, 4, shape, np.uint8) * (rng.random(shape) < 0.2)
+    truth[:, 8:16, 8:16] = 3
+    pred = np.roll(truth, 1, axis=2)
+    for kind, masks in (("pred", pred), ("val/mask", truth)):
+        (tmp_path / kind).mkdir(parents=True)
+        for n, mask in enumerate(masks, 1):
+            write_png(tmp_path / kind / f"cmr{n}_mask.png", mask)
+    words = ("evaluate", "--pred", tmp_path / "pred", "--truth", tmp_path / "val/mask")
+    return words, pred, truth
+
+
+def table(path, column, values):
+    rows = [f"cmr{n},{value}" for n, value in enumerate(values, 1)]
+    path.write_text("\n".join([f"image,{column}", *rows]), encoding="utf-8")
+
+
+def test_millimetres_are_pixels_times_their_size(judged, command, mistake, tmp_path):
+    words, pred, truth = judged
+    plain = json.loads(command(*words, "--json").out)
+    assert not {"hd95_mm", "surface_dice_2mm"} & plain["metrics"].keys()
+    said = json.loads(command(*words, "--json", "--spacing", 2).out)
+    old, new = plain["metrics"], said["metrics"]
+    assert {k: v for k, v in said.items() if k != "metrics"} == {
+        k: v for k, v in plain.items() if k != "metrics"
+    }
+    assert new["surface_dice_2mm"] == old["surface_dice_1px"]  # pixels of 2 mm
+    for c in ("RV", "Myo", "LV"):
+        assert new["hd95_mm"][c] == pytest.approx(2 * old["hd95"][c])
+    table(tmp_path / "spacing.csv", "mm", [1, 2, 3, 4, 5])
+    by_table = json.loads(command(*words, "--json").out)["metrics"]
+    expected = (metrics.hd95(pred, truth) * np.arange(1, 6)[:, None]).mean(0)
+    assert list(by_table["hd95_mm"].values()) == pytest.approx(expected)
+    assert json.loads(command(*words, "--json", "--spacing", 2).out) == said  # asked for: it wins
+    assert "hd95_mm: RV" in command(*words).out
+    for wrong in (["x"] * 5, [0] * 5, ["nan"] * 5, [1] * 4):
+        table(tmp_path / "spacing.csv", "mm", wrong)
+        mistake(*words, naming="spacing.csv")
+
+
+def test_the_dice_of_a_volume_is_that_of_its_slices_together(judged, command, mistake, tmp_path):
+    words, pred, truth = judged
+    mistake(*words, "--by", "volume", naming="origin.csv")
+    table(tmp_path / "patients.csv", "patient", ["A", "A", "A", "B", "B"])
+    table(
+        tmp_path / "origin.csv",
+        "slice",
+        ["f1_slice0", "f1_slice3", "f2_slice0", "f1_slice0", "f1_slice1"],
+    )
+    plain = json.loads(command(*words, "--json").out)
+    said = json.loads(command(*words, "--json", "--by", "volume").out)
+    volume = said.pop("by_volume")
+    assert said == plain and volume["volumes"] == 3  # f1 of A, f1 of B, f2 of A
+    for c, name in enumerate(("RV", "Myo", "LV"), 1):
+        each = []
+        for rows in ([0, 1], [2], [3, 4]):
+            a, b = pred[rows] == c, truth[rows] == c
+            each.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+        assert volume["dice"][name] == pytest.approx(np.mean(each))
+    line = command(*words, "--by", "volume").out.splitlines()[0]
+    assert "3 volumes (the labelled, converted slices of a patient and moment) of 2" in line
+    table(tmp_path / "origin.csv", "slice", ["f1"] * 5)
+    mistake(*words, "--by", "volume", naming="origin.csv")
