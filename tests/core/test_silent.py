@@ -420,7 +420,9 @@ def test_the_device_is_the_one_that_was_asked_for(root, command, mistake, tmp_pa
 
     def noted(*slices, device, **options):
         asked.append(device)
-        return fit(*slices, device="cpu", **options)
+        with monkeypatch.context() as really:  # a PyTorch with CUDA would look for its driver
+            really.setattr(torch.cuda, "is_available", lambda: False)
+            return fit(*slices, device="cpu", **options)
 
     monkeypatch.setattr(train, "fit", noted)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
