@@ -212,6 +212,11 @@ def test_own_slices_beside_known_ones_are_nobody_known(renumbered):
     assert len(own) == 5 and not own & {*range(1, 101)}
 
 
+def test_own_slices_after_known_ones_in_their_place_are_no_pairs(renumbered):
+    root = renumbered("train", {1: 1, 2: 2, 3: 3, 4: 4}, own=(201, 202))
+    assert [*patients(root, "train").values()] == [1, 1, 2, 2, 301, 302]
+
+
 def test_slices_of_nobody_known_are_numbered_as_ever(root):
     assert patients(root, "val") == {"cmr3": 3, "cmr4": 4}
 
@@ -283,6 +288,10 @@ def test_what_the_machine_lacks_is_no_damage_of_a_file(
             patch.setattr(place, name, raising(problem))
             with pytest.raises(type(problem)):
                 read()
+
+
+def test_a_file_is_not_the_machine_whatever_its_name():
+    assert machine.trouble(PermissionError(13, "Permission denied", "/CUDA/cmr1.png")) is None
 
 
 def test_a_run_that_the_machine_could_not_do_is_tried_again(root, tiny, tmp_path, monkeypatch):
