@@ -88,9 +88,8 @@ def execute() -> None:
     paths = [str(path) for path in sorted((ROOT / "notebooks").rglob("*.ipynb"))]
     paths = [path for path in paths if ".ipynb_checkpoints" not in path]
     for record in cache.list_project_records():
-        if (
-            record.uri not in paths
-        ):  # renamed or deleted since, or of the checkout this is a copy of
+        # Renamed or deleted since, or of the checkout that this one is a copy of.
+        if record.uri not in paths:
             cache.remove_nb_from_project(record.pk)
     for path in paths:
         cache.add_nb_to_project(path)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from cmrseg.cli import console, runs
 from cmrseg.config import PRESETS
-from cmrseg.data import BadInput, read_png, write_png, write_text as write_text
+from cmrseg.data import BadInput, read_png, write_png
 
 app = typer.Typer(
     help="Segment cardiac MR slices: train a U-Net, predict, evaluate, submit. Start with: "

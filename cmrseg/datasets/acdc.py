@@ -6,7 +6,7 @@ There are 200 images and 120 masks of 96 x 96 pixels; images 2k - 1 and 2k are o
 import hashlib
 import os
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -28,7 +28,13 @@ def acdc96_hashes() -> dict[str, str]:
 
 def number(path: Path) -> int | None:
     """The number of the real slice, image or mask, that a file is a copy of, by its hash."""
-    return _numbers().get(_sha256(path)) if path.is_file() else None
+    return _number(path, path.stat().st_mtime_ns) if path.is_file() else None
+
+
+@cache
+def _number(path: Path, _changed: int) -> int | None:
+    """Once for each state of a file: every split of a folder asks for those of all splits."""
+    return _numbers().get(_sha256(path))
 
 
 @lru_cache
