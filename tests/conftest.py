@@ -140,6 +140,23 @@ def mistake(command):
     return run
 
 
+@pytest.fixture
+def deny(monkeypatch):
+    """Deny permission: ``deny("open", path)`` makes that method of a path fail, or what it holds."""
+
+    def closed(method, *places, within=False):
+        allowed = getattr(Path, method)
+
+        def ask(path, *arguments, **options):
+            if path in places or (within and not {*path.parents}.isdisjoint(places)):
+                raise PermissionError(13, "Permission denied", str(path))
+            return allowed(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, method, ask)
+
+    return closed
+
+
 @pytest.fixture(scope="session")
 def real():
     """The folder of the real slices, where they are."""

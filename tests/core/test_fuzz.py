@@ -19,26 +19,30 @@ from cmrseg import data, rle
 from cmrseg.datasets import doctor
 
 pytestmark = pytest.mark.slow
-SECONDS = float(os.environ.get("CMRSEG_FUZZ", "30"))
 
 
-def for_a_while(test):
+def for_a_while(seconds, **options):
     """Run a test on new examples, of other chance each time, until the time is over."""
-    options = {"deadline": None, "database": None, "derandomize": False}
-    check = {"suppress_health_check": list(HealthCheck)}
-    once = settings(max_examples=300, **options, **check)(test)
+    seconds = float(os.environ.get("CMRSEG_FUZZ", seconds))
 
-    def run(tmp_path, capsys, command):
-        end, rounds = time.time() + SECONDS, 0
-        while time.time() < end:
-            once(tmp_path=tmp_path, command=command)
-            rounds += 1
-        with capsys.disabled():
-            print(f"\n{test.__name__}: {300 * rounds} examples in {SECONDS:.0f} s")
+    def decorate(test):
+        once = settings(max_examples=300, **options)(test)
 
-    run.__name__ = test.__name__
-    return run
+        def run(tmp_path, capsys, command):
+            end, rounds = time.time() + seconds, 0
+            while time.time() < end:
+                once(tmp_path=tmp_path, command=command)
+                rounds += 1
+            with capsys.disabled():
+                print(f"\n{test.__name__}: {300 * rounds} examples in {seconds:.0f} s")
 
+        run.__name__ = test.__name__
+        return run
+
+    return decorate
+
+
+HOW = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
 # --- submissions ---------------------------------------------------------------------------------
 
@@ -88,7 +92,7 @@ def mutated(draw, content):
     return content
 
 
-@for_a_while
+@for_a_while(30, **HOW)
 @given(content=submission())
 def test_submissions(content, tmp_path, command):
     path, out = tmp_path / "in" / "s.csv", tmp_path / "in" / "out"
@@ -157,7 +161,7 @@ def png(draw):
     return mutated(draw, content) if not draw(st.integers(0, 2)) else content
 
 
-@for_a_while
+@for_a_while(30, **HOW)
 @given(content=png() | st.binary(max_size=60))
 def test_pictures(content, tmp_path, command):
     folder = tmp_path / "slices"

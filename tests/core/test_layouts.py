@@ -5,78 +5,55 @@ import os
 import re
 import shutil
 import unicodedata
-from pathlib import Path
 
 import numpy as np
 import pytest
+from volumes import LEVELS, acdc, heart, pair, save
 
 from cmrseg import datasets
 from cmrseg.data import BadInput
 from cmrseg.datasets import layouts, nifti
 
-nibabel = pytest.importorskip("nibabel")
-AFFINE = np.diag([-2.0, -2, 10, 1])  # axes L, P, S, as ACDC's
-LEVELS = np.array([60, 700, 200, 900], np.float32)  # of background, RV, Myo, LV
-
-
-def labels(shape=(64, 60, 3)):
-    """A heart, uint8: the RV at lower first and higher second indices than the LV."""
-    x, y = np.meshgrid(*(np.arange(n) - n / 2 for n in shape[:2]), indexing="ij")
-    heart = np.zeros(shape[:2], np.uint8)
-    heart[np.hypot(x + 15, y - 3) < 8] = 1
-    heart[np.hypot(x, y) < 12] = 2
-    heart[np.hypot(x, y) < 7] = 3
-    return np.stack([heart] * shape[2], 2)
-
-
-def save(path, values, affine=AFFINE):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(values, affine), path)
-
-
-def pair(stem, ending=".nii.gz", order=(0, 1, 2, 3)):
-    """A volume and its labels, which count the classes as ``order`` says."""
-    heart = labels()
-    save(stem.with_name(stem.name + ending), LEVELS[heart])
-    save(stem.with_name(stem.name + "_gt" + ending), np.array(order, np.uint8)[heart])
+MNMS = np.array(layouts.MNMS, np.uint8)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Six patients of ACDC, one moment each."""
-    for n in range(1, 7):
-        pair(tmp_path / "in" / f"patient{n:03}" / f"patient{n:03}_frame01")
-    return tmp_path / "in"
+    return acdc(tmp_path / "in", 6)
 
 
 def read(folder):
-    """All slices of a folder by name of the file: image, mask or None, patient; and what is said."""
+    """Slices of a folder by name: (image, mask or None, patient); what was found, and the splits."""
     found = layouts.find(folder)
-    splits = nifti.read(found, 2.0, 64)
-    slices = {}
+    splits, slices = nifti.read(found, 2.0, 64), {}
     for part in splits.values():
         masks = [None] * len(part) if part.masks is None else part.masks
         slices |= dict(zip(part.names, zip(part.images, masks, part.patients)))
     return slices, found, splits
 
 
-def assert_whole(folder, patients=6, each=3):
-    """That so many patients lie there, all right."""
+def assert_whole(folder, patients):
+    """That so many patients lie there, each with the three slices of a heart."""
     slices, found, _ = read(folder)
     assert len(found.patients) == len({p for *_, p in slices.values()}) == patients
-    assert len(slices) == patients * each
-    for image, mask, _ in slices.values():
-        assert image[mask == 3].min() > image[mask == 1].max() > image[mask == 2].max() > 40
-        np.testing.assert_array_equal(mask[:, 2:62], labels()[:, :, 0])
-    return found
+    assert len(slices) == 3 * patients
+    for name, (pixels, mask, _) in slices.items():
+        assert pixels[mask == 3].min() > pixels[mask == 1].max() > pixels[mask == 2].max() > 40
+        np.testing.assert_array_equal(mask[:, 2:62], heart()[:, :, int(name[-1])])
 
 
 # --- found, whatever their names and places -------------------------------------------------------
 
 
-def rename(folder, change):
-    for path in sorted(folder.rglob("*.nii*")):
-        path.rename(path.with_name(change(path.name)))
+def rename(change):
+    """Rename all files of a folder."""
+
+    def renamed(folder):
+        for path in sorted(folder.rglob("*.nii*")):
+            path.rename(path.with_name(change(path.name)))
+
+    return renamed
 
 
 def link_files(folder):
@@ -105,29 +82,32 @@ def hide(folder):
     pair(folder / ".trash" / "patient009_frame01")
 
 
+def unpack(path, folder=None):
+    """Unpack a file, by default beside itself."""
+    content = gzip.decompress(path.read_bytes())
+    target = (folder or path.parent) / path.stem
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(content)
+
+
 def folder_around(folder):
     """As unpacking sometimes leaves them: patient001_frame01.nii/patient001_frame01.nii."""
     for path in list(folder.rglob("*.nii.gz")):
-        content = gzip.decompress(path.read_bytes())
-        around = path.with_suffix("")
-        around.mkdir()
-        (around / around.name).write_bytes(content)
+        unpack(path, path.with_suffix(""))
         path.unlink()
 
 
 def flat(folder):
     for path in list(folder.rglob("*.nii.gz")):
         path.rename(folder / path.name)
-    for path in folder.iterdir():
-        if path.is_dir():
-            path.rmdir()
+        if not any(path.parent.iterdir()):
+            path.parent.rmdir()
 
 
-def composed_two_ways(folder):
-    for path in list(folder.rglob("*.nii.gz")):
-        form = "NFD" if "_gt" in path.name else "NFC"
-        name = path.name.replace("patient", "pätiént")
-        path.rename(path.with_name(unicodedata.normalize(form, name)))
+def composed(name):
+    """Labels and volumes in the two ways to write an umlaut."""
+    form = "NFD" if "_gt" in name else "NFC"
+    return unicodedata.normalize(form, name.replace("patient", "pätiént"))
 
 
 def beside(folder):
@@ -136,23 +116,21 @@ def beside(folder):
         (place / "Info.cfg").write_text("ED: 1\nES: 12\nGroup: DCM\n", encoding="utf-8")
         save(place / f"{place.name}_4d.nii.gz", np.zeros((9, 9, 2, 3), np.float32))
     (folder / "readme.txt").write_text("words", encoding="utf-8")
-    (folder / ".DS_Store").write_bytes(b"\0")
 
 
 SOUND = {
-    "capitals": lambda f: rename(f, str.upper),
-    "capitals of labels": lambda f: rename(f, lambda n: n.upper() if "_gt" in n else n),
-    "mixed capitals": lambda f: rename(f, lambda n: n.replace(".nii.gz", ".Nii.Gz")),
-    "packed under a plain ending": lambda f: rename(f, lambda n: n.replace(".gz", "")),
-    "packed capitals": lambda f: rename(f, lambda n: n.replace(".nii.gz", ".NII.GZ")),
+    "capitals": rename(str.upper),
+    "capitals of labels": rename(lambda n: n.upper() if "_gt" in n else n),
+    "packed under a plain ending": rename(lambda n: n.replace(".gz", "")),
+    "packed capitals": rename(lambda n: n.replace(".nii.gz", ".NII.Gz")),
     "linked files": link_files,
-    "linked folders": link_folders,
+    "linked folders": link_folders,  # case N07
     "links back": link_back,
     "hidden": hide,
     "folders around": folder_around,
     "flat": flat,
-    "letters": composed_two_ways,
-    "blanks": lambda f: rename(f, lambda n: n.replace("patient", "Doe, J. \n'\" ")),
+    "letters": rename(composed),
+    "blanks": rename(lambda n: n.replace("patient", "Doe, J. \n'\" ")),
     "deeper": lambda f: shutil.move(f / "patient003", f / "more" / "training" / "patient003"),
     "beside": beside,
 }
@@ -161,25 +139,30 @@ SOUND = {
 @pytest.mark.parametrize("change", SOUND.values(), ids=SOUND)
 def test_all_patients_are_found(change, folder, command):
     change(folder)
-    assert_whole(folder)
+    assert_whole(folder, 6)
     out = folder.parent / "out"
     done = command("convert", folder, "--out", out, "--spacing", 2, "--size", 64)
-    assert done.status == 0 and "18 slices of 6 patients of 6 found (5 train, 1 val)" in done.out
-    assert done.err == ""
-    assert {*datasets.load(out, "val").patients, *datasets.load(out, "train").patients} == {
-        *range(1, 7)
-    }
+    assert (done.status, done.err) == (0, "")
+    assert "18 slices of 6 patients of 6 found (5 train, 1 val)" in done.out
+    assert {*datasets.load(out, "labelled").patients} == {*range(1, 7)}
+
+
+@pytest.mark.parametrize("names", ["{0}/{0}_sa", "Training/Labeled/{0}/{0}_sa", "{0}/{0}_SA_ED"])
+def test_mnms_is_known_by_its_names(names, tmp_path):
+    for code in ("A0S9V9", "B1", "C2"):
+        pair(tmp_path / names.format(code), labels=MNMS[heart()])
+    assert_whole(tmp_path, 3)
 
 
 def test_what_is_left_out_on_purpose_is_counted(folder):
     beside(folder)
-    grey = np.stack([LEVELS[labels()]] * 4, 3)
-    masks = np.stack([labels() * 0, labels() * [1, 1, 0]] * 2, 3)
-    save(folder / "A0S9V9" / "A0S9V9_sa.nii.gz", grey)
-    save(folder / "A0S9V9" / "A0S9V9_sa_gt.nii.gz", np.array(layouts.MNMS, np.uint8)[masks])
+    grey = np.stack([LEVELS[heart()]] * 4, 3)
+    masks = np.stack([heart() * 0, heart() * np.uint8([1, 1, 0])] * 2, 3)
+    pair(folder / "A0S9V9" / "A0S9V9_sa", grey, MNMS[masks])
     save(folder / "A0S9V9" / "A0S9V9_la.nii.gz", grey[..., 0])
     slices, found, splits = read(folder)
-    assert len(slices) == 6 * 3 + 2 * 2
+    names = [f"A0S9V9_sa_time{t}_slice{z}" for t in (1, 3) for z in (0, 1)]
+    assert [name for name in slices if name.startswith("A0")] == names and len(slices) == 6 * 3 + 4
     said = layouts.summary(found, splits)
     assert said.startswith("22 slices of 7 patients of 7 found (6 train, 1 val); left out: ")
     for part in ("7 cine or long-axis files", "2 moments without", "2 slices without"):
@@ -187,24 +170,14 @@ def test_what_is_left_out_on_purpose_is_counted(folder):
     assert found.notes == []
 
 
-@pytest.mark.parametrize("names", ["{0}/{0}_sa", "Training/Labeled/{0}/{0}_sa", "{0}/{0}_SA_ED"])
-def test_mnms_is_known_by_its_names(names, tmp_path):
-    for code in ("A0S9V9", "B1", "C2"):
-        pair(tmp_path / names.format(code), order=layouts.MNMS)
-    assert_whole(tmp_path, patients=3)
-
-
 def test_patients_are_placed_or_named(folder, command):
     out = folder.parent / "out"
-    for path in folder.rglob("patient002*_gt*"):  # nobody's labels: into test
-        path.unlink()
-    pair(folder / "patient003" / "patient003_frame12")  # a moment without labels: named
-    (folder / "patient003" / "patient003_frame12_gt.nii.gz").unlink()
-    save(folder / "patient004" / "patient004_frame01_gt.nii.gz", labels() * 0)  # no label: named
-    (folder / "patient005" / "patient005_frame01.nii.gz").rename(
-        folder / "patient005" / "patient005_4d.nii.gz"
-    )
-    (folder / "patient005" / "patient005_frame01_gt.nii.gz").unlink()  # a cine alone: named
+    two, three, four, five = (folder / f"patient{n:03}" for n in range(2, 6))
+    (two / "patient002_frame01_gt.nii.gz").unlink()  # nobody's labels: into test
+    save(three / "patient003_frame12.nii.gz", LEVELS[heart()])  # a moment without labels: named
+    save(four / "patient004_frame01_gt.nii.gz", heart() * 0)  # no label: named
+    (five / "patient005_frame01_gt.nii.gz").unlink()  # a cine alone: named
+    (five / "patient005_frame01.nii.gz").rename(five / "patient005_4d.nii.gz")
     (folder / "patient007").mkdir()  # nothing: named
     done = command("convert", folder, "--out", out, "--spacing", 2, "--size", 64)
     assert done.status == 0, done.err
@@ -214,33 +187,24 @@ def test_patients_are_placed_or_named(folder, command):
     warned = done.err.splitlines()
     assert len(warned) == 4 and all(line.startswith("warning: ") for line in warned)
     assert all(any(name in line for line in warned) for name in names)
+    for path in folder.rglob("*_gt.nii.gz"):  # without any labels, all volumes count
+        path.unlink()
+    assert {split: len(part) for split, part in read(folder)[2].items()} == {"test": 6 * 3}
 
 
-@pytest.mark.parametrize(("patients", "held_out"), [(1, 0), (2, 1), (4, 1), (5, 1), (10, 2)])
-def test_few_patients_have_a_val_too(patients, held_out, tmp_path):
-    for n in range(patients):
-        pair(tmp_path / f"p{n:02}" / f"p{n:02}_frame01")
-    _, found, splits = read(tmp_path)
-    assert len(set(splits["train"].patients)) == patients - held_out
-    assert ("val" in splits) == (held_out > 0) == (found.notes == [])
-    assert not held_out or len(set(splits["val"].patients)) == held_out
+@pytest.mark.parametrize(("patients", "val"), [(1, []), (2, [2]), (4, [4]), (10, [5, 10])])
+def test_every_fifth_patient_goes_into_val_or_the_last_of_few(patients, val, tmp_path):
+    _, found, splits = read(acdc(tmp_path, patients))
+    held_out = sorted({*splits["val"].patients}) if val else []
+    assert held_out == val and ("val" in splits) == bool(val) == (found.notes == [])
+    assert len({*splits["train"].patients}) == patients - len(val)
 
 
 # --- refused, with the file named -----------------------------------------------------------------
 
 
-def twice(folder):
-    path = folder / "patient002" / "patient002_frame01.nii.gz"
-    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
-
-
-def two_labels(folder):
-    path = folder / "patient002" / "patient002_frame01_gt.nii.gz"
-    path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
-
-
 def by_kind(folder):
-    """nnU-Net's folders."""
+    """nnU-Net's folders (case N04)."""
     for place in list(folder.iterdir()):
         for path in place.iterdir():
             kind = "labelsTr" if "_gt" in path.name else "imagesTr"
@@ -250,86 +214,72 @@ def by_kind(folder):
 
 
 def labels_apart(folder):
-    for path in list(folder.rglob("*_gt*")):
-        (folder.parent / "in" / "gt").mkdir(exist_ok=True)
+    (folder / "gt").mkdir()
+    for path in list(folder.glob("patient*/*_gt*")):
         path.rename(folder / "gt" / path.name)
 
 
 def queue(folder):
-    (folder / "patient002" / "patient002_frame01.nii.gz").unlink()
-    os.mkfifo(folder / "patient002" / "patient002_frame01.nii.gz")
+    (folder / VOLUME).unlink()
+    os.mkfifo(folder / VOLUME)
 
 
-def two_of_one_name(folder):
-    pair(folder / "elsewhere" / "Patient003" / "PATIENT003_frame02")
-
-
-REFUSED = {
-    "twice": (twice, "patient002_frame01.nii.* is the same volume as .*patient002_frame01.nii"),
-    "capitals": (lambda f: pair(f / "patient002/Patient002_frame01"), "is the same volume as"),
-    "two labels": (two_labels, "patient002_frame01_gt.nii.* is the same volume as"),
-    "_seg": (lambda f: rename(f, lambda n: n.replace("_gt", "_seg")), "_seg.* neither layout"),
-    "labelsTr": (by_kind, "imagesTr.* neither layout"),
-    "labels apart": (labels_apart, "of a patient with other files in"),
-    "one prediction": (
-        lambda f: save(f / "patient002/patient002_frame01_pred.nii", labels()),
-        "frame01_pred.nii: has a name of neither layout",
-    ),
-    "plain names": (lambda f: rename(f, lambda n: n[11:]), "neither layout"),
-    "labels alone": (
-        lambda f: (f / "patient002/patient002_frame01.nii.gz").unlink(),
-        "patient002_frame01_gt.nii.gz: has no volume",
-    ),
-    "one name": (two_of_one_name, "patient003.*is of a patient with other files in .*Patient003"),
-    "link to nowhere": (lambda f: (f / "patient009").symlink_to(f / "x"), "patient009: is a link"),
-    "queue": (queue, "no file"),
-    "nothing": (lambda f: shutil.rmtree(f / "patient002") or hide_all(f), "holds no NIfTI volume"),
-}
-
-
-def hide_all(folder):
+def nothing(folder):
     for place in folder.iterdir():
         place.rename(folder / f".{place.name}")
+
+
+VOLUME = "patient002/patient002_frame01.nii.gz"
+LABELS = VOLUME.replace("01.nii", "01_gt.nii")
+REFUSED = {
+    "twice": (lambda f: unpack(f / VOLUME), "frame01.nii.* is the same volume as .*2_frame01.nii"),
+    "capitals": (lambda f: pair(f / "patient002/Patient002_frame01"), "is the same volume as"),
+    "two labels": (lambda f: unpack(f / LABELS), "frame01_gt.nii.* is the same volume as"),
+    "_seg": (rename(lambda n: n.replace("_gt", "_seg")), "_seg.* neither layout"),
+    "labelsTr": (by_kind, "imagesTr.* neither layout"),
+    "labels apart": (labels_apart, "of a patient with other files in"),
+    "labels alone": (lambda f: (f / VOLUME).unlink(), "frame01_gt.nii.gz: has no volume"),
+    "one name": (
+        lambda f: pair(f / "x" / "PATIENT003_frame02"),
+        "PATIENT003.* other files in .*patient003",
+    ),
+    "link to nowhere": (lambda f: (f / "patient009").symlink_to(f / "x"), "patient009: is a link"),
+    "queue": (queue, "no file"),
+    "nothing": (nothing, "holds no NIfTI volume"),
+    "no folder": (shutil.rmtree, "no such folder"),
+}
 
 
 @pytest.mark.parametrize(("change", "problem"), REFUSED.values(), ids=REFUSED)
 def test_what_fits_no_layout_is_refused_by_name(change, problem, folder, mistake):
     change(folder)
     said = mistake("convert", folder, "--out", folder.parent / "out")
-    assert re.search(problem, said)
+    assert re.search(problem, said) and not re.search(r"\b(remove|delete)\b", said)
     assert not (folder.parent / "out").exists()
-    assert not re.search(r"\b(remove|delete)\b", said)
 
 
 def test_a_folder_of_another_conversion_stays_as_it_is(folder, mistake, command, tmp_path):
-    out = tmp_path / "out"
-    assert command("convert", folder, "--out", out).status == 0
+    out, other = tmp_path / "out", tmp_path / "other"
+    for _ in range(2):  # the same once more is no harm
+        assert command("convert", folder, "--out", out).status == 0
     before = {path: path.read_bytes() for path in out.rglob("*.*")}
     mistake("convert", folder, "--out", out, "--size", 64, naming=out)  # other pictures
     shutil.rmtree(folder / "patient006")
     mistake("convert", folder, "--out", out, naming=out)  # fewer of them
     assert before == {path: path.read_bytes() for path in out.rglob("*.*")}
-    for name in ("origin.csv", "patients.csv"):
-        (tmp_path / "other").mkdir(exist_ok=True)
-        (tmp_path / "other" / name).write_text("mine", encoding="utf-8")
-        mistake("convert", folder, "--out", tmp_path / "other", naming=name)
-        (tmp_path / "other" / name).unlink()
-    (tmp_path / "other" / "train" / "image").mkdir(parents=True)
-    (tmp_path / "other" / "train" / "image" / "cmr900.png").write_bytes(b"mine")
-    mistake("convert", folder, "--out", tmp_path / "other", naming="cmr900.png")
-    (tmp_path / "file").write_text("mine", encoding="utf-8")
-    mistake("convert", folder, "--out", tmp_path / "file")
+    for name in ("origin.csv", "patients.csv", "train/image/cmr900.png"):
+        (other / name).parent.mkdir(parents=True, exist_ok=True)
+        (other / name).write_text("mine", encoding="utf-8")
+        mistake("convert", folder, "--out", other, naming=name)
+        (other / name).unlink()
 
 
-def test_a_patient_who_may_not_be_read_is_named(folder, monkeypatch):
-    closed = folder / "patient002" / "patient002_frame01.nii.gz"
-    read_bytes = Path.read_bytes
-
-    def refuse(path):
-        if path == closed:
-            raise PermissionError(13, "Permission denied", str(path))
-        return read_bytes(path)
-
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+def test_a_patient_who_may_not_be_read_is_named(folder, deny):
+    deny("read_bytes", folder / VOLUME)
     with pytest.raises(BadInput, match=r"patient002_frame01.*permission"):
         read(folder)
+
+
+def test_without_nibabel_it_is_said_how_to_get_it(folder, mistake, monkeypatch):
+    monkeypatch.setattr("cmrseg.cli.find_spec", lambda name: None)
+    mistake("convert", folder, "--out", folder.parent / "out", naming="pip install")
