@@ -10,6 +10,9 @@ from pathlib import Path
 
 # Of a file system that has no locks: some network shares, some folders of containers.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+# Quota and period of a container's time, in the second and the first version of cgroups.
+CPU = "/sys/fs/cgroup/cpu/cpu.cfs_"
+QUOTAS = [("/sys/fs/cgroup/cpu.max",), (f"{CPU}quota_us", f"{CPU}period_us")]
 TROUBLES = {  # as PyTorch, onnxruntime, OpenCV and Python say it: what it means. The cure
     "CUDA out of memory|CUBLAS_STATUS_ALLOC": "the GPU is out of memory. "
     "Take a smaller batch or network, or --device cpu",
@@ -42,9 +45,11 @@ def cores() -> int:
     """How many cores this process may use, by its affinity and the quota of its container."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # none is set
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
-        allowed = min(allowed, math.ceil(int(quota) / int(period)))
+    for files in QUOTAS:
+        with suppress(OSError, ValueError):  # none is set
+            words = [word for file in files for word in Path(file).read_text("utf-8").split()]
+            if (quota := int(words[0])) > 0:
+                allowed = min(allowed, math.ceil(quota / int(words[1])))
     return allowed
 
 

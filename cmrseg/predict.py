@@ -63,6 +63,11 @@ def pad(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, [0, -width % multiple, 0, -height % multiple], mode="replicate")
 
 
+def choose_device(name: str) -> str:
+    """``"cpu"`` or ``"cuda"`` as asked; for ``"auto"`` the GPU that PyTorch finds, else the CPU."""
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
 def autocast(precision: str, device: str = "cpu"):
     """The context in which a network runs in this precision, ``"fp32"`` or ``"bf16"``."""
     return nullcontext() if precision == "fp32" else torch.autocast(device, dtype=torch.bfloat16)
@@ -131,18 +136,27 @@ class TTA:
 
 @dataclass
 class Ensemble:
-    """Networks that are averaged, in evaluation mode; the scale of their images; their views."""
+    """Networks that are averaged, in evaluation mode; the scale of their images; their views; and
+    the device where they are."""
 
     models: list[nn.Module]
     scale: str = "zscore"
     tta: TTA = field(default_factory=TTA)
+    device: str = "cpu"
+
+    def to(self, device: str) -> Self:
+        """The ensemble on ``"cpu"``, ``"cuda"`` or ``"auto"``: a GPU, where there is one."""
+        self.device = choose_device(device)
+        for model in self.models:
+            model.to(self.device)
+        return self
 
     def probabilities(
         self, images: np.ndarray, batch: int = 20, precision: str = "fp32", progress=None
     ):
         """Softmax probabilities as :func:`probabilities`, the mean over networks and views."""
         return _in_batches(
-            lambda x: tta_probabilities(self.models, self.tta, x, precision),
+            lambda x: tta_probabilities(self.models, self.tta, x.to(self.device), precision),
             images,
             self.scale,
             batch,
@@ -181,5 +195,5 @@ def rotate(x: Tensor, degrees: float) -> Tensor:
         [(cos * right - sin * down) / width, (sin * right + cos * down) / height], -1
     )
     return F.grid_sample(
-        x, grid.expand(len(x), -1, -1, -1), "bilinear", "border", align_corners=False
+        x, grid.to(x.device).expand(len(x), -1, -1, -1), "bilinear", "border", align_corners=False
     )

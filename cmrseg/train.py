@@ -21,7 +21,7 @@ from cmrseg.config import PRESETS, TrainConfig, TrainingResult
 from cmrseg.data import BadInput, Slices
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
-from cmrseg.predict import autocast, pad, predict
+from cmrseg.predict import autocast, choose_device, pad, predict
 
 __all__ = [
     "PRESETS",
@@ -234,7 +234,7 @@ def _begin(config: TrainConfig, train: Slices, held_out, start, precision, devic
     torch.set_flush_denormal(True)  # tiny numbers late in training would cost ten times the time
     torch.manual_seed(config.seed)  # for the initial weights and for dropout
     rng = torch.Generator().manual_seed(config.seed)  # for the order and the augmentation
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    device = choose_device(device)
     model = build(config).to(device, memory_format=torch.channels_last)
     if start is not None:
         model.load_state_dict(start.state_dict())

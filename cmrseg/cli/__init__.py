@@ -5,6 +5,7 @@ For its exit statuses see :mod:`cmrseg.cli.console`.
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from enum import Enum
 from functools import partial
@@ -166,20 +167,29 @@ def predict(
         bool,
         Option("--resize", help="Show the network slices of the size that it knows."),
     ] = False,
+    device: Annotated[
+        Device, Option(help="auto: the CPU for ONNX files, else a GPU, where PyTorch finds one.")
+    ] = Device.auto,
 ) -> None:
     """Segment every image of a folder; each mask is named after its own image."""
+    from cmrseg.cli import scores
     from cmrseg.datasets import folders
     from cmrseg.deploy import sizes, weights
 
-    network = weights.find(model)
+    if device is Device.cuda:
+        runs.choose("cuda", None)
+    network = weights.find(model, device.value)
     if resize:
         network = sizes.resized(network, model)
-    paths = [*folders.check_images(images).values()]
+    by_number = folders.check_images(images)
+    paths, mm = [*by_number.values()], None
+    with suppress(BadInput):  # a table of other slices
+        mm = scores.spacing(by_number, None)
     if out.resolve() == images.resolve():
         raise BadInput(out, "is the folder of the images", "Give another folder to --out")
     folders.make_mask_folder(out, [path.stem for path in paths])
     shape = read_png(paths[0]).shape
-    if not resize and (said := sizes.warning(model, shape)):
+    if said := sizes.warning(model, shape, None if mm is None else float(np.median(mm)), resize):
         print(f"warning: {images}: {said}", file=sys.stderr)
     count = max(1, min(AT_ONCE, PIXELS_AT_ONCE // (shape[0] * shape[1])))
     stopped = f"stopped; the masks in {out} are whole, but not all: predict again"

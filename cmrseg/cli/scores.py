@@ -15,7 +15,8 @@ def spacing(paths: dict, asked: float | None) -> np.ndarray | None:
     except ValueError:
         mm = np.zeros(1)
     if not ((mm > 0) & (mm < 1000)).all():
-        raise BadInput("spacing.csv", "gives other than millimetres", "Give each image a number")
+        table = next(iter(paths.values())).parent / "spacing.csv"  # there, or above it
+        raise BadInput(table, "gives other than millimetres", "Give each image a number")
     return mm
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from cmrseg.data import CLASSES, SPLITS, BadInput
 from cmrseg.datasets.duplicates import copy_limit, negatives, similarity
-from cmrseg.datasets.folders import TABLE
+from cmrseg.datasets.folders import NAME, TABLE
 
 COARSEST = 16  # sizes that this does not divide are padded before they enter a network
 # Robust deviations from the median at which an outlier begins (Iglewicz and Hoaglin 1993).
@@ -141,18 +141,23 @@ def padded_images(folder: Folder) -> Iterator[BadInput]:
 
 def inverted_images(folder: Folder) -> Iterator[BadInput]:
     """Images whose cavity is darker than its wall, or that look like the negative of the others."""
-    images = {path: image for path, image, _ in folder.images}
+    images = {_slice(path): (path, image) for path, image, _ in folder.images}
     dark = {}
     for path, mask, _ in folder.masks:
-        image = path.parent.parent / "image" / path.name.replace("_mask", "")
-        if image in images and (mask == 2).any() and _around(mask, 3)[2] > 0.5:
-            grey = images[image]
+        if _slice(path) in images and (mask == 2).any() and _around(mask, 3)[2] > 0.5:
+            image, grey = images[_slice(path)]
             dark[image] = bool(grey[mask == 3].mean() < grey[mask == 2].mean())
-    if len(images) >= ENOUGH:
-        for i in negatives([*images.values()]):
+    if len(folder.images) >= ENOUGH:
+        for i in negatives([image for _, image, _ in folder.images]):
             dark.setdefault(folder.images[i].path, True)
     cure = "Invert the grey levels, if it is cine MR; else see that all slices are of one kind"
     yield from _each_or_all(dark, "dark where blood should be bright: inverted", cure)
+
+
+def _slice(path: Path) -> tuple[Path, int | str]:
+    """The split and the number of a slice, which its image and its mask have in common."""
+    match = NAME.fullmatch(path.name)
+    return path.parent.parent, int(match[1]) if match else path.name.replace("_mask", "")
 
 
 def _each_or_all(affected: dict[Path, bool], problem: str, cure: str) -> Iterator[BadInput]:

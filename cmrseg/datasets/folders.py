@@ -242,7 +242,9 @@ def _find_table(folder: Path, name: str) -> Path | None:
 def _numbers(patients: set[str]) -> dict[str, int]:
     """A number for each patient: the name, if all are numbers, else its place in their order."""
     if all(re.fullmatch("[0-9]{1,18}", patient) for patient in patients):
-        return {patient: int(patient) for patient in patients}
+        numbers = {patient: int(patient) for patient in patients}
+        if len({*numbers.values()}) == len(patients):  # 01 and 1 are two patients
+            return numbers
     return {patient: n for n, patient in enumerate(sorted(patients), start=1)}
 
 

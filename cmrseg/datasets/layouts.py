@@ -25,6 +25,7 @@ from cmrseg.datasets.folders import no_folder
 # Stored label -> ours (background, RV, Myo, LV): M&Ms counts the ventricles the other way round.
 ACDC, MNMS = (0, 1, 2, 3), (0, 3, 2, 1)
 FILE = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
+OTHERS = {".hdr", ".mha", ".mhd", ".nrrd", ".dcm", ".mgz"}  # formats of volumes, too
 SERIES = "4d|sa_cine|la|la_ed|la_es|la_cine"  # names of what is left out
 NAME = re.compile(rf"(.+?)_(?:(frame\d+)|sa|sa_ed|sa_es|({SERIES}))(_gt)?", FILE.flags)
 
@@ -94,6 +95,7 @@ def find(folder: Path) -> Found:
         elif not is_labels:
             problem = "is left out: other volumes of its patient have labels, it has none"
             found.notes.append(BadInput(path, problem, "Put its labels beside it"))
+    found.notes.extend(note for volume in found.volumes for note in _other_moment(volume))
     for patient in sorted({*found.patients} - {volume.patient for volume in found.volumes}):
         problem = f"patient {patient} is left out: no volume of a short axis"
         found.notes.append(BadInput(found.folder, problem, "Put one there"))
@@ -101,6 +103,18 @@ def find(folder: Path) -> Found:
         cure = "Give a folder with .nii.gz files of ACDC or M&Ms"
         raise BadInput(folder, "holds no NIfTI volume of a short axis", cure)
     return found
+
+
+def _other_moment(volume: Volume) -> Iterator[BadInput]:
+    """A note on a frame that ACDC's Info.cfg beside it names neither as its ED nor as its ES."""
+    info = volume.path.parent / "Info.cfg"
+    if (frame := re.search(r"_frame(\d+)$", volume.name)) and info.is_file():
+        text = info.read_text(encoding="utf-8", errors="replace")
+        moments = {int(number) for number in re.findall(r"^E[DS]\s*:\s*(\d+)", text, re.MULTILINE)}
+        if moments and int(frame[1]) not in moments:
+            named = " and ".join(map(str, sorted(moments)))
+            problem = f"is neither ED nor ES by its Info.cfg, which names frames {named}"
+            yield BadInput(volume.path, problem, "See that the file is the patient's")
 
 
 def _files(folder: Path, notes: list[BadInput]) -> Iterator[Path]:
@@ -124,6 +138,9 @@ def _files(folder: Path, notes: list[BadInput]) -> Iterator[Path]:
             if not path.exists() or (path in volumes and not path.is_file()):
                 cure = "Put the files themselves there, or mend the link"
                 raise BadInput(path, "is a link to nowhere, or no file", cure)
+            if path.suffix.lower() in OTHERS:
+                problem = "is left out: it may be a volume, and is no .nii or .nii.gz"
+                notes.append(BadInput(path, problem, "Convert it to NIfTI, or move it away"))
         if not volumes and not folders and place != str(folder):
             notes.append(
                 BadInput(place, "holds no NIfTI file", "If it is a patient's, copy it again")

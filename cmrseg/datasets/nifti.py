@@ -6,11 +6,12 @@ is. What files are read, see :mod:`cmrseg.datasets.layouts`.
 
 **What is assumed of a header.** Its axes tell where left (L), posterior (P) and superior (S) are,
 to the nearest axis where a volume is oblique. They come from the sform if it has a code, else from
-the qform; the two may not contradict each other. Millimetres are ``pixdim``'s, also where the
-sform has others, as ACDC's does. Slices lie along the axis of the widest spacing, which must be
-wider than the others by half. Volumes are brought to ACDC's axes: rows of a slice run to the left,
-columns to the back (down, where slices stand upright), slices upwards; a heart has its RV above
-its LV then. Where neither form has a code, a volume is taken to be stored so, with a warning.
+the qform; the two may not contradict each other. Millimetres are ``pixdim``'s, also where the sform
+has others; a warning says so, unless it has none (sides of 1, as ACDC's). Slices lie along the axis
+of the widest spacing, which must be wider than the others by half. Volumes are brought to ACDC's
+axes: rows of a slice run to the left, columns to the back (down, where slices stand upright),
+slices upwards; a heart has its RV above its LV then. Where neither form has a code, a volume is
+taken to be stored so, with a warning.
 
 Reading needs nibabel: ``pip install 'cmrseg[nifti]'``.
 """
@@ -145,6 +146,11 @@ def _load(path: Path, notes: list[BadInput]) -> tuple[np.ndarray, np.ndarray]:
         problem = "does not say how it lies: neither its qform nor its sform has a code"
         notes.append(BadInput(path, problem, "Taken to lie as ACDC's do: look at its slices"))
     affine = _affine(path, coded or [UNTOLD], np.abs(pixdim))
+    for sides in map(affines.voxel_sizes, coded):
+        if not np.allclose(sides, 1) and not np.allclose(sides, np.abs(pixdim), rtol=0.05):
+            problem = f"has pixdim {_times(np.abs(pixdim))} mm, and a form of {_times(sides)} mm"
+            cure = "pixdim is taken: see that hearts have the right size"
+            notes.append(BadInput(path, problem, cure))
     return values if values.ndim == 4 else values[..., None], affine
 
 

@@ -42,15 +42,29 @@ def read_size(model: str) -> dict | None:
     raise BadInput(path, "does not say the size of slices", "Copy it again")
 
 
-def warning(model: str, shape: tuple[int, int]) -> str | None:
-    """A word on slices (H, W) of quite another size than a network knows, or None."""
-    note = read_size(model)
-    if note is None or 1 / BEYOND <= max(shape) / max(note["pixels"]) <= BEYOND:
+def warning(model: str, shape: tuple[int, int], mm: float | None, resize: bool) -> str | None:
+    """A word on slices of quite another size than a network knows, or None.
+
+    Args:
+        model: what ``predict --model`` names.
+        shape: their height and width in pixels.
+        mm: millimetres of their pixels, where known.
+        resize: whether :func:`resized` brings them to the size that the network knows.
+    """
+    if (note := read_size(model)) is None:
         return None
-    height, width = note["pixels"]
-    known = f"{width} x {height}" + (f" of {mm} mm" if (mm := note["spacing_mm"]) else "")
-    said = f"the slices have {shape[1]} x {shape[0]} pixels, {model} knows {known}: expect worse"
-    return f"{said}. Add --resize if they show as much of the body; else crop or resample them"
+    (height, width), known_mm = note["pixels"], note["spacing_mm"]
+    factor = max(shape) / max(height, width)
+    known = f"{width} x {height}" + (f" of {known_mm} mm" if known_mm else "")
+    if not resize and not 1 / BEYOND <= factor <= BEYOND:
+        said = f"the slices have {shape[1]} x {shape[0]} pixels, {model} knows {known}"
+        cure = "Add --resize if they show as much of the body; else crop or resample them"
+        return f"{said}: expect worse. {cure}"
+    shown_mm = mm and mm * (factor if resize else 1)
+    if known_mm and shown_mm and not 1 / BEYOND <= shown_mm / known_mm <= BEYOND:
+        said = f"{model} would see pixels of {shown_mm:.3g} mm, it knows {known}: expect worse"
+        return f"{said}. Resample the slices, or convert with --spacing {known_mm}"
+    return None
 
 
 def resized(network: Callable, model: str) -> Callable[[np.ndarray], np.ndarray]:

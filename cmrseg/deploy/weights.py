@@ -25,23 +25,29 @@ SUMS = "SHA256SUMS"
 CURE = "Copy it again, from where it was made or from the repository"
 
 
-def find(model: str) -> Callable[[np.ndarray], np.ndarray]:
+def find(model: str, device: str = "auto") -> Callable[[np.ndarray], np.ndarray]:
     """The network that ``predict --model`` names: a function of images that returns label maps.
 
     Where it names an ONNX file, or one lies in ``weights/`` beside the network it names,
-    onnxruntime does the work; otherwise PyTorch does.
+    onnxruntime does the work, on the CPU; otherwise PyTorch does.
 
     Args:
         model: ``final`` or ``small``, a file .safetensors or .onnx, or a folder that ``train``
             made.
+        device: ``"cpu"``, ``"cuda"`` (of delivered networks PyTorch does the work then), or
+            ``"auto"``: where PyTorch works and finds a GPU, there.
 
     Raises:
         BadInput: none of these, damaged, or in need of a library that is not installed.
     """
     file = WEIGHTS / f"{model}.onnx" if model in DELIVERED else Path(model)
+    if device == "cuda" and model in DELIVERED:
+        file = file.with_suffix(".safetensors")
     if file.suffix == ".onnx" and not file.is_dir() and (file.is_file() or model not in DELIVERED):
         if find_spec("onnxruntime"):
             verify(file)
+            if device == "cuda":
+                raise BadInput(file, "an ONNX file is run on the CPU", "Say --device cpu")
             try:
                 return from_onnx(file)
             except BadInput as problem:
@@ -50,7 +56,7 @@ def find(model: str) -> Callable[[np.ndarray], np.ndarray]:
                 print(f"warning: {problem} PyTorch does it", file=sys.stderr)
         elif model not in DELIVERED:
             raise BadInput(file, "needs onnxruntime", "pip install 'cmrseg[onnx]'")
-    return find_ensemble(model).predict
+    return find_ensemble(model).to(device).predict
 
 
 def find_ensemble(model: str):

@@ -330,7 +330,7 @@ def test_too_little_memory_is_said_in_one_line(problem, root, mistake, monkeypat
     def fail(*_):
         raise problem
 
-    monkeypatch.setattr(weights, "find", lambda name: fail)
+    monkeypatch.setattr(weights, "find", lambda *_: fail)
     words = ("--images", root / "test/image", "--out", tmp_path / "out")
     assert "out of memory" in mistake("predict", "--model", "m", *words)
 

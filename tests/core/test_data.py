@@ -202,6 +202,11 @@ def test_a_table_of_patients_is_found_in_the_folder_and_above_it(place, root):
     assert datasets.load(root, "train").patients.tolist() == [1, 1, 1, 2, 2, 2, 2, 3]
 
 
+def test_zeros_before_a_number_tell_patients_apart(root):
+    write_table(root, {f"cmr{n}": "01" if n < 9 else "1" for n in range(1, 13)})
+    assert datasets.load(root, "train").patients.tolist() == [1] * 4 + [2] * 4
+
+
 def test_a_table_of_patients_counts_for_masks_and_may_hold_names(root):
     write_table(root, {f"cmr{n}.png": "P-b" if n % 2 else "P-a" for n in range(1, 13)})
     paths = folders.list_pngs(root / "train" / "mask", mask=True)

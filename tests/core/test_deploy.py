@@ -367,7 +367,7 @@ def test_slices_are_predicted_a_few_at_a_time_and_large_ones_alone(tmp_path, com
         return images // 64
 
     monkeypatch.setattr(cli, "AT_ONCE", 4)
-    monkeypatch.setattr(weights, "find", lambda name: network)
+    monkeypatch.setattr(weights, "find", lambda *_: network)
     for size, expected in ((32, [4, 1]), (1000, [1] * 5)):
         fill(tmp_path / f"{size}", {"test": range(1, 6)}, size)
         images, masks = tmp_path / f"{size}" / "test" / "image", tmp_path / f"{size}" / "masks"

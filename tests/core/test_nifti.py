@@ -147,6 +147,11 @@ def test_axes_and_spacing_of_a_header(header, tmp_path):
         assert len(noted) == 2 * neither
 
 
+def test_a_form_of_other_millimetres_than_pixdim_is_named(tmp_path):
+    both = [image(v, pixdim=(1, 1, 10)) for v in (LEVELS[heart()], heart())]
+    assert "pixdim 1 x 1 x 10" in convert(tmp_path, *both)[1][0].problem
+
+
 def scaled(values):
     """Stored three times as large, with a slope of a third in the header."""
     file = image(values * 3)

@@ -149,6 +149,30 @@ def test_what_train_and_the_delivered_networks_know(root, command, tmp_path, mon
         assert sizes.read_size(name) == {"pixels": [96, 96], "spacing_mm": 1.8}
 
 
+@pytest.mark.parametrize(
+    ("shape", "mm", "resize", "word"),
+    [
+        ((96, 96), None, False, None),
+        ((96, 96), 1.6, False, None),
+        ((96, 96), 1.0, False, "of 1 mm"),
+        ((256, 256), None, False, "--resize"),
+        ((256, 256), 1.8, True, "of 4.8 mm"),
+        ((256, 256), 0.7, True, None),
+    ],
+)
+def test_slices_of_another_size_or_of_other_millimetres_are_named(shape, mm, resize, word):
+    said = sizes.warning("small", shape, mm, resize)
+    assert said is None if word is None else word in said
+
+
+def test_predict_knows_the_millimetres_that_convert_wrote(root, command, tmp_path):
+    words = ("predict", "--model", "small", "--images", root / "val/image", "--out", tmp_path / "o")
+    (root / "spacing.csv").write_text("image,mm\ncmr3,1.0\ncmr4,1.0\n", encoding="utf-8")
+    assert "of 0.333 mm" in command(*words, "--resize").err
+    (root / "spacing.csv").write_text("image,mm\ncmr9,1.0\n", encoding="utf-8")  # of others
+    assert "mm" not in command(*words, "--resize").err
+
+
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"pixels": [0, 9]}', '{"pixels": "96"}', "\xff"])
 def test_a_note_of_sizes_that_says_none_is_named(note, root, model, mistake, tmp_path):
     run = shutil.copytree(model, tmp_path / "run")
@@ -393,15 +417,20 @@ def test_pytorch_does_what_onnxruntime_cannot(problem, command, mistake, tmp_pat
 
 def test_cores_are_those_of_this_process_and_of_its_container(monkeypatch):
     cases = {None: 6, "max 100000": 6, "250000 100000": 3, "50000 100000": 1, "nonsense": 6}
+    first = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")  # cgroups' first version: two files
 
     def read_text(path, encoding):
-        if path.as_posix() != "/sys/fs/cgroup/cpu.max" or quota is None:
+        name = path.as_posix().removeprefix("/sys/fs/cgroup/")
+        if isinstance(quota, tuple) and name in first:
+            return quota[first.index(name)]
+        if name != "cpu.max" or not isinstance(quota, str):
             raise FileNotFoundError(path)
         return quota
 
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.setattr(Path, "read_text", read_text)
+    cases |= {("-1", "100000"): 6, ("250000", "100000"): 3}
     for quota, expected in cases.items():
         assert machine.cores() == expected, quota
     quota = None
@@ -424,6 +453,8 @@ def test_threads_are_no_more_than_this_process_may_use(root, command, tmp_path, 
 def test_the_device_is_the_one_that_was_asked_for(root, command, mistake, tmp_path, monkeypatch):
     words, fit = ("train", "--data", root, "--out"), train.fit
     mistake(*words, tmp_path / "a", "--device", "cuda", naming="--device cpu")
+    drawn = ("predict", "--model", "small", "--images", root / "val/image", "--out")
+    mistake(*drawn, tmp_path / "m", "--device", "cuda", naming="--device cpu")
     assert files_in(tmp_path) == []
     asked = []
 
