@@ -61,7 +61,8 @@ def two_nodes() -> float:
 def training_rate() -> float:
     """Slices a second that one thread shows a `book` in training."""
     from cmrseg import datasets
-    from cmrseg.train import PRESETS, fit
+    from cmrseg.config import PRESETS
+    from cmrseg.train import fit
 
     train, _ = datasets.split("phantom", "val")
     result = fit(replace(PRESETS["book"], epochs=4), train)

@@ -25,7 +25,8 @@ def one(seed: int, options: argparse.Namespace, precision: str) -> tuple[float, 
 
     from cmrseg import datasets
     from cmrseg.record import mean_dice
-    from cmrseg.train import PRESETS, fit, score
+    from cmrseg.config import PRESETS
+    from cmrseg.train import fit, score
 
     if options.device == "cpu":
         torch.set_num_threads(1)

@@ -75,7 +75,8 @@ def ours(asked: dict, source: str) -> Clock:
     epoch, where ``fit`` alone would skip some of a long training."""
     from cmrseg import datasets
     from cmrseg.record import mean_dice
-    from cmrseg.train import PRESETS, fit
+    from cmrseg.config import PRESETS
+    from cmrseg.train import fit
 
     clock = Clock()
     config, last = replace(PRESETS[asked["preset"]], seed=asked["seed"]), asked.get("epochs")

@@ -17,21 +17,11 @@ from torch import Tensor, nn
 from cmrseg import metrics
 from cmrseg.augment import augment, normalise
 from cmrseg.checkpoint import CHECKPOINT, TrainingState, is_finite, load_checkpoint, save_checkpoint
-from cmrseg.config import PRESETS, TrainConfig, TrainingResult
+from cmrseg.config import TrainConfig, TrainingResult
 from cmrseg.data import BadInput, Slices
 from cmrseg.losses import LOSSES
 from cmrseg.models import build
 from cmrseg.predict import autocast, choose_device, pad, predict
-
-__all__ = [
-    "PRESETS",
-    "TrainConfig",
-    "TrainingResult",
-    "fit",
-    "make_optimiser",
-    "schedule",
-    "scored_epochs",
-]
 
 
 def fit(

@@ -34,10 +34,10 @@ import tempfile
 import textwrap
 from pathlib import Path
 
+import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from PIL import Image
 
 from cmrseg import data, datasets, metrics, plots
 from cmrseg.augment import normalise
@@ -280,7 +280,7 @@ plots.contours(plots.show(axes[2], image[:, ::-1], "only the image mirrored"), m
 # *Lines that lie on the heart, lines that lie beside it, and lines that fit a heart which is no longer
 # there. It takes a second to see and, without looking, may take a week to find.*
 #
-# *Cure:* pair files by the number in their name, as {func}`cmrseg.data.list_pngs` does; pass image and mask
+# *Cure:* pair files by the number in their name, as {func}`cmrseg.datasets.folders.list_pngs` does; pass image and mask
 # through one function, as {func}`cmrseg.augment.augment` does; and draw four slices of the first batch of
 # every new training.
 #
@@ -299,15 +299,14 @@ def complaint(path, mask=False):
         return f"{path.name}: {problem.problem}.\n    {problem.cure}."
 
 
-picture, labels = Image.fromarray(train.images[0]), Image.fromarray(train.masks[0] * 85)
+image, labels = train.images[0], train.masks[0]
 with tempfile.TemporaryDirectory() as folder:
     place = Path(folder)
-    picture.convert("RGB").save(place / "cmr1.png")
-    Image.fromarray(train.images[0].astype(np.uint16) * 257).save(place / "cmr2.png")
-    picture.save(place / "cmr3.png", format="JPEG")
-    picture.save(place / "cmr4.png")
-    (place / "cmr4.png").write_bytes((place / "cmr4.png").read_bytes()[:2000])
-    labels.save(place / "cmr5_mask.png")
+    cv2.imwrite(f"{place}/cmr1.png", cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
+    cv2.imwrite(f"{place}/cmr2.png", image.astype(np.uint16) * 257)
+    cv2.imencode(".jpg", image)[1].tofile(place / "cmr3.png")
+    cv2.imencode(".png", image)[1][:2000].tofile(place / "cmr4.png")
+    cv2.imwrite(f"{place}/cmr5_mask.png", labels * 85)
     for path in sorted(place.iterdir()):
         print(complaint(path, mask="mask" in path.name))
 

@@ -279,7 +279,7 @@ print("held out in fold 3:", *np.unique(held_out.patients))
 print("patients on both sides:", len(np.intersect1d(train.patients, held_out.patients)))
 
 # %% [markdown]
-# {func}`cmrseg.data.split` knows this split and the others of the book, {func}`cmrseg.data.folds` makes the five
+# {func}`cmrseg.datasets.split` knows this split and the others of the book, {func}`cmrseg.datasets.folds` makes the five
 # folds of any slices. For a folder of your own, a table `patients.csv` says which image belongs to whom. In
 # scikit-learn, `GroupKFold` keeps patients together when it is given `groups=slices.patients`; its plain `KFold` pays
 # no heed to them (unshuffled and in this order of slices, pairs stay together by luck).

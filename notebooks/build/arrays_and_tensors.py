@@ -304,7 +304,7 @@ assert np.array_equal(back, images)
 #
 # A few names differ:
 #
-# | NumPy | PyTorch | |
+# | NumPy | PyTorch | what differs |
 # |---|---|---|
 # | `a.astype(np.float32)` | `x.float()` | another dtype |
 # | `a.mean(1, keepdims=True)` | `x.mean(1, keepdim=True)` | an axis is called `dim` |

@@ -152,7 +152,7 @@ same("momentum is SGD(momentum=0.9)", momentum(slope, START, 0.02), path)
 # Both means start at zero, so at first they are too small. Here is the first step by hand, at (10, 1), where the
 # gradient is (10, 20):
 #
-# | | by hand | result |
+# | what | by hand | result |
 # |---|---|---|
 # | $m$, a tenth of the gradient | 0.1 · (10, 20) | (1, 2) |
 # | $s$, a thousandth of its square | 0.001 · (100, 400) | (0.1, 0.4) |
@@ -327,10 +327,10 @@ for name, make in {
 #
 # Two images, A and B, with two channels of two pixels each. The second channel has much larger numbers.
 #
-# | | image A | image B | mean | standard deviation |
+# | channel | image A | image B | mean | standard deviation |
 # |---|---|---|---|---|
-# | channel 0 | 1, 7 | 9, 15 | 8 | 5 |
-# | channel 1 | 150, 90 | 70, 10 | 80 | 50 |
+# | 0 | 1, 7 | 9, 15 | 8 | 5 |
+# | 1 | 150, 90 | 70, 10 | 80 | 50 |
 #
 # For channel 0 the distances from the mean are −7, −1, 1, 7. Their squares have the mean 100 / 4 = 25, whose root is
 # 5. Subtract the mean and divide by 5: A becomes −1.4 and −0.2, B becomes 0.2 and 1.4.

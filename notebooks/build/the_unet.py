@@ -432,7 +432,7 @@ axes[1, 5].axis("off");
 # paper's network, the report's and ours side by side; its last two rows say how each was trained, but for learning rates and
 # numbers of epochs, which differ as well. (Terms that you haven't met come on the next two pages.)
 #
-# | | the paper {cite}`ronneberger2015` | the report {cite}`report2020`, by its code | this book |
+# | part | the paper {cite}`ronneberger2015` | the report {cite}`report2020`, by its code | this book |
 # |---|---|---|---|
 # | goes in | a tile of 572x572, its border mirrored | a slice of 96x96, grey levels 0 to 255 | a slice of 96x96, mean 0, deviation 1 |
 # | convolutions | 3x3, no padding | 3x3, padded; 7x7 in the first block | 3x3, padded |

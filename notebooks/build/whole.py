@@ -459,7 +459,7 @@ print("all", len(ours.state_dict()), "tensors are equal, to the last bit")
 # **The report did it like this** {cite}`report2020`: its script has the same parts in the same order. Input, network, loss
 # and optimiser stand in the table of [The U-Net](the_unet). The rest:
 #
-# | | the report's | this one |
+# | choice | the report's | this one |
 # |---|---|---|
 # | learning rate | constant, 0.001 | one cycle with its peak at 0.003 |
 # | run | 140 epochs, batches of 2 | 60 epochs, batches of 4 |

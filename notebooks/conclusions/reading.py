@@ -52,7 +52,7 @@ train, held_out = datasets.split(datasets.source(), "val")
 # 32, cannot have come from the code as it was published.
 #
 # What catches it: one test with another batch size, and one that a loss of all slices is the mean of the
-# losses of each. Ours are in `tests/test_losses.py`.
+# losses of each. Ours are in `tests/core/test_losses.py`.
 
 # %%
 def of_two(probability, labels):

@@ -303,7 +303,7 @@ for what, column in {"look": "difference", "are shown to be": "low"}.items():
 #
 # `squares of pixels` is the idea that makes the sprint a network of its own: the slice is cut into squares of four
 # pixels, whose grey levels become four channels, and the network works at half the resolution, on a quarter of the
-# pixels, until its last step puts the squares together again ({mod}`cmrseg.models.sprint`).
+# pixels, until its last step puts the squares together again ({mod}`cmrseg.models.pixelshuffle_unet`).
 #
 # Not tried: fewer normalisations, the optimiser Muon {cite}`jordan2024`, a first layer initialised from the data,
 # torch.compile with a graph that is kept from run to run, and a resolution that grows during the training.

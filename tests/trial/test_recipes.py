@@ -49,7 +49,8 @@ def test_three_recipes():
 def test_a_network_is_a_file(run):
     code = """
 from cmrseg.datasets import load
-from cmrseg.train import TrainConfig, fit
+from cmrseg.config import TrainConfig
+from cmrseg.train import fit
 result = fit(TrainConfig(model="one-layer", kernel=5, epochs=1), load("phantom", "train")[:4])
 print(tuple(result.model.layer.weight.shape), len(result.history["loss"]))"""
     assert run("-c", code) == "(4, 1, 5, 5) 1\n"
