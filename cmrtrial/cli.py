@@ -147,6 +147,24 @@ def results(
         print(second)
 
 
+@app.command()
+def verdicts(
+    store: Store = None,
+    as_json: Annotated[bool, Option("--json", help="Print JSON for a program to read.")] = False,
+) -> None:
+    """What the first trial says of each claim of the 2020 report."""
+    from cmrtrial.claims import judge
+    from cmrtrial.records import STORE
+
+    columns = ["id", "verdict", "estimate", "low", "high", "against", "text"]
+    table = judge(store or STORE).reindex(columns=columns)
+    if as_json:
+        print(table.to_json(orient="records"))
+        return
+    for row in table.itertuples():
+        print(f"{row.id:28} {row.verdict:14} {row.text}")
+
+
 def _named(name: str) -> list[str]:
     from cmrtrial.plans import EXPERIMENTS
 

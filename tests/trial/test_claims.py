@@ -1,10 +1,12 @@
 """Claims judged, on made-up records with a known truth; and the form of the report's own."""
 
+import json
+
 import numpy as np
 import pytest
 from made_up import only, trial  # noqa: F401
 
-from cmrtrial import claims, compare
+from cmrtrial import claims, cli, compare
 from cmrtrial.plans import EXPERIMENTS
 
 # ruff: noqa: F811
@@ -122,3 +124,13 @@ def test_what_is_not_asked_says_why_and_is_no_claim():
     assert all(row[part] for row in rest for part in ("text", "why", "about"))
     texts = [row["text"] for row in rest + claims.claims()]
     assert len(set(texts)) == len(texts)
+
+
+def test_verdicts_on_the_command_line(tmp_path, command):
+    text = (claims.STORE / "claims.toml").read_text(encoding="utf-8")
+    (tmp_path / "claims.toml").write_text(text, encoding="utf-8")
+    done = command("verdicts", "--store", tmp_path, "--json", main=cli.main)
+    rows = json.loads(done.out)
+    assert [row["id"] for row in rows] == [c["id"] for c in claims.claims()]
+    done = command("verdicts", "--store", tmp_path, main=cli.main)
+    assert done.status == 0 and done.out.count("not run yet") > 50
