@@ -68,20 +68,19 @@ def test_a_rival_learns_and_stops_when_it_has_passed(rival, until, epochs, few):
     assert len(clock.dice) == epochs and 0 <= clock.dice[0] <= 1
 
 
-@pytest.mark.parametrize("script", ["time_to_dice", "inference", "side_by_side"])
-def test_a_folder_that_is_not_there_is_one_line_and_status_2(script, tmp_path):
-    done = start(script, "--data", tmp_path / "nowhere")
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"error: {tmp_path / 'nowhere'}: no such data. Give")
+def test_a_folder_that_is_not_there_is_one_line_and_status_2(tmp_path):
+    for script in ("time_to_dice", "inference", "side_by_side"):
+        done = start(script, "--data", tmp_path / "nowhere")
+        assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+        assert done.stderr.startswith(f"error: {tmp_path / 'nowhere'}: no such data. Give")
 
 
-def test_two_trainings_side_by_side():
-    words = ("--data", "phantom", "--epochs", "1", "--at-once", "2")
-    (row,) = re.findall(
-        r"\| fp32 \| 2 \| (\S+) \| (\S+) \| (\S+), (\S+) \|", start("side_by_side", *words).stdout
-    )
+def test_two_trainings_side_by_side(root):
+    said = start("side_by_side", "--data", root, "--epochs", "1", "--at-once", "2").stdout
+    (row,) = re.findall(r"\| fp32 \| 2 \| (\S+) \| (\S+) \| (\S+), (\S+) \|", said)
     seconds, rate, *dice = map(float, row)
-    assert rate == pytest.approx(120 / seconds, rel=0.1) and dice[0] != dice[1]
+    assert 120 / rate == pytest.approx(seconds, abs=0.006, rel=0.02)  # both are rounded
+    assert all(0 <= d <= 1 for d in dice)
 
 
 def test_the_page_on_what_repeats_says_what_the_records_say():

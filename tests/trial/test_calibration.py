@@ -42,6 +42,8 @@ def test_confidence_is_binned_from_a_quarter_to_one():
     flat = np.full((1, 4, 9, 9), 0.25)
     assert calibration.reliability(flat, truth)["count"][0] == 81
     assert calibration.reliability(certain(truth, 0.63), truth, bins=3)["count"] == [0, 81, 0]
+    table = {"count": [3, 1, 0], "confidence": [0.4, 0.9, 0.0], "right": [0.8, 0.9, 0.0]}
+    assert calibration.calibration_error(table) == pytest.approx(0.3)  # weighed by their pixels
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -54,11 +56,6 @@ def test_only_pixels_near_a_border_count(swapped):
         outside = 4 * 8 * reach  # no corners: the border is sought along rows and columns
         assert count == inside + outside
     assert sum(calibration.reliability(certain(nothing), nothing)["count"]) == 0
-
-
-def test_the_error_weighs_bins_by_their_pixels():
-    table = {"count": [3, 1, 0], "confidence": [0.4, 0.9, 0.0], "right": [0.8, 0.9, 0.0]}
-    assert calibration.calibration_error(table) == pytest.approx(0.3)
 
 
 def test_a_calibrated_network_expects_the_dice_it_gets():

@@ -10,9 +10,8 @@ from cmrtrial import corruptions
 
 
 def slices_of(images, masks):
-    return Slices(
-        images, masks, tuple(f"cmr{n}" for n in range(len(images))), np.zeros(len(images))
-    )
+    names = tuple(f"cmr{n}" for n in range(len(images)))
+    return Slices(images, masks, names, np.zeros(len(images)))
 
 
 def slices(count=4, size=64):

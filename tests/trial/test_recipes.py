@@ -19,6 +19,8 @@ RECIPES = re.findall(
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A program in a copy that has followed the recipes."""
+    places = [path.rpartition("/")[0] for path, *_ in RECIPES]
+    assert places == ["cmrseg/models", "cmrtrial/plans", "cmrseg"]
     copy = tmp_path_factory.mktemp("copy")
     for name in ("cmrseg", "cmrtrial"):
         shutil.copytree(REPOSITORY / name, copy / name)
@@ -29,21 +31,13 @@ def run(tmp_path_factory):
             file.write(code)
 
     def run(*words):
-        words, environment = (
-            [sys.executable, *map(str, words)],
-            {"PYTHONPATH": str(copy), "PATH": ""},
-        )
-        options = {"text": True, "capture_output": True, "env": environment}
-        done = subprocess.run(words, cwd=copy, **options)
+        options = {"text": True, "capture_output": True, "cwd": copy}
+        options["env"] = {"PYTHONPATH": str(copy), "PATH": ""}
+        done = subprocess.run([sys.executable, *map(str, words)], **options)
         assert not done.returncode, done.stderr
         return done.stdout
 
     return run
-
-
-def test_three_recipes():
-    places = [path.rpartition("/")[0] for path, *_ in RECIPES]
-    assert places == ["cmrseg/models", "cmrtrial/plans", "cmrseg"]
 
 
 def test_a_network_is_a_file(run):

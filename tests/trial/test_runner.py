@@ -1,11 +1,16 @@
-"""The runner: what is missing is computed once, failures are kept, a mistake is one line."""
+"""The runner and its command line: what is missing is computed once, whatever comes between.
 
+Nothing is lost, nothing is torn, the next sweep carries on, and a mistake is one line.
+"""
+
+import inspect
 import json
 import multiprocessing
 import os
 import queue
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -30,8 +35,6 @@ from cmrtrial.records import write_record
 from cmrtrial.spec import ACDC96, RunSpec
 from cmrtrial.splits import split
 
-sys.path.insert(0, str(REPOSITORY / "tools"))
-
 # ruff: noqa: F811
 
 
@@ -49,6 +52,17 @@ def small(count, epochs=1):
 
 def fingerprint(root):
     return datasets.load(root, "labelled").fingerprint
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Workers work in this process; to start others takes seconds."""
+
+    def start(todo, source, store, deadline, _workers):
+        runner.run_in_turn(todo, source, store, deadline)
+        return lambda: False, lambda: None
+
+    monkeypatch.setattr(runner, "_start_local", start)
 
 
 # --- one run -------------------------------------------------------------------------------------
@@ -99,44 +113,12 @@ def test_what_failed_is_not_tried_again(plan, root, tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "fit", fails)
     for _ in range(2):  # as two workers with one list would
         note = runner.run_one(plan[0], str(root), tmp_path)
-        assert (
-            note.name.endswith(".failed.json")
-            and json.loads(note.read_text(encoding="utf-8"))["reason"] == "no"
-        )
+        assert note.name.endswith(".failed.json")
+        assert json.loads(note.read_text(encoding="utf-8"))["reason"] == "no"
     assert tried == [0]
 
 
 # --- many runs -----------------------------------------------------------------------------------
-
-
-def _worker(plan, root, store, log, start):
-    """Work on the plan as a worker does, slowly, with a line in the log for each training."""
-    train_one = networks.fit
-
-    def fit(config, *slices, **options):
-        with open(log, "a", encoding="utf-8") as file:
-            file.write(f"{config.seed} {os.getpid()}\n")
-        time.sleep(0.5)
-        return train_one(config, *slices, **options)
-
-    networks.fit = fit
-    start.wait()
-    runner._work(plan, root, store, None, queue.SimpleQueue())
-
-
-def test_two_processes_over_one_store_never_compute_a_run_twice(plan, root, tmp_path):
-    context = multiprocessing.get_context("spawn")
-    log, store = tmp_path / "log", tmp_path / "store"
-    args = (plan, root, store, log, context.Barrier(2))
-    workers = [context.Process(target=_worker, args=args) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(600)
-        assert worker.exitcode == 0
-    seeds, processes = zip(*(line.split() for line in log.read_text(encoding="utf-8").splitlines()))
-    assert sorted(seeds) == ["0", "1", "2"] and len(set(processes)) == 2
-    assert runner.missing(plan, fingerprint(root), store) == []
 
 
 def test_after_the_deadline_no_new_run_is_begun(plan, root, tmp_path):
@@ -204,6 +186,94 @@ def test_a_lost_node_of_a_cluster_loses_no_record(root, tmp_path, monkeypatch):
     assert_all_there(specs, root, store)
 
 
+# --- faults from outside -------------------------------------------------------------------------
+
+PROGRAM = """
+from dataclasses import replace
+from cmrseg.config import TrainConfig
+from cmrtrial import cli
+from cmrtrial.plans import EXPERIMENTS
+from cmrtrial.spec import RunSpec
+if __name__ == "__main__":  # the workers of a sweep read this file too
+    config = TrainConfig(channels=(2, 4), batch=2, epochs=120)
+    EXPERIMENTS["tiny"] = [
+        RunSpec(f"seed {s}", replace(config, seed=s), "val", "modern") for s in range(6)
+    ]
+    cli.main()
+"""
+
+
+def program(path, text, *words):
+    """Start a program of this text in a process of its own."""
+    path.write_text(inspect.cleandoc(text), encoding="utf-8")
+    pipes = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    settings = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    # a shell that starts jobs in the background may let them ignore Ctrl-C
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen([sys.executable, path, *words], env=settings, **pipes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_sweep_leaves_no_worker_and_goes_on(number, status, root, tmp_path):
+    store = tmp_path / "store"
+    words = ("sweep", "tiny", "--data", root, "--store", store, "--workers", "2")
+    process = program(tmp_path / "program.py", PROGRAM, *words)
+    while not [*store.glob("modern/*.json")]:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == status
+    assert "the same command goes on" in err and "Traceback" not in err
+    for lock in store.glob(".locks/*.lock"):  # nobody holds one any more
+        with FileLock(lock, timeout=1):
+            pass
+    kept = {path: path.stat().st_mtime_ns for path in store.glob("modern/*.json")}
+    assert len(kept) < 6  # it did not wait for the end
+    process = program(tmp_path / "program.py", PROGRAM, *words)
+    out, err = process.communicate(timeout=1200)
+    assert process.returncode == 0 and "nothing is missing" in out, err
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+    assert len([read_record(path) for path in store.glob("modern/*.json")]) == 6
+
+
+def test_a_worker_that_is_killed_is_not_passed_over(plan, root, tmp_path):
+    def kill(*_):
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+    with pytest.raises(data.BadInput, match=r"status -9.*memory is short"):
+        runner.run_missing(plan, str(root), tmp_path, progress=kill)
+    assert len(list(tmp_path.glob("modern/*"))) == 0
+
+
+def test_a_script_without_a_main_guard_is_told_what_it_lacks(root, tmp_path):
+    """Each of its workers runs the whole script again, and may start no workers itself."""
+    text = f"""
+        from pathlib import Path
+        from cmrseg.config import TrainConfig
+        from cmrtrial import runner
+        from cmrtrial.spec import RunSpec
+        spec = RunSpec("a", TrainConfig(channels=(4, 8), epochs=1), "val", "modern")
+        runner.run_missing([spec], {str(root)!r}, Path({str(tmp_path / "store")!r}))
+    """
+    _, err = program(tmp_path / "mine.py", text).communicate(timeout=240)
+    last = err.strip().splitlines()[-1]
+    assert "__main__" in last and "memory" not in last, err
+
+
+def test_a_worker_that_cannot_write_says_so_and_leaves_no_note(plan, root, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    troubles = queue.SimpleQueue()
+    monkeypatch.setattr(runner, "write_record", full)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process stays stoppable
+    runner._work(plan, str(root), tmp_path, None, troubles)
+    assert troubles.get().errno == 28 and not [*tmp_path.glob("modern/*")]
+
+
 # --- the command line ----------------------------------------------------------------------------
 
 
@@ -217,39 +287,42 @@ def asked(monkeypatch, only, root, tiny):
     return specs
 
 
-def sweep(command, root, store, *options):
-    return command("sweep", "tiny", "--data", root, "--store", store, *options)
+@pytest.fixture
+def sweep(command, root, tmp_path):
+    """Sweep the experiment `tiny` of these slices into ``tmp_path / "store"``."""
+    return partial(command, "sweep", "tiny", "--data", root, "--store", tmp_path / "store")
 
 
 def test_a_sweep_fills_gaps_keeps_failures_and_then_has_nothing_to_do(
-    asked, command, root, tmp_path
+    asked, sweep, command, tmp_path
 ):
     store = tmp_path / "store"
-    first = sweep(command, root, store, "--limit-minutes", 0)
-    assert first.status == 0 and "3 runs are still missing" in first.out
-    first = sweep(command, root, store, "--workers", 2)
+    first = sweep("--workers", 2)
     said = "nothing is missing; 1 failed, the first for: the loss is"
     assert first.status == 0 and said in first.out
     assert len(list(store.glob("modern/*.json"))) == 3  # two records and a note
-    (note,) = store.glob("modern/*.failed.json")
     times = {p: p.stat().st_mtime_ns for p in store.glob("modern/*.json")}
-    assert sweep(command, root, store).status == 0
+    assert sweep().status == 0
     assert {p: p.stat().st_mtime_ns for p in store.glob("modern/*.json")} == times
     (row,) = json.loads(command("results", "tiny", "--store", store, "--json").out)
     counts = {"settings": 3, "runs": 2, "missing": 0, "failed": 1}
     assert row == {"experiment": "tiny", "protocol": "modern", **counts}
-    sweep(command, root, store, "--retry")
-    assert note.stat().st_mtime_ns > times[note]
 
 
-def test_a_sweep_of_which_every_run_failed_is_no_success(asked, root, command, tmp_path):
+def test_a_sweep_of_which_every_run_failed_is_no_success(asked, here, sweep, tmp_path):
+    first = sweep("--limit-minutes", 0)
+    assert first.status == 0 and "3 runs are still missing" in first.out
     del asked[:2]
     for _ in range(2):
-        done = sweep(command, root, tmp_path / "store")
+        done = sweep()
         line = done.err.splitlines()[-1]
         assert done.status == 2 and not done.out and line.startswith("error: ")
         assert ".failed.json: is why" in line
         assert "so did all: the loss is" in line and "--retry" in line
+    (note,) = tmp_path.glob("store/modern/*.failed.json")
+    before = note.stat().st_mtime_ns
+    sweep("--retry")
+    assert note.stat().st_mtime_ns > before
 
 
 def test_a_user_s_mistakes_are_one_line(asked, mistake, root, tmp_path):
@@ -260,6 +333,10 @@ def test_a_user_s_mistakes_are_one_line(asked, mistake, root, tmp_path):
         mistake(*words, "--limit-minutes", minutes, naming="--limit-minutes")
     for verb in ("sweep", "results"):
         assert "One of: all, tiny" in mistake(verb, "tinny", naming="tinny")
+    path = runner.run_one(asked[0], str(root), tmp_path)
+    path.write_text(path.read_text(encoding="utf-8")[:99], encoding="utf-8")
+    for words in (("results", "tiny"), ("sweep", "tiny", "--data", root)):
+        assert "not a record" in mistake(*words, "--store", tmp_path, naming=path)
 
 
 def test_an_experiment_is_shown_with_every_recipe_it_has(asked, command, tmp_path, monkeypatch):

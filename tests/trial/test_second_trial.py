@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from cmrtrial import records as results
 from cmrtrial.plans import EXPERIMENTS
 from cmrtrial.second import claims
 from cmrtrial.second import plan as second_trial
-from cmrtrial.second.statistics import Difference, Pairs, p_values
+from cmrtrial.second.statistics import Pairs, p_values
 from cmrtrial.splits import split
 
 STORE = results.STORE / "second"
@@ -48,11 +49,15 @@ def test_no_run_of_either_trial_changes():
 
 
 SHORTER = [
-    {},
-    {"dropout": 0.3},
-    {"optimiser": "sgd", "momentum": 0.9},
-    {"augment": ("affine", "strong-intensity")},
-    {"model": "report-unet", "windows": 2, "poolings": 2, "skips": "before"},
+    {"dropout": 0.3, "augment": ("affine", "strong-intensity")},
+    {
+        "optimiser": "sgd",
+        "momentum": 0.9,
+        "model": "report-unet",
+        "windows": 2,
+        "poolings": 2,
+        "skips": "before",
+    },
 ]
 
 
@@ -134,7 +139,12 @@ VERDICTS = {
 }
 
 
-def test_a_whole_trial_is_judged(whole_trial):
+def test_a_whole_trial_is_judged_by_families_with_the_margin_of_each_claim(
+    whole_trial, monkeypatch
+):
+    margins, sizes, test, holm = [], [], claims.p_values, claims.holm
+    monkeypatch.setattr(claims, "p_values", lambda *a: margins.append(a[2]) or test(*a))
+    monkeypatch.setattr(claims, "holm", lambda family: sizes.append(len(family)) or holm(family))
     table = claims.judge(whole_trial)
     assert len(table) == len(claims.claims())
     for name, (verdict, estimate) in VERDICTS.items():
@@ -143,6 +153,10 @@ def test_a_whole_trial_is_judged(whole_trial):
     row = table.loc["mirror-no-gain"]
     assert np.isfinite(row["estimate"]) and np.isnan(row["p"])  # computed, and not tested
     assert (table["low"].dropna() <= table["estimate"].dropna()).all()
+    asked = [c for c in claims.claims() if "endpoint" in c and "verdict" not in c]
+    assert margins == [c.get("margin", 0.02) for c in asked]
+    families = Counter(c["family"] for c in asked)
+    assert sorted(sizes) == sorted(families.values()) == [4, 7, 12, 20, 28]
 
 
 def the(name):
@@ -195,27 +209,6 @@ def test_sides_are_compared_at_the_epochs_that_are_said(whole_trial):
     assert (claim["epochs"], claim["epochs_b"]) == (500, 1000)
     found = changed(whole_trial, "Ning", later)
     assert claims.estimate(claim, found).mean == pytest.approx(0.0, abs=0.02)
-
-
-def test_claims_are_judged_with_their_own_margins_in_their_own_families(whole_trial, monkeypatch):
-    margins, sizes, made = [], [], Difference(0, 1, 5)
-
-    def p_values(answer, claim, margin):
-        return margins.append(margin) or {"confirmed": 1.0}
-
-    def holm(family):
-        return sizes.append(len(family)) or ["inconclusive"] * len(family)
-
-    monkeypatch.setattr(claims, "estimate", lambda c, *_: made if "endpoint" in c else None)
-    monkeypatch.setattr(claims, "dead", lambda *_: 0)
-    monkeypatch.setattr(claims, "p_values", p_values)
-    monkeypatch.setattr(claims, "holm", holm)
-    found = claims.judge(whole_trial)
-    asked = [c for c in claims.claims() if "endpoint" in c and "verdict" not in c]
-    assert margins == [c.get("margin", 0.02) for c in asked]
-    families = Counter(c["family"] for c in asked)
-    assert sorted(sizes) == sorted(families.values()) == [4, 7, 12, 20, 28]
-    assert (found.loc[[c["id"] for c in asked], "verdict"] == "inconclusive").all()
 
 
 def test_epochs_are_judged_by_pairs_and_their_means_are_told(whole_trial, monkeypatch):
@@ -360,17 +353,9 @@ def test_endpoints_by_hand():
     scores = {5: 0.2, 10: 0.74, 15: 0.64, 20: 0.8}
     dice = [[scores[e]] * 3 if e in scores else None for e in range(1, 21)]
     history = {"epoch": list(range(1, 21)), "loss": [0.5] * 20, "dice": dice}
-    tables = {10: [[0.6] * 3] * 2, 20: [[0.7, 0.8, 0.9], [None, 0.6, 0.8]]}
-    milestones = [
-        {
-            "epoch": e,
-            "dice": t,
-            "dice_train": [0.9] * 3,
-            "loss": 0.5,
-            "distinct_masks": 1 + (e < 20),
-        }
-        for e, t in tables.items()
-    ]
+    end = {"epoch": 20, "dice": [[0.7, 0.8, 0.9], [None, 0.6, 0.8]], "distinct_masks": 1}
+    end |= {"dice_train": [0.9] * 3, "loss": 0.5}
+    milestones = [end | {"epoch": 10, "dice": [[0.6] * 3] * 2, "distinct_masks": 2}, end]
     record = {"images": {"patient": [7, 7]}, "history": history, "milestones": milestones}
     for name, epochs, since, value in ENDPOINTS:
         found = claims.endpoint(record, name, epochs, since)
@@ -432,17 +417,15 @@ class Clone:
         options = {"cwd": self.home, "check": True, "text": True, "capture_output": True}
         return subprocess.run(["git", *words], **options).stdout.strip()
 
-    def commit(self):
+    def register(self, program=PROGRAM):
+        """Commit what is there with this program, and register the commit."""
+        self.code.write_text(program, encoding="utf-8")
         self.git("add", "-A")
         self.git("commit", "-qm", "code")
-
-    def register(self):
-        """Commit what is there, and register this commit."""
-        self.commit()
-        (self.store / "REGISTERED").write_text(
-            self.git("rev-parse", "HEAD") + "\n", encoding="utf-8"
-        )
-        self.commit()
+        commit = self.git("rev-parse", "HEAD")
+        (self.store / "REGISTERED").write_text(f"{commit}\n", encoding="utf-8")
+        self.git("add", "-A")
+        self.git("commit", "-qm", "registered")
 
     def start(self, *words, **environment):
         environment |= {**os.environ, "SECOND_TRIAL_PYTHON": sys.executable}
@@ -463,10 +446,8 @@ class Clone:
 
     def made(self):
         """Number and priority of each run, in the order in which they were made."""
-        return [
-            (*map(int, s.split()),)
-            for s in (self.store / "made").read_text(encoding="utf-8").splitlines()
-        ]
+        lines = (self.store / "made").read_text(encoding="utf-8").splitlines()
+        return [tuple(map(int, line.split())) for line in lines]
 
 
 @pytest.fixture
@@ -474,11 +455,8 @@ def clone(tmp_path):
     clone = Clone(tmp_path / "repo")
     for folder in ("tools", "cmrtrial", "data/acdc96", "results/second"):
         (clone.home / folder).mkdir(parents=True)
-    script = clone.home / "tools" / "second_trial.sh"
-    script.write_bytes((REPOSITORY / "tools" / "second_trial.sh").read_bytes())
-    script.chmod(0o755)
+    shutil.copy(REPOSITORY / "tools" / "second_trial.sh", clone.home / "tools")
     (clone.home / "cmrtrial" / "__init__.py").touch()
-    clone.code.write_text(PROGRAM, encoding="utf-8")
     (clone.home / "requirements.txt").touch()
     ignored = "runs/\ndata/\n*.part\nresults/second/made\n__pycache__/\n"
     (clone.home / ".gitignore").write_text(ignored, encoding="utf-8")
@@ -509,12 +487,11 @@ def test_a_sweep_that_is_killed_goes_on_and_does_nothing_twice(clone, tmp_path):
 
 def test_after_kill_9_the_sweep_ends_and_the_next_start_commits_what_it_left(clone):
     waits = "60 if n == 4 and not (store.parent.parent / 'runs' / 'again').exists() else 0.2"
-    clone.code.write_text(
-        PROGRAM.replace("0.2", waits), encoding="utf-8"
-    )  # stays with its fifth run, as real ones
-    clone.register()
+    clone.register(PROGRAM.replace("0.2", waits))  # stays with its fifth run, as real ones
     process = clone.start()
     clone.until(process, 4)
+    beside = clone.sweep(SECOND_TRIAL_WAIT="1")
+    assert beside.status == 2 and "runs already" in beside.err
     group = int((clone.home / "runs" / "second" / "pid").read_text(encoding="utf-8"))
     os.kill(process.pid, signal.SIGKILL)
     process.wait(timeout=10)
@@ -530,68 +507,50 @@ def test_after_kill_9_the_sweep_ends_and_the_next_start_commits_what_it_left(clo
     assert [n for n, _ in clone.made()] == list(range(8))  # each once, no two sweeps side by side
 
 
-def test_a_second_start_beside_a_running_sweep_is_refused(clone):
-    clone.code.write_text("import time\ntime.sleep(60)\n", encoding="utf-8")
-    clone.register()
-    first = clone.start()
-    while not (clone.home / "runs" / "second" / "pid").is_file():
-        assert first.poll() is None
-    done = clone.sweep(SECOND_TRIAL_WAIT="1")
-    first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=30)
-    assert done.status == 2 and "runs already" in done.err
-
-
 def test_a_sweep_runs_at_the_lowest_priority_and_commits_records_on_the_way_and_nothing_else(clone):
+    """Also a record that was added and not committed; and where git knows nobody."""
     (clone.home / "draft.txt").write_text("mine", encoding="utf-8")
     (clone.home / "requirements.txt").write_text("changed\n", encoding="utf-8")
-    clone.git("add", "draft.txt")
+    (clone.store / f"{8:016x}.json").write_text("{}", encoding="utf-8")
+    clone.git("add", "draft.txt", "results/second")
     (clone.store / f"{9:016x}.failed.json").write_text("{}", encoding="utf-8")
+    for name in ("name", "email"):
+        clone.git("config", "--unset", f"user.{name}")
+    clone.git("config", "user.useConfigOnly", "true")
     before = clone.git("rev-parse", "HEAD")
-    assert clone.sweep(SECOND_TRIAL_EVERY="1").status == 0
+    nobody = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+    done = clone.sweep(SECOND_TRIAL_EVERY="1", **nobody)
+    assert (done.status, done.err) == (0, "")
     assert {nice for _, nice in clone.made()} == {19}
-    said = clone.git("log", "--format=%s", f"{before}..").splitlines()
+    since = ("log", f"{before}..")
+    assert set(clone.git(*since, "--format=%an").splitlines()) == {"second trial"}
+    said = clone.git(*since, "--format=%s").splitlines()
     assert len(said) > 1 and all(line.startswith("results: add ") for line in said)
-    assert said[-1] == "results: add 0 runs of the second trial, and the note of 1 that failed"
-    names = clone.git("log", "--name-only", "--format=", f"{before}..").split()
-    kinds = [*(f"{n:016x}.json" for n in range(8)), f"{9:016x}.failed.json"]
+    assert said[-1] == "results: add 1 run of the second trial, and the note of 1 that failed"
+    names = clone.git(*since, "--name-only", "--format=").split()
+    kinds = [*(f"{n:016x}.json" for n in range(9)), f"{9:016x}.failed.json"]
     assert sorted(names) == [f"results/second/{name}" for name in kinds]
     assert clone.git("diff", "--cached", "--name-only") == "draft.txt"
 
 
-def test_a_record_that_was_added_and_not_committed_is_committed_also_where_git_knows_nobody(clone):
-    (clone.store / f"{9:016x}.json").write_text("{}", encoding="utf-8")
-    clone.git("add", "results/second")
-    for name in ("name", "email"):
-        clone.git("config", "--unset", f"user.{name}")
-    clone.git("config", "user.useConfigOnly", "true")
-    done = clone.sweep(GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_SYSTEM=os.devnull)
-    assert (done.status, done.err) == (0, "")
-    assert clone.git("status", "--porcelain") == ""
-    assert set(clone.git("log", "-2", "--format=%an").splitlines()) == {"second trial"}
+def test_a_mistake_and_another_commit_are_refused_in_one_line(clone):
+    def refused(*words):
+        done = clone.sweep(*words)
+        assert done.status == 2 and len(done.err.splitlines()) == 1
+        return done.err
 
-
-def test_another_commit_is_refused(clone):
-    assert clone.sweep(SECOND_TRIAL_EVERY="1").status == 0
+    assert "needs a number" in refused("--hours", "soon") and "no option" in refused("--fast")
+    clone.register("")
+    assert clone.sweep().status == 0
     place = clone.home / "runs" / "second"
     worktree = Clone(next(p for p in place.iterdir() if len(p.name) == 40))
     worktree.code.write_text("print('something else')\n", encoding="utf-8")
-    done = clone.sweep()
-    assert done.status == 2 and "not the registered commit" in done.err
+    assert "not the registered commit" in refused()
     worktree.git("checkout", "-q", ".")
     worktree.git("checkout", "-q", "--detach", "main")  # whole, but another commit
-    done = clone.sweep()
-    assert done.status == 2 and "not the registered commit" in done.err
+    assert "not the registered commit" in refused()
     (clone.store / "REGISTERED").write_text("0" * 40 + "\n", encoding="utf-8")
-    done = clone.sweep()
-    assert done.status == 2 and "not in this branch" in done.err
-
-
-MISTAKES = {"--hours": "needs a number", "--hours soon": "needs a number", "--fast": "no option"}
-
-
-def test_a_mistake_is_one_line(clone):
+    assert "not in this branch" in refused()
     (clone.home / "data" / "acdc96").rmdir()
-    for words, said in (MISTAKES | {"": "real slices"}).items():
-        done = clone.sweep(*words.split())
-        assert done.status == 2 and len(done.err.splitlines()) == 1 and said in done.err
+    clone.git("checkout", "-q", ".")
+    assert "real slices" in refused()

@@ -17,23 +17,17 @@ def test_without_variance_between_runs_it_is_the_paired_t_test():
     assert paired_difference(gap, np.r_[b, 0.5], [(0.0, 20)]) == difference
 
 
-@pytest.mark.parametrize(
-    "b, run_parts, total",
-    [
-        (np.zeros(3), [(0.2, 20)], 0.2),
-        (np.zeros(3), [(0.1, 20), (0.05, 10)], 0.15),
-        (0.0, [(0.1, 20)], 0.1),
-    ],
-)
+PARTS = [(np.zeros(3), [(0.1, 20), (0.05, 10)], 0.15), (0.0, [(0.1, 20)], 0.1)]
+
+
+@pytest.mark.parametrize("b, run_parts, total", PARTS)
 def test_the_standard_error_by_hand(b, run_parts, total):
     """Differences 1, 2, 3: variance 1 over 3 patients."""
     difference = paired_difference(np.array([1.0, 2, 3]), b, run_parts)
     assert difference.mean == 2 and difference.se == pytest.approx((1 / 3 + total) ** 0.5)
     parts = np.array([(1 / 3, 2), *run_parts])
-    expected = (1 / 3 + total) ** 2 / (
-        parts[:, 0] ** 2 / parts[:, 1]
-    ).sum()  # Welch and Satterthwaite
-    assert difference.df == pytest.approx(expected)
+    df = (1 / 3 + total) ** 2 / (parts[:, 0] ** 2 / parts[:, 1]).sum()  # Welch, Satterthwaite
+    assert difference.df == pytest.approx(df)
 
 
 def test_variance_between_seeds_is_pooled_over_settings():

@@ -42,10 +42,8 @@ def test_a_wheel_holds_every_file_and_trains_in_an_environment_of_its_own(tmp_pa
     run(*pip, "install", "--no-deps", "--target", site, wheel)
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "CMRSEG_DATA")}
     python, how = there / "bin" / "python", {"cwd": tmp_path, "env": environment}
-    seen = run(
-        python, "-c", "import cmrseg, cmrtrial; print(cmrseg.__file__, cmrtrial.__file__)", **how
-    )
-    assert all(Path(path).is_relative_to(site) for path in seen.split())
+    code = "import cmrseg, cmrtrial; print(cmrseg.__file__, cmrtrial.__file__)"
+    assert all(Path(path).is_relative_to(site) for path in run(python, "-c", code, **how).split())
     options = ("--data", "phantom", "--preset", "sprint", "--epochs", "2", "--out", "run")
     run(python, "-m", "cmrseg", "train", *options, **how)
     assert (tmp_path / "run" / "model.safetensors").is_file()
