@@ -108,10 +108,10 @@ def find(folder: Path) -> Found:
 def _other_moment(volume: Volume) -> Iterator[BadInput]:
     """A note on a frame that ACDC's Info.cfg beside it names neither as its ED nor as its ES."""
     info = volume.path.parent / "Info.cfg"
-    if (frame := re.search(r"_frame(\d+)$", volume.name)) and info.is_file():
+    if (frame := NAME.fullmatch(volume.name)[2]) and info.is_file():
         text = info.read_text(encoding="utf-8", errors="replace")
         moments = {int(number) for number in re.findall(r"^E[DS]\s*:\s*(\d+)", text, re.MULTILINE)}
-        if moments and int(frame[1]) not in moments:
+        if moments and int(frame[len("frame") :]) not in moments:
             named = " and ".join(map(str, sorted(moments)))
             problem = f"is neither ED nor ES by its Info.cfg, which names frames {named}"
             yield BadInput(volume.path, problem, "See that the file is the patient's")

@@ -145,12 +145,7 @@ def _load(path: Path, notes: list[BadInput]) -> tuple[np.ndarray, np.ndarray]:
     if not coded:
         problem = "does not say how it lies: neither its qform nor its sform has a code"
         notes.append(BadInput(path, problem, "Taken to lie as ACDC's do: look at its slices"))
-    affine = _affine(path, coded or [UNTOLD], np.abs(pixdim))
-    for sides in map(affines.voxel_sizes, coded):
-        if not np.allclose(sides, 1) and not np.allclose(sides, np.abs(pixdim), rtol=0.05):
-            problem = f"has pixdim {_times(np.abs(pixdim))} mm, and a form of {_times(sides)} mm"
-            cure = "pixdim is taken: see that hearts have the right size"
-            notes.append(BadInput(path, problem, cure))
+    affine = _affine(path, coded or [UNTOLD], np.abs(pixdim), notes)
     return values if values.ndim == 4 else values[..., None], affine
 
 
@@ -168,7 +163,9 @@ def _unfit(values: np.ndarray, pixdim: np.ndarray) -> tuple[str, str] | None:
     return None
 
 
-def _affine(path: Path, forms: list[np.ndarray], pixdim: np.ndarray) -> np.ndarray:
+def _affine(
+    path: Path, forms: list[np.ndarray], pixdim: np.ndarray, notes: list[BadInput]
+) -> np.ndarray:
     """The affine of a header's forms, the sform first, with the spacing of ``pixdim``."""
     sides = [np.linalg.norm(form[:3, :3], axis=0) for form in forms]
     with np.errstate(all="ignore"):
@@ -179,6 +176,11 @@ def _affine(path: Path, forms: list[np.ndarray], pixdim: np.ndarray) -> np.ndarr
     if np.abs(axes[0] - axes[-1]).max() > 0.1:
         problem = "has a qform and an sform that contradict each other"
         raise BadInput(path, problem, "Set the code of the wrong one to 0")
+    for side in sides:
+        if not np.allclose(side, 1) and not np.allclose(side, pixdim, rtol=0.05):
+            problem = f"has pixdim {_times(pixdim)} mm, and a form of {_times(side)} mm"
+            cure = "pixdim is taken: see that hearts have the right size"
+            notes.append(BadInput(path, problem, cure))
     best = 0 if np.allclose(sides[0], pixdim, rtol=0.01) else -1  # its origin is of no use either
     affine = forms[best].copy()
     affine[:3, :3] = axes[best] * pixdim

@@ -40,9 +40,9 @@ def find(model: str, device: str = "auto") -> Callable[[np.ndarray], np.ndarray]
     Raises:
         BadInput: none of these, damaged, or in need of a library that is not installed.
     """
-    file = WEIGHTS / f"{model}.onnx" if model in DELIVERED else Path(model)
     if device == "cuda" and model in DELIVERED:
-        file = file.with_suffix(".safetensors")
+        return find_ensemble(model).to(device).predict
+    file = WEIGHTS / f"{model}.onnx" if model in DELIVERED else Path(model)
     if file.suffix == ".onnx" and not file.is_dir() and (file.is_file() or model not in DELIVERED):
         if find_spec("onnxruntime"):
             verify(file)
