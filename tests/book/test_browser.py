@@ -190,15 +190,21 @@ def test_the_network_says_what_predict_says_and_is_fetched_when_it_is_wanted(
     looking.locator(".model-samples button").nth(2).wait_for()
     assert not [url for url in urls if url.endswith((".onnx", ".wasm", ".mjs"))]
     slices = [heart(1, 96)[0], heart(2, 96)[0], heart(7, 70)[0][:, :50]]
+    times = []
     for turn, image in enumerate(slices, 1):
+        begun = time.perf_counter()
         bring(looking, image)
         labels, milliseconds, said = answer(looking, turn)
+        # about 1 on a quiet machine, but this one is shared
+        assert time.perf_counter() - begun < 20
         (expected,) = draw(image[None])
         assert labels.shape == image.shape
         assert (labels == expected).mean() >= 0.999 and len(np.unique(expected)) > 1
         for name, c in NAMES.items():
             assert f"{name} {(labels == c).sum()} pixels" in said
-        print(f"in the page: {milliseconds:.0f} ms")
+        times.append(milliseconds)
+    print(f"in the page: first {times[0]:.0f} ms, further ones {np.median(times[1:]):.0f} ms")
+    assert np.median(times[1:]) < 1000  # about 30 on a quiet machine, but this one is shared
     assert {url.rsplit("/", 1)[1] for url in urls} >= {"small.onnx", "1.png", "1.json"}
     assert all(url.startswith((address, "data:")) for url in urls)
 
