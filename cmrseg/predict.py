@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import product
@@ -24,18 +24,13 @@ def probabilities(
     scale: str = "zscore",
     batch: int = 20,
     precision: str = "fp32",
-    progress: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """Softmax probabilities float32 (N, 4, H, W) of images uint8 (N, H, W).
+    """Softmax probabilities float32 (N, 4, H, W) of images uint8 (N, H, W), ``batch`` at a time.
 
     Sizes that the network cannot halve often enough are padded at the edges and cropped again; a
-    coarse output is enlarged to full size. ``progress`` is called with each batch's length.
+    coarse output is enlarged to full size.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    return _in_batches(
-        lambda x: forward_padded(model, x.to(device), precision), images, scale, batch, progress
-    )
+    return Ensemble([model], scale).probabilities(images, batch, precision)
 
 
 def predict(model: nn.Module, images: np.ndarray, scale: str = "zscore", **options) -> np.ndarray:
@@ -73,20 +68,6 @@ def autocast(precision: str, device: str = "cpu"):
     return nullcontext() if precision == "fp32" else torch.autocast(device, dtype=torch.bfloat16)
 
 
-@torch.inference_mode()
-def _in_batches(
-    function: Callable[[Tensor], Tensor], images, scale: str, batch: int, progress
-) -> np.ndarray:
-    """What a function of normalised images returns for all images, a batch at a time."""
-    parts = []
-    for start in range(0, len(images), batch):
-        x = normalise(images[start : start + batch], scale)
-        parts.append(function(x).cpu().numpy())
-        if progress is not None:
-            progress(len(x))
-    return np.concatenate(parts)
-
-
 # --- several networks, several views -------------------------------------------------------------
 
 
@@ -122,7 +103,7 @@ class TTA:
             or not all(abs(r) <= 360 for r in rotations)
             or {*map(type, switches)} != {bool}
         ):
-            raise ValueError("no ways to look")
+            raise ValueError("not the choices of a test-time augmentation")
         return cls(rotations, *switches)
 
     def key(
@@ -136,32 +117,37 @@ class TTA:
 
 @dataclass
 class Ensemble:
-    """Networks that are averaged, in evaluation mode; the scale of their images; their views; and
-    the device where they are."""
+    """Networks that are averaged.
+
+    Attributes:
+        models: networks on one device; their probabilities are averaged, in evaluation mode.
+        scale: how their images are normalised, see :func:`cmrseg.augment.rescale`.
+        tta: their views, and post-processing.
+    """
 
     models: list[nn.Module]
     scale: str = "zscore"
     tta: TTA = field(default_factory=TTA)
-    device: str = "cpu"
 
     def to(self, device: str) -> Self:
         """The ensemble on ``"cpu"``, ``"cuda"`` or ``"auto"``: a GPU, where there is one."""
-        self.device = choose_device(device)
         for model in self.models:
-            model.to(self.device)
+            model.to(choose_device(device))
         return self
 
+    @torch.inference_mode()
     def probabilities(
-        self, images: np.ndarray, batch: int = 20, precision: str = "fp32", progress=None
-    ):
+        self, images: np.ndarray, batch: int = 20, precision: str = "fp32"
+    ) -> np.ndarray:
         """Softmax probabilities as :func:`probabilities`, the mean over networks and views."""
-        return _in_batches(
-            lambda x: tta_probabilities(self.models, self.tta, x.to(self.device), precision),
-            images,
-            self.scale,
-            batch,
-            progress,
-        )
+        for model in self.models:
+            model.eval()
+        device = next(self.models[0].parameters()).device
+        parts = []
+        for start in range(0, len(images), batch):
+            x = normalise(images[start : start + batch], self.scale).to(device)
+            parts.append(tta_probabilities(self.models, self.tta, x, precision).cpu().numpy())
+        return np.concatenate(parts)
 
     def predict(self, images: np.ndarray, **options) -> np.ndarray:
         """Label maps uint8 (N, H, W) of images uint8 (N, H, W)."""

@@ -44,13 +44,9 @@ def make_record(
     record = common_fields(
         config.key(split, fingerprint), config, of_held_out, held_out, split, fingerprint, protocol
     )
-    means = [mean_dice(d) for d in history["dice"] if d is not None] or [
-        record["dice_last"] or np.nan
-    ]
-    epochs = [e for e, d in zip(history["epoch"], history["dice"]) if d is not None] or [
-        config.epochs
-    ]
-    best = int(np.argmax(np.nan_to_num(means)))
+    scored = [(mean_dice(d), e) for e, d in zip(history["epoch"], history["dice"]) if d is not None]
+    scored = scored or [(record["dice_last"] or np.nan, config.epochs)]
+    dice_best, epoch_best = scored[np.argmax(np.nan_to_num([dice for dice, _ in scored]))]
     milestones = [
         {
             "epoch": epoch,
@@ -63,8 +59,8 @@ def make_record(
     ]
     record |= {"milestones": milestones} if milestones else {}
     return record | {
-        "dice_best": _number(means[best]),
-        "epoch_best": epochs[best],
+        "dice_best": _number(dice_best),
+        "epoch_best": epoch_best,
         "dice_train": [
             _number(float(d)) for d in metrics.per_class(metrics.dice(of_train, train.masks))
         ],

@@ -69,9 +69,14 @@ def fit(
         if resume and out is not None and (out / CHECKPOINT).exists():
             load_checkpoint(out / CHECKPOINT, state)
         for epoch in range(len(result.history["epoch"]) + 1, config.epochs + 1):
-            with _watched(result, epoch, train.names, out):
-                loss = train_epoch(state, images, labels, epoch)
-                _score(state, epoch, loss, train, held_out, score_train, score_every, milestones)
+            started = time.perf_counter(), time.process_time()
+            losses, batches = train_epoch(state, images, labels, epoch)
+            loss = losses.mean().item()
+            if not (math.isfinite(loss) and is_finite(result.model)):
+                raise FloatingPointError(_diverged(losses, batches, train.names, epoch, out))
+            _score(state, epoch, loss, train, held_out, score_train, score_every, milestones)
+            result.seconds += time.perf_counter() - started[0]
+            result.cpu_seconds += time.process_time() - started[1]
             if out is not None:
                 save_checkpoint(out / CHECKPOINT, state)
             if callback is not None and callback(result.history):
@@ -80,8 +85,10 @@ def fit(
     return result
 
 
-def train_epoch(state: TrainingState, images: Tensor, labels: Tensor, epoch: int) -> float:
-    """One pass over the slices in random order; returns the mean loss of its batches."""
+def train_epoch(
+    state: TrainingState, images: Tensor, labels: Tensor, epoch: int
+) -> tuple[Tensor, list[Tensor]]:
+    """One pass over the slices in random order: the loss of each batch (B,), and its slices."""
     config, model, optimiser, losses = state.result.config, state.model, state.optimiser, []
     order = torch.randperm(len(images), generator=state.rng)
     batches = [
@@ -103,17 +110,16 @@ def train_epoch(state: TrainingState, images: Tensor, labels: Tensor, epoch: int
         if config.ema:
             update_ema(state.result.model, model, config.ema, (epoch - 1) * len(batches) + step)
         losses.append(loss.detach())
-    return _finite_mean(torch.stack(losses), batches, state.result.model)
+    return torch.stack(losses), batches
 
 
 def _loss(loss: Callable, logits: Tensor | list[Tensor], labels: Tensor, stride: int) -> Tensor:
     """The loss of logits; with deep supervision of all levels, each counting half the finer one."""
-    if isinstance(logits, Tensor):
-        return loss(logits, _downsampled(labels, stride))
-    weights = [0.5**n for n in range(len(logits))]
+    levels = [logits] if isinstance(logits, Tensor) else logits
+    weights = [0.5**n for n in range(len(levels))]
     losses = [
-        w * loss(level, _downsampled(labels, 2**n))
-        for n, (w, level) in enumerate(zip(weights, logits))
+        w * loss(level, _downsampled(labels, stride * 2**n))
+        for n, (w, level) in enumerate(zip(weights, levels))
     ]
     return sum(losses) / sum(weights)
 
@@ -255,38 +261,16 @@ def _batches_of_one_refused():
         raise BadInput("training slices", f"{said}, in a batch of one", cure) from None
 
 
-class _Diverged(Exception):
-    """What is no number any more, and the positions of the slices of that batch."""
-
-
-def _finite_mean(losses: Tensor, batches: list[Tensor], model: nn.Module) -> float:
-    """The mean of an epoch's losses.
-
-    Raises:
-        _Diverged: one of them, or a weight after them, is no number.
-    """
-    if not math.isfinite(mean := losses.mean().item()):
-        first = int((~torch.isfinite(losses)).nonzero()[0])
-        raise _Diverged(f"the loss is {losses[first].item()}", batches[first].tolist())
-    if not is_finite(model):
-        raise _Diverged("a weight is no number", batches[-1].tolist())
-    return mean
-
-
-@contextmanager
-def _watched(result: TrainingResult, epoch: int, names: tuple[str, ...], out: Path | None):
-    """Count the seconds of an epoch, and say where it diverged and what is left."""
-    started = time.perf_counter(), time.process_time()
-    try:
-        yield
-    except _Diverged as problem:
-        what, positions = problem.args
-        batch = ", ".join(names[i] for i in sorted({p % len(names) for p in positions}))
-        none = out is None or epoch == 1
-        good = "there is none" if none else f"{out / CHECKPOINT} is of epoch {epoch - 1}"
-        raise FloatingPointError(
-            f"{what} in epoch {epoch}, batch of {batch}. Try a smaller learning rate, look at "
-            f"these slices; last good checkpoint: {good}"
-        ) from None
-    result.seconds += time.perf_counter() - started[0]
-    result.cpu_seconds += time.process_time() - started[1]
+def _diverged(losses: Tensor, batches: list[Tensor], names, epoch: int, out: Path | None) -> str:
+    """What became no number in an epoch, the slices of that batch, and the checkpoint left."""
+    what, batch = "a weight is no number", batches[-1]
+    if bad := (~torch.isfinite(losses)).nonzero().tolist():
+        first = bad[0][0]
+        what, batch = f"the loss is {losses[first].item()}", batches[first]
+    slices = ", ".join(names[i] for i in sorted({p % len(names) for p in batch.tolist()}))
+    none = out is None or epoch == 1
+    good = "there is none" if none else f"{out / CHECKPOINT} is of epoch {epoch - 1}"
+    return (
+        f"{what} in epoch {epoch}, batch of {slices}. Try a smaller learning rate, look at "
+        f"these slices; last good checkpoint: {good}"
+    )

@@ -67,16 +67,11 @@ def test_dice_by_hand_with_every_kind_of_absence():
     np.testing.assert_array_equal(metrics.areas(truth), [[2, 1, 0], [0, 0, 0]])
 
 
-def test_the_three_ways_to_average_by_hand():
-    """Classes: 1.9 / 3, 0.6 and 0.2. Images: 0.8, 0.1 and 0.9. Pooled: five numbers, sum 2.7."""
+def test_images_are_averaged_before_classes():
     nan = np.nan
     scores = np.array([[1, 0.6, nan], [0, nan, 0.2], [0.9, nan, nan]])
     np.testing.assert_allclose(metrics.per_class(scores), [1.9 / 3, 0.6, 0.2])
     assert metrics.mean(scores) == pytest.approx((1.9 / 3 + 0.6 + 0.2) / 3)
-    assert metrics.mean(scores, "image") == pytest.approx((0.8 + 0.1 + 0.9) / 3)
-    assert metrics.mean(scores, "pooled") == pytest.approx(2.7 / 5)
-    with pytest.raises(ValueError, match="average='median'"):
-        metrics.mean(scores, "median")
 
 
 def test_each_square_takes_the_label_of_most_of_its_pixels_the_smaller_of_two_equals():
