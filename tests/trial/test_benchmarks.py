@@ -6,11 +6,14 @@ import runpy
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import REPOSITORY
 
 from cmrseg import datasets
 from cmrseg.config import PRESETS, TrainConfig
+from cmrtrial.second import worlds
+from cmrtrial.second.statistics import compare
 
 SCRIPTS = REPOSITORY / "benchmarks"
 
@@ -86,3 +89,14 @@ def test_two_trainings_side_by_side(root):
 def test_the_page_on_what_repeats_says_what_the_records_say():
     module = load("determinism")
     assert module["PAGE"].read_text(encoding="utf-8") == module["page"]()
+
+
+def test_a_mixed_model_gives_nearly_the_error_of_the_closed_form_in_a_plain_world():
+    pytest.importorskip("statsmodels")
+    mixed_error, rng = load("mixed_model")["mixed_error"], np.random.default_rng(0)
+    shape = (worlds.FOLDS, worlds.PATIENTS)
+    patients = rng.normal(0, worlds.PATIENT, shape)
+    (b, _), (a, _) = (
+        worlds.draw(worlds.WORLDS["plain"], rng, n, patients, np.zeros(shape), 0.0) for n in (1, 2)
+    )
+    assert mixed_error(a, b, crossed=False) == pytest.approx(compare(a, b).se, rel=0.1)

@@ -42,7 +42,9 @@ def test_the_model_card_says_what_the_records_say():
     assert deliver.scores() in deliver.CARD.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("name", "step"), [("final", 5), ("small", 1)])
+@pytest.mark.parametrize(
+    ("name", "step"), [("final", 5), ("small", 1), pytest.param("final", 1, marks=pytest.mark.slow)]
+)
 def test_it_scores_what_its_record_says_and_the_submission_is_its_own(name, step, real):
     """On every fifth slice only where five networks look in six ways."""
     (spec,) = [s for s in EXPERIMENTS["final"] if s.setting == name]

@@ -58,7 +58,7 @@ def test_the_error_is_that_of_compare_on_the_same_runs(asked, table, name):
     assert table.loc[name, "estimate"] == pytest.approx(direct.mean, rel=0, abs=1e-9)
 
 
-# --- chances, against twenty thousand draws: the committed table holds every other number of theirs
+# --- chances, against twenty thousand draws ------------------------------------------------------
 
 MARGIN, ALPHA, DRAWS = 0.02, 0.05 / 4, 20_000
 
@@ -86,3 +86,32 @@ def test_chances_are_those_of_draws(claim, truth):
     found = power.chances(se, df, claim, MARGIN, ALPHA, truth)
     chances = [found[w] for w in WORDS if w in found][:-1]
     assert chances == pytest.approx([d.mean() for d in drawn[claim]], abs=0.012)
+
+
+@pytest.mark.parametrize("truth", [0.0, 2.5, 9.0])
+def test_chances_of_pairs_are_those_of_draws(truth):
+    number, sd, margin = 15, 6.0, 5.0
+    d = np.random.default_rng(2).normal(truth, sd, (DRAWS, number))
+    p = np.array([stats.binomtest(k, number, 0.5, "greater").pvalue for k in range(number + 1)])
+
+    def one_sided(value, sign):
+        return p[(sign * (d - value) > 0).sum(1)]
+
+    more, less = 2 * one_sided(0, 1) <= ALPHA, 2 * one_sided(0, -1) <= ALPHA
+    near = 2 * np.maximum(one_sided(-margin, 1), one_sided(margin, -1)) <= ALPHA
+    found = power.of_pairs(number, sd, "less", margin, ALPHA, truth)
+    expected = [less.mean(), more.mean(), (near & ~more & ~less).mean()]
+    assert [found[w] for w in WORDS[:3]] == pytest.approx(expected, abs=0.012)
+
+
+@pytest.mark.parametrize("claim, truth", [("greater", 0.8), ("less", 0.2), ("greater", 0.2)])
+def test_chances_of_shares_are_those_of_draws(claim, truth):
+    yes = np.random.default_rng(3).binomial(15, truth, DRAWS)
+    found = power.shares(15, claim, 0.5, ALPHA, truth)
+    for word, side in (
+        ("confirmed", claim),
+        ("contradicted", "less" if claim == "greater" else "greater"),
+    ):
+        p = np.array([2 * stats.binomtest(k, 15, 0.5, side).pvalue for k in range(16)])
+        assert found.get(word, 0.0) == pytest.approx((p[yes] <= ALPHA).mean(), abs=0.012)
+    assert sum(found.values()) == pytest.approx(1)
