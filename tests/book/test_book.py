@@ -63,6 +63,14 @@ def test_each_notebook_has_its_pair_and_both_say_the_same():
     assert sorted(pairs) == NOTEBOOKS
 
 
+def test_the_readme_names_each_file_of_packages_and_tools_and_all_at_the_top():
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## What is where")[1]
+    files = [path.relative_to(ROOT) for path in tracked()]
+    names = {path.parts[0] for path in files}
+    names |= {path.name for path in files if path.parts[0] in ("cmrseg", "cmrtrial", "tools")}
+    assert len(names) > 60 and [name for name in sorted(names) if name not in tree] == []
+
+
 def test_the_table_of_contents_lists_every_page_once():
     listed = re.findall(r"(?:file|root): (\S+)", (ROOT / "_toc.yml").read_text(encoding="utf-8"))
     pages = [p for p in (ROOT / "book").rglob("*.md") if "_ext" not in p.parts] + NOTEBOOKS
