@@ -2,14 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from cmrseg import checkpoint, datasets
-from cmrseg.config import TrainConfig, TrainingResult
+from cmrseg.config import TrainingResult
 from cmrseg.data import Slices, write_text
 from cmrseg.machine import locked
 from cmrseg.postprocess import to_labels
@@ -26,56 +23,40 @@ from cmrtrial.splits import split
 HISTORY = "history.json"
 
 
-def train_and_evaluate(
-    spec: RunSpec, source: str, store: Path = STORE, precision: str = "fp32"
-) -> dict:
+def train_and_evaluate(spec: RunSpec, source: str, store: Path = STORE) -> dict:
     """The record of a run: trained here; or of kept networks, with test-time augmentation."""
     fingerprint = datasets.load(source, "labelled").fingerprint
     train, held_out = split(source, spec.split)
     if spec.tta is not None:
-        networks = cached_networks(spec, source, store, precision)
+        networks = cached_networks(spec, source, store)
         if spec.shift is not None:
             (change, _), level = LEVELS[spec.shift[0]], spec.shift[1]
             held_out = change(held_out, level)
-        models = [network.model for network in networks]
-        return record_of_tta(
-            Ensemble(models, spec.config.scale, spec.tta),
-            spec.config,
-            spec.seeds,
-            held_out,
-            spec.split,
-            fingerprint,
-            spec.protocol,
-            spec.shift,
-            calibration.summary,
-        )
+        return _record_of_tta(spec, networks, held_out, fingerprint)
     if spec.keep:
-        result = cached_network(spec, source, store, precision)
+        result = cached_network(spec, source, store)
     else:
         result = fit(
             spec.config,
             train,
             held_out,
             score_train=spec.score_train,
-            precision=precision,
-            start=_start(spec, source, store, precision),
+            start=_start(spec, source, store),
             score_every=spec.score_every,
             milestones=spec.milestones,
         )
     return make_record(result, train, held_out, spec.split, fingerprint, spec.protocol)
 
 
-def _start(spec: RunSpec, source: str, store: Path, precision: str):
+def _start(spec: RunSpec, source: str, store: Path):
     """The network that a training begins with, if its configuration asks for one."""
     if spec.config.start != PHANTOMS:
         return None
     config = replace(ON_PHANTOMS.config, seed=int(spec.fold[4]))  # each fold has one of its own
-    return cached_network(replace(ON_PHANTOMS, config=config), source, store, precision).model
+    return cached_network(replace(ON_PHANTOMS, config=config), source, store).model
 
 
-def cached_networks(
-    spec: RunSpec, source: str, store: Path = STORE, precision: str = "fp32"
-) -> list[TrainingResult]:
+def cached_networks(spec: RunSpec, source: str, store: Path = STORE) -> list[TrainingResult]:
     """The kept networks that a run predicts with."""
     trained = replace(spec, tta=None, shift=None, keep=True)
     splits = TRAIN_FOLDS if spec.split == "val" and spec.seeds else (spec.split,)
@@ -84,15 +65,14 @@ def cached_networks(
         for name in splits
         for seed in spec.seeds or (spec.config.seed,)
     ]
-    return [cached_network(one, source, store, precision) for one in specs]
+    return [cached_network(one, source, store) for one in specs]
 
 
-def cached_network(
-    spec: RunSpec, source: str, store: Path = STORE, precision: str = "fp32"
-) -> TrainingResult:
+def cached_network(spec: RunSpec, source: str, store: Path = STORE) -> TrainingResult:
     """The network of a run that is kept, from ``runs/networks`` beside the store, or else trained.
 
-    The held-out slices are not scored on the way: such a network is judged when it is ready, once.
+    Its history is kept with it, its checkpoint is not. The held-out slices are not scored on the
+    way: such a network is judged when it is ready, once.
     """
     fingerprint = datasets.load(source, "labelled").fingerprint
     folder = store.parent / "runs" / "networks" / spec.key(fingerprint)
@@ -101,50 +81,37 @@ def cached_network(
         if not (folder / checkpoint.MODEL).is_file():
             folder.mkdir(exist_ok=True)
             train, _ = split(source, spec.split)
-            save_network(
-                fit(spec.config, train, out=folder, resume=True, precision=precision), folder
-            )
+            result = fit(spec.config, train, out=folder, resume=True)
+            kept = {name: getattr(result, name) for name in ("history", "seconds", "cpu_seconds")}
+            write_text(folder / HISTORY, json.dumps(kept) + "\n")
+            checkpoint.save(result, folder)
+            (folder / checkpoint.CHECKPOINT).unlink(missing_ok=True)
         result = checkpoint.load(folder)
         for name, value in json.loads((folder / HISTORY).read_text(encoding="utf-8")).items():
             setattr(result, name, value)
     return result
 
 
-def save_network(result: TrainingResult, folder: Path) -> None:
-    """Keep a trained network and its history; its checkpoint goes."""
-    names = ("history", "seconds", "cpu_seconds")
-    kept = {name: getattr(result, name) for name in names}
-    write_text(folder / HISTORY, json.dumps(kept) + "\n")
-    checkpoint.save(result, folder)
-    (folder / checkpoint.CHECKPOINT).unlink(missing_ok=True)
-
-
-def record_of_tta(
-    ensemble: Ensemble,
-    config: TrainConfig,
-    seeds: tuple[int, ...],
-    held_out: Slices,
-    split: str,
-    fingerprint: str,
-    protocol: str,
-    shift: tuple[str, float] | None,
-    calibration: Callable[[np.ndarray, np.ndarray, list[np.ndarray]], dict],
+def _record_of_tta(
+    spec: RunSpec, networks: list[TrainingResult], held_out: Slices, fingerprint: str
 ) -> dict:
-    """The record of trained networks of one configuration (of these seeds) that predict together.
+    """The record of trained networks of one configuration that predict together.
 
-    It has no history, and the seconds are those of the prediction. What ``calibration`` returns, a
-    function of probabilities, true masks and the masks of each network alone, is added to it.
+    It has no history, and the seconds are those of the prediction. What :func:`calibration.summary`
+    says of the probabilities is added to it.
     """
+    ensemble = Ensemble([network.model for network in networks], spec.config.scale, spec.tta)
     started = time.perf_counter(), time.process_time()
     probability = ensemble.probabilities(held_out.images)
-    masks = to_labels(probability, ensemble.tta.postprocess)
+    masks = to_labels(probability, spec.tta.postprocess)
     seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]
-    key = ensemble.tta.key(config.key(split, fingerprint), seeds, shift)
-    record = common_fields(key, config, masks, held_out, split, fingerprint, protocol)
+    record = common_fields(
+        spec.key(fingerprint), spec.config, masks, held_out, spec.split, fingerprint, spec.protocol
+    )
     alone = [predict(model, held_out.images, ensemble.scale) for model in ensemble.models]
-    record |= calibration(probability, held_out.masks, alone)
+    record |= calibration.summary(probability, held_out.masks, alone)
     return record | {
-        "ways": ensemble.tta.to_record() | {"seeds": list(seeds), "shift": shift},
+        "ways": spec.tta.to_record() | {"seeds": list(spec.seeds), "shift": spec.shift},
         "dice_best": record["dice_last"],
         "history": {"epoch": [], "loss": [], "lr": [], "dice": [], "dice_train": []},
         "seconds": round(seconds, 2),

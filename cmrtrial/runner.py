@@ -78,9 +78,7 @@ def overview(name: str, protocol: str, store: Path = STORE) -> dict:
 # --- one run -------------------------------------------------------------------------------------
 
 
-def run_one(
-    spec: RunSpec, source: str, store: Path = STORE, precision: str = "fp32"
-) -> Path | None:
+def run_one(spec: RunSpec, source: str, store: Path = STORE) -> Path | None:
     """Train one planned run and file its record, unless it is there or being made elsewhere.
 
     A run that fails leaves a note with the reason in the place of its record, and is not tried
@@ -98,7 +96,7 @@ def run_one(
             if path.is_file() or note.is_file():
                 return path if path.is_file() else note
             try:
-                record = train_and_evaluate(spec, source, store, precision)
+                record = train_and_evaluate(spec, source, store)
             except BadInput:  # nothing that trying again would show
                 raise
             except (ArithmeticError, RuntimeError, ValueError) as error:
