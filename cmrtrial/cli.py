@@ -28,7 +28,7 @@ Engine = Enum("Engine", {name: name for name in ("local", "ray")}, type=str)
 Store = Annotated[Optional[Path], Option(help="Folder of the records. [default: results]")]
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrtrial sweep kernel-size --data acdc96 --workers 2")
 def sweep(
     name: Annotated[str, typer.Argument(help="An experiment, or all; results lists them.")],
     protocol: Annotated[Optional[Preset], Option(help="Only the runs of this recipe.")] = None,
@@ -112,7 +112,7 @@ def _progress(name: str, bar: tqdm):
     return show
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrtrial results kernel-size")
 def results(
     name: Annotated[str, typer.Argument(help="An experiment, or all.")] = "all",
     protocol: Annotated[
@@ -147,7 +147,7 @@ def results(
         print(second)
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrtrial verdicts --json")
 def verdicts(
     store: Store = None,
     as_json: Annotated[bool, Option("--json", help="Print JSON for a program to read.")] = False,

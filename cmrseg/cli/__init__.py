@@ -37,7 +37,7 @@ By = Enum("By", {name: name for name in ("slice", "volume")}, type=str)
 Source = Enum("Source", {name: name for name in ("acdc96", "phantom")}, type=str)
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrseg data --source acdc96")
 def data(
     source: Annotated[
         Source,
@@ -59,7 +59,7 @@ def data(
     print(f"{source.value} is in {out}")
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrseg convert ACDC/database --out data/mine")
 def convert(
     nifti: Annotated[Path, typer.Argument(help="Folder with the NIfTI volumes of ACDC or M&Ms.")],
     out: Annotated[Path, Option(help="Folder for the slices, in the layout of a data root.")],
@@ -90,7 +90,7 @@ def convert(
     print(f"{layouts.summary(found, splits)}; they are in {out}")
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrseg train --preset book --out runs/first")
 def train(
     out: Annotated[Path, Option(help="Folder for the trained network, new or unfinished.")],
     preset: Annotated[
@@ -152,7 +152,7 @@ def train(
     print(f"validation Dice {dice} after {spent}; the network is in {out}")
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrseg predict --model small --images slices --out masks")
 def predict(
     model: Annotated[
         str,
@@ -209,7 +209,7 @@ def predict(
 AT_ONCE, PIXELS_AT_ONCE = 20, 20 * 256**2  # slices that a network is given together, and pixels
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrseg export --model small --out small.onnx")
 def export(
     model: Annotated[
         str,
@@ -246,7 +246,7 @@ def export(
     print(f"{out} holds {model}, {out.stat().st_size / 1e6:.1f} MB{note}")
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrseg evaluate --pred masks --truth data/acdc96/val/mask")
 def evaluate(
     pred: Annotated[Path, Option(help="Folder of predicted masks cmrN_mask.png.")],
     truth: Annotated[Path, Option(help="Folder of true masks cmrN_mask.png.")],
@@ -295,7 +295,7 @@ def evaluate(
         print(f"{name}: " + ", ".join(f"{c} {m:.2f}" for c, m in zip(CLASSES[1:], mean)))
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrseg submit --masks masks --out submission.csv")
 def submit(
     masks: Annotated[Path, Option(help="Folder of masks cmrN_mask.png.")],
     out: Annotated[Path, Option(help="CSV file to write.")],
@@ -310,7 +310,7 @@ def submit(
     print(f"{3 * len(by_name)} rows for {len(by_name)} slices are in {out}")
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrseg decode --submission submission.csv --out masks")
 def decode(
     submission: Annotated[Path, Option(help="CSV file that submit wrote.")],
     out: Annotated[Path, Option(help="Folder for the masks.")],
@@ -336,7 +336,7 @@ def decode(
     print(f"{len(names)} masks are in {out}")
 
 
-@app.command()
+@app.command(epilog="Example: python -m cmrseg doctor data/acdc96")
 def doctor(
     folder: Annotated[Path, typer.Argument(help="A data root, or one folder of images or masks.")],
     as_json: Json = False,
