@@ -1,4 +1,4 @@
-"""What must not change while the house is rebuilt: keys, fingerprints, verdicts, scores, weights.
+"""What must not change when code is moved or renamed: keys, fingerprints, verdicts, scores, weights.
 
 ``python tools/golden.py --check`` compares with tests/golden.json what any machine can say again.
 ``--write`` makes that file anew. ``--weights FILE`` trains two epochs of every model, augmentation
@@ -44,13 +44,13 @@ def run(*arguments) -> str:
     ).stdout
 
 
-def collect() -> dict:
-    """Everything that must stay, as JSON."""
+def without_real_slices() -> dict:
+    """What a checkout can say of itself: plans, keys, synthetic slices, verdicts, submissions."""
     plans = {
         name: [f"{r.setting} {r.split} {r.protocol} {r.key()}" for r in planned]
         for name, planned in EXPERIMENTS.items()
     }
-    found = {
+    return {
         "plans": {name: [len(lines), digest(*lines)] for name, lines in plans.items()},
         "keys": digest(
             *sorted({line.rsplit(" ", 1)[1] for lines in plans.values() for line in lines})
@@ -60,16 +60,22 @@ def collect() -> dict:
             part: s.fingerprint
             for part, s in zip(("train", "val"), datasets.split("phantom", "val"))
         },
-        "real": {
-            part: s.fingerprint for part, s in zip(("train", "val"), datasets.split(REAL, "val"))
-        },
-        "results": json.loads(run("cmrtrial", "results", "--json")),
         "verdicts": json.loads(claims.judge().to_json(orient="records", double_precision=10)),
-        "doctor": json.loads(run("cmrseg", "doctor", REAL, "--json").replace(str(REAL), "DATA")),
         "submissions": {
             name: digest((ROOT / "results" / f"submission-{name}.csv").read_bytes())
             for name in ("final", "small")
         },
+    }
+
+
+def collect() -> dict:
+    """Everything that must stay, as JSON."""
+    golden = without_real_slices() | {
+        "real": {
+            part: s.fingerprint for part, s in zip(("train", "val"), datasets.split(REAL, "val"))
+        },
+        "results": json.loads(run("cmrtrial", "results", "--json")),
+        "doctor": json.loads(run("cmrseg", "doctor", REAL, "--json").replace(str(REAL), "DATA")),
     }
     for name in ("final", "small"):
         with tempfile.TemporaryDirectory() as folder:
@@ -79,11 +85,11 @@ def collect() -> dict:
             pictures = [
                 cv2.imread(str(f), cv2.IMREAD_UNCHANGED) for f in sorted(masks.glob("*.png"))
             ]
-            found[f"{name} masks"] = digest(*(picture.tobytes() for picture in pictures))
+            golden[f"{name} masks"] = digest(*(picture.tobytes() for picture in pictures))
             words = ("evaluate", "--pred", masks, "--truth", truth, "--json")
-            found[f"{name} evaluate"] = json.loads(run("cmrseg", *words))
-            del found[f"{name} evaluate"]["metrics"]  # new since then
-    return found
+            golden[f"{name} evaluate"] = json.loads(run("cmrseg", *words))
+            del golden[f"{name} evaluate"]["metrics"]  # new since then
+    return golden
 
 
 # Each a change of a small recipe; together every model, augmentation and training option.
@@ -160,13 +166,13 @@ def main() -> int:
         chosen.weights.write_text(json.dumps(weights(), indent=1) + "\n", encoding="utf-8")
     if not (chosen.write or chosen.check):
         return 0
-    found = json.loads(json.dumps(collect()))
+    golden = json.loads(json.dumps(collect()))
     if chosen.write:
-        GOLDEN.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        GOLDEN.write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
         return 0
-    kept = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    different = [name for name in kept if kept[name] != found.get(name)]
-    same = f"{len(kept)} entries unchanged"
+    expected = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    different = [name for name in expected if expected[name] != golden.get(name)]
+    same = f"{len(expected)} entries unchanged"
     print("golden: " + (f"differs in {', '.join(different)}" if different else same))
     return bool(different)
 
