@@ -58,9 +58,7 @@ def judge(store: Path = STORE, level: float = 0.95) -> pd.DataFrame:
     return pd.DataFrame([_row(c, a, levels, level) for c, a in zip(table, answers)])
 
 
-def _row(
-    claim: dict, answer: Comparison | Proportion | str, levels: dict[bool, float], level: float
-) -> dict:
+def _row(claim: dict, answer: Comparison | str, levels: dict[bool, float], level: float) -> dict:
     """A row of :func:`judge`; ``levels`` are those of the intervals of a family, late or not."""
     row = {name: claim[name] for name in ("id", "text", "source", "said")}
     row |= {name: claim.get(name) for name in ("experiment", "endpoint")}
@@ -68,7 +66,7 @@ def _row(
     row["late"] = claim.get("late", False)
     if isinstance(answer, str):
         return row | {"verdict": answer}
-    estimate = answer.difference if isinstance(answer, Comparison) else answer
+    estimate = answer.difference
     row |= {"estimate": estimate.mean, "against": claim.get("level", 0.0)}
     row["low"], row["high"] = estimate.interval(levels[row["late"]])
     row["low_alone"], row["high_alone"] = estimate.interval(level)
@@ -80,22 +78,15 @@ def _row(
     return row
 
 
-def family_level(
-    contrasts: list[Comparison | Proportion], level: float = 0.95, seed: int = 0
-) -> float:
+def family_level(contrasts: list[Comparison], level: float = 0.95, seed: int = 0) -> float:
     """The level of each interval at which all hold at once with probability ``level``."""
-    loadings = [c.loadings if isinstance(c, Comparison) else {} for c in contrasts]
-    names = sorted({name for of_contrast in loadings for name in of_contrast})
-    place = {name: i for i, name in enumerate(names)}
-    factors = np.zeros((len(names), len(contrasts)))
-    for column, of_contrast in enumerate(loadings):
-        for name, value in of_contrast.items():
-            factors[place[name], column] = value
+    # what each patient, run or fold (a row) adds to the error of each contrast (a column)
+    loadings = pd.DataFrame(dict(enumerate(contrast.loadings for contrast in contrasts)))
+    factors = np.ascontiguousarray(loadings.sort_index().fillna(0))
     rng = np.random.default_rng(seed)
     size = np.sqrt((factors**2).sum(0))
-    errors = rng.standard_normal((FAMILY_DRAWS, len(names))) @ (
-        factors / np.where(size > 0, size, 1)
-    )
+    draws = rng.standard_normal((FAMILY_DRAWS, len(factors)))
+    errors = draws @ (factors / np.where(size > 0, size, 1))
     shares = (size == 0).sum()  # of runs
     errors[:, size == 0] = rng.standard_normal((FAMILY_DRAWS, shares))
     largest = np.abs(errors).max(1)
@@ -105,24 +96,21 @@ def family_level(
 # --- one claim -----------------------------------------------------------------------------------
 
 
-def evaluate_claim(claim: dict, store: Path = STORE) -> Comparison | Proportion | str:
+def evaluate_claim(claim: dict, store: Path = STORE) -> Comparison | str:
     """What the records say of one claim, or why they say nothing."""
     if claim["claim"] == "none":
         return "not testable here"
     if claim["claim"] == "shape":
         return "confirmed" if _sixth_block_fails() else "contradicted"
     name, kind = claim["experiment"], claim["endpoint"]
-    if name not in EXPERIMENTS:
+    paths = [
+        spec.path(store=store)
+        for spec in EXPERIMENTS.get(name, ())
+        if spec.protocol == "replica" and spec.setting in claim.values()
+    ]
+    if not paths or not all(path.is_file() for path in paths):
         return "not run yet"
     table = runs(name, "replica", store)
-    planned = {
-        (spec.setting, spec.fold, spec.config.seed)
-        for spec in EXPERIMENTS[name]
-        if spec.protocol == "replica" and spec.setting in set(claim.values())
-    }
-    done = set(table[["setting", "split", "seed"]].itertuples(index=False, name=None))
-    if not planned or planned - done:
-        return "not run yet"
     sides = [table[table["setting"] == claim.get("setting", claim[s])] for s in "ab" if s in claim]
     level = float(claim.get("level", 0.0))
     if kind == "class":
@@ -133,7 +121,7 @@ def evaluate_claim(claim: dict, store: Path = STORE) -> Comparison | Proportion 
         return by_round(*(partial(timed, name, claim[side]) for side in "ab"), store=store)
     values = [side.assign(value=[endpoint(r, kind) for r in side["record"]]) for side in sides]
     if kind in ("static", "collapsed"):
-        return Proportion(int(values[0]["value"].sum()), len(sides[0]), level)
+        return Comparison(Proportion(int(values[0]["value"].sum()), len(sides[0]), level))
     means = [side.groupby("split")["value"].mean().to_dict() for side in values]
     return by_fold(means[0], means[1] if len(means) == 2 else level)
 

@@ -19,10 +19,10 @@ from cmrtrial.plans import EXPERIMENTS, POOLED
 from cmrtrial.plans.timing import ROUNDS
 from cmrtrial.records import CLASSES, STORE, curve, dice_table
 from cmrtrial.spec import RunSpec
-from cmrtrial.statistics import Difference, paired_difference, pooled_run_variance
+from cmrtrial.statistics import Difference, Proportion, paired_difference, pooled_run_variance
 
-RUN_COLUMNS = ["setting", "split", "seed", "key", "dice", "dice_best", "loss", "seconds"]
-RUN_COLUMNS += ["collapsed", "patients", "record"]
+RUN_COLUMNS = ("setting", "split", "seed", "key", "dice", "dice_best", "loss", "seconds")
+RUN_COLUMNS += ("collapsed", "patients", "record")
 COLLAPSED = 0.1  # below this Dice a network has drawn next to nothing
 
 
@@ -58,20 +58,10 @@ def runs(name: str, protocol: str = "replica", store: Path = STORE) -> pd.DataFr
         path = spec.path(store=store)
         if spec.protocol == protocol and path.is_file():
             record, patients = _read(path, path.stat().st_mtime_ns)
-            row = {
-                "setting": spec.setting,
-                "split": spec.fold,
-                "seed": spec.config.seed,
-                "key": record["key"],
-                "dice": record["dice_last"],
-                "dice_best": record["dice_best"],
-                "loss": (record["history"]["loss"] or [np.nan])[-1],
-                "seconds": record.get("cpu_seconds", np.nan),
-                "collapsed": record["dice_last"] < COLLAPSED,
-                "patients": patients,
-                "record": record,
-            }
-            rows.append(row)
+            dice, loss = record["dice_last"], (record["history"]["loss"] or [np.nan])[-1]
+            row = (spec.setting, spec.fold, spec.config.seed, record["key"])
+            row += (dice, record["dice_best"], loss, record.get("cpu_seconds", np.nan))
+            rows.append((*row, dice < COLLAPSED, patients, record))
     return pd.DataFrame(rows, columns=RUN_COLUMNS)
 
 
@@ -167,7 +157,7 @@ def run_variance(
     Raises:
         BadInput: no setting ran with several seeds.
     """
-    groups = _seed_groups(_pooled(), protocol, what, store)
+    groups = _seed_groups(POOLED, protocol, what, store)
     groups = groups or _seed_groups(EXPERIMENTS, protocol, what, store)
     if not groups:
         command = f"python -m cmrtrial sweep baseline --protocol {protocol} --data acdc96"
@@ -177,21 +167,16 @@ def run_variance(
     return pooled_run_variance(same or [values for _, values in groups])
 
 
-def _pooled() -> list[str]:
-    return [name for name in POOLED if name in EXPERIMENTS]
-
-
 def _seed_groups(
     names: Iterable[str], protocol: str, what: str, store: Path
 ) -> list[tuple[str, list[float]]]:
     """Network and mean Dice of each seed's run, for every setting and fold with several seeds."""
     groups = []
-    for name in names:
-        table = runs(name, protocol, store)
-        trained = table[~table["collapsed"].astype(bool)]
-        for _, group in trained.groupby(["setting", "split"]):
-            groups.append((network(group), _run_means(group, what)))
-    return [(name, values) for name, values in groups if len(values) > 1]
+    for table in (runs(name, protocol, store) for name in names):
+        for _, group in table[table["collapsed"].eq(False)].groupby(["setting", "split"]):
+            if len(group) > 1:
+                groups.append((network(group), _run_means(group, what)))
+    return groups
 
 
 def _run_means(table: pd.DataFrame, what: str) -> list[float]:
@@ -209,7 +194,7 @@ def seed_variance(
     """
     folds = [group for _, group in table.groupby("split")]
     if min(map(len, folds)) > 2 and not table["collapsed"].any():
-        pooled = {spec.key() for name in _pooled() for spec in EXPERIMENTS[name]}
+        pooled = {spec.key() for name in POOLED for spec in EXPERIMENTS[name]}
         if not pooled & set(table["key"]):
             means = [_run_means(group, what) for group in folds]
             return table["setting"].iloc[0], *pooled_run_variance(means)
@@ -224,12 +209,12 @@ class Comparison:
     """A difference, and what its error comes from.
 
     Attributes:
-        difference: its mean and standard error.
+        difference: its mean and interval.
         loadings: what each patient, run or fold contributes to the error: name -> factor of a
             standard normal number. Comparisons that share patients or runs err together.
     """
 
-    difference: Difference
+    difference: Difference | Proportion
     loadings: dict[str, float] = field(default_factory=dict, repr=False)
 
 
@@ -254,14 +239,14 @@ def compare(
     tables = [side for side in (a, b) if isinstance(side, pd.DataFrame)]
     if any(0 < table["collapsed"].mean() < 1 for table in tables):
         return between_folds(a, b, what)
-    one, other = (by_patient(s, what) if isinstance(s, pd.DataFrame) else s for s in (a, b))
+    other = by_patient(b, what) if isinstance(b, pd.DataFrame) else b
+    d = (by_patient(a, what) - other).dropna()
     sources = [seed_variance(table, protocol, what, store) for table in tables]
     run_parts = []
     for source in dict.fromkeys(sources):
         shares = sum(1 / len(t) for t, same in zip(tables, sources) if same == source)
         run_parts.append((source[1] * shares, source[2]))
-    difference = paired_difference((one - 0).to_numpy(), np.asarray(other), run_parts)
-    d = (one - other).dropna()
+    difference = paired_difference(d.to_numpy(), 0.0, run_parts)
     loadings = {f"patient {p}": v / len(d) for p, v in (d - d.mean()).items()}
     for table, (_, variance, _), sign in zip(tables, sources, (1, -1)):
         for key in table["key"]:
@@ -313,15 +298,13 @@ def by_round(
 
 # --- showing -------------------------------------------------------------------------------------
 
-# Names in records are frozen; where one says too little, pages show another.
-SHOWN = {
-    "skips": "textbook decoder"
-}  # one switch of the U-Net that changes more than where the skips leave
-
 
 def shown(setting: str) -> str:
-    """The name of a setting as pages show it: ``"with skips"`` -> ``"with textbook decoder"``."""
-    return " ".join(SHOWN.get(word, word) for word in setting.split(" "))
+    """The name of a setting as pages show it: ``"with skips"`` -> ``"with textbook decoder"``.
+
+    Names in records are frozen, and this switch changes more than where the skips leave.
+    """
+    return setting.replace("skips", "textbook decoder")
 
 
 def with_interval(number: str, values, unit: str = "") -> str:

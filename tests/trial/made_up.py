@@ -5,8 +5,9 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from cmrtrial import compare
 from cmrtrial.compare import run_variance
-from cmrtrial.plans import EXPERIMENTS
+from cmrtrial.plans import EXPERIMENTS, POOLED
 from cmrtrial.plans.timing import ROUNDS, timed
 from cmrtrial.records import write_record
 from cmrtrial.spec import ACDC96, FOLDS, runs
@@ -23,6 +24,7 @@ def only(monkeypatch):
             monkeypatch.delitem(EXPERIMENTS, name)
         for name, plan in plans.items():
             monkeypatch.setitem(EXPERIMENTS, name, plan)
+        monkeypatch.setattr(compare, "POOLED", [name for name in POOLED if name in plans])
         run_variance.cache_clear()
 
     yield put
@@ -65,7 +67,7 @@ def trial(only, tmp_path):
         rates = {name: {"lr": 0.5 + n} for n, name in enumerate(effects)}
         plan = runs("replica", FOLDS, settings=rates) if effects else []
         baseline = runs("replica", FOLDS, range(5))
-        only(baseline=baseline, trial=[*plan, *runs("modern", FOLDS[:1])])
+        only(baseline=baseline, architectures=[], trial=[*plan, *runs("modern", FOLDS[:1])])
         for spec in baseline + plan:
             gone, effect = (spec.setting, spec.split) in collapses, effects.get(spec.setting, 0)
             write_record(made_up(spec, rng, effect, hearts=hearts, collapsed=gone), tmp_path)
