@@ -24,7 +24,7 @@ from cmrseg.config import TrainConfig, TrainingResult
 from cmrseg.data import BadInput, not_allowed, read_text, write_bytes, write_text
 from cmrseg.machine import in_short, trouble
 from cmrseg.models import build
-from cmrseg.postprocess import TRIAL
+from cmrseg.postprocess import PROBE_IMAGE
 from cmrseg.predict import probabilities
 
 MODEL, CONFIG, CHECKPOINT = "model.safetensors", "config.json", "checkpoint.pt"
@@ -198,7 +198,7 @@ def model_from_state(config: TrainConfig, tensors: dict[str, Tensor]) -> nn.Modu
         ValueError, TypeError, IndexError, RuntimeError: a configuration of no network, or of
             another.
     """
-    normalise(TRIAL, config.scale)  # a scale that we know
+    normalise(PROBE_IMAGE, config.scale)  # a scale that we know
     if max(config.convolutions, len(config.channels)) > len(tensors):
         raise ValueError("more layers than weights")  # before they are built, one by one
     with torch.device("meta"):  # no memory for what asks for too much, nor for a first draw
@@ -219,8 +219,8 @@ def is_finite(model: nn.Module) -> bool:
 
 
 def is_finite_output(model: nn.Module, scale: str) -> bool:
-    """Whether the weights of a network are numbers, and what it says of a trial picture, too."""
-    return is_finite(model) and bool(np.isfinite(probabilities(model, TRIAL, scale)).all())
+    """Whether the weights of a network are numbers, and so is its answer to a probe image."""
+    return is_finite(model) and bool(np.isfinite(probabilities(model, PROBE_IMAGE, scale)).all())
 
 
 def read_config(path: Path) -> TrainConfig:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 # Every network must have an answer to this picture.
-TRIAL = np.arange(32 * 48).astype(np.uint8).reshape(1, 32, 48)
+PROBE_IMAGE = np.arange(32 * 48).astype(np.uint8).reshape(1, 32, 48)
 
 
 def to_labels(probability: np.ndarray, postprocess: bool) -> np.ndarray:

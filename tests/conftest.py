@@ -142,13 +142,13 @@ def mistake(command):
 
 @pytest.fixture
 def deny(monkeypatch):
-    """Deny permission: ``deny("open", path)`` makes that method of a path fail, or what it holds."""
+    """``deny("open", path)`` makes that method fail for a path, or for what lies ``within`` it."""
 
     def closed(method, *places, within=False):
         allowed = getattr(Path, method)
 
         def ask(path, *arguments, **options):
-            if path in places or (within and not {*path.parents}.isdisjoint(places)):
+            if not {*(path.parents if within else [path])}.isdisjoint(places):
                 raise PermissionError(13, "Permission denied", str(path))
             return allowed(path, *arguments, **options)
 

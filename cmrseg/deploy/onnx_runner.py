@@ -8,7 +8,7 @@ import numpy as np
 
 from cmrseg.data import BadInput
 from cmrseg.machine import cores, in_short, trouble
-from cmrseg.postprocess import TRIAL, to_labels
+from cmrseg.postprocess import PROBE_IMAGE, to_labels
 
 INPUT, OUTPUT, CLEAN = "image", "probability", "clean"  # names in the file
 
@@ -38,7 +38,7 @@ def from_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
         def probabilities(images: np.ndarray) -> np.ndarray:
             return session.run([OUTPUT], {INPUT: images[:, None].astype(np.float32)})[0]
 
-        tried = probabilities(TRIAL)
+        tried = probabilities(PROBE_IMAGE)
     except Exception as problem:  # onnxruntime's errors share no class of their own
         if type(problem).__name__ == "InvalidProtobuf":
             raise BadInput(path, "is damaged, or no ONNX file", "Copy or export it again") from None

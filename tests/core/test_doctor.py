@@ -273,30 +273,18 @@ def test_patients_may_have_a_byte_order_mark_and_numbers_too_long_to_count_with(
     assert datasets.load(root, "train").patients.tolist() == [3, 4, 4, 5, 5, 6, 6, 7]
 
 
-def deny(monkeypatch, method, closed):
-    """Permission is denied to do something with certain paths."""
-    allowed = getattr(Path, method)
-
-    def ask(path, *arguments, **options):
-        if closed(path):
-            raise PermissionError(13, "Permission denied", str(path))
-        return allowed(path, *arguments, **options)
-
-    monkeypatch.setattr(Path, method, ask)
-
-
 @pytest.mark.parametrize("name", ["train/image/cmr7.png", "patients.csv"])
-def test_a_file_that_may_not_be_read_is_not_called_damaged(name, root, monkeypatch):
+def test_a_file_that_may_not_be_read_is_not_called_damaged(name, root, deny):
     (root / "patients.csv").write_text("\n".join(["image,patient", *ROWS]), encoding="utf-8")
-    deny(monkeypatch, "open", lambda path: path == root / name)
+    deny("open", root / name)
     assert (name, "can't be read: permission denied") in errors_in(root)
 
 
 @pytest.mark.parametrize("place", ["", "train", "train/image"])
-def test_doctor_answers_in_json_of_a_folder_that_may_not_be_read(place, root, command, monkeypatch):
-    deny(monkeypatch, "iterdir", lambda path: path == root / place)
+def test_doctor_answers_in_json_of_a_folder_that_may_not_be_read(place, root, command, deny):
+    deny("iterdir", root / place)
     if place != "train/image":  # nor what is in it asked for
-        deny(monkeypatch, "is_dir", lambda path: root / place in path.parents)
+        deny("is_dir", root / place, within=True)
     done = command("doctor", root, "--json")
     assert done.status == 2 and not done.err
     assert ["permission denied" in e["problem"] for e in json.loads(done.out)["errors"]] == [True]
