@@ -128,11 +128,12 @@ def results(
     from cmrtrial.second import plan
 
     store = store or STORE
-    protocols = {n: list(dict.fromkeys(s.protocol for s in EXPERIMENTS[n])) for n in _named(name)}
-    shown = [protocol.value] if protocol else ["replica", "modern"]
-    if protocol is None and name != "all":
-        shown = protocols[name]
-    rows = [overview(n, p, store) for n, has in protocols.items() for p in shown if p in has]
+    rows = []
+    for n in _named(name):
+        has = dict.fromkeys(spec.protocol for spec in EXPERIMENTS[n])
+        shown = has if name != "all" else ("replica", "modern")
+        shown = (protocol.value,) if protocol else shown
+        rows += [overview(n, p, store) for p in shown if p in has]
     second = plan.in_words(store) if name == "all" and protocol is None else None
     if as_json:
         print(json.dumps(rows))

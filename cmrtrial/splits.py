@@ -40,8 +40,10 @@ def split(source: str | Path, name: str) -> tuple[Slices, Slices]:
         raise ValueError(f"split {name!r}: {kinds}")
     kind, k, count, change = match[1], int(match[2]), match[3], match[4]
     slices = datasets.load(source, "train" if kind == "train-fold" else "labelled")
+    if change and change not in CHANGES:
+        raise ValueError(f"slices cannot be {change!r}: expected {' or '.join(CHANGES)}")
     if change:
-        slices = _changed(slices, change)
+        slices = CHANGES[change](slices)
     held_out = slices.patients % FOLDS == k
     if kind == "random":
         held_out = np.random.default_rng(0).permutation(len(slices)) % FOLDS == k
@@ -53,12 +55,6 @@ def split(source: str | Path, name: str) -> tuple[Slices, Slices]:
         patients = np.random.default_rng(k).permutation(np.unique(train.patients))[: int(count)]
         train = train[np.isin(train.patients, patients)]
     return train, held_out
-
-
-def _changed(slices: Slices, change: str) -> Slices:
-    if change not in CHANGES:
-        raise ValueError(f"slices cannot be {change!r}: expected {' or '.join(CHANGES)}")
-    return CHANGES[change](slices)
 
 
 @lru_cache(maxsize=1)

@@ -79,34 +79,8 @@ REPAIRS = {
     "augmentation": AUGMENT,
 }
 UNREPAIRED = {
-    "scale": {"scale": "raw"},
-    "loss": {"loss": "report"},
-    "skips": {"skips": "after"},
-    "schedule": {
-        "optimiser": "adam",
-        "weight_decay": 0.0,
-        "lr": 0.001,
-        "schedule": "constant",
-        "batch": 2,
-        "epochs": 100,
-    },
-    "augmentation": {"augment": ()},
-}
-
-# What the report did and the sweep does not repeat, with the reason.
-NOT_REPEATED = {
-    "epochs": "The report trained 100 to 500 epochs (Ning et al. 1000), the replica 100 "
-    '(Ning et al. also 500): "Early stopping" asks for more.',
-    "widths": "Every width is a quarter of the report's, "
-    "so that hundreds of trainings fit on two cores.",
-    "learning_rate_narrow": "Seven runs of a rate on one split; "
-    "here one run on each of five folds, or of two.",
-    "learning_rate_wide": "Rates that no claim names run once, on one fold: "
-    "they are drawn as points.",
-    "early_stopping": "2500 epochs; "
-    "here 700, as long as forty minutes of two cores allow for five folds.",
-    "augmentation": "How the report mixed its doubled set is not said; "
-    "here both halves are shuffled.",
+    name: {field: getattr(PRESETS["replica"], field) for field in repair}
+    for name, repair in REPAIRS.items()
 }
 
 
@@ -192,11 +166,9 @@ def repairs():
 def optimiser():
     """SGD, Adam and AdamW, at the report's rate and at their own."""
     own = {f"{name}, own rate": changes for name, changes in OWN_RATES.items()}
-    adam = {"optimiser": "adam", "weight_decay": 0.0}
-    sgd = {"optimiser": "sgd", "weight_decay": 0.0}
-    return grid("replica", {"SGD": SGD, "Adam": {}, "AdamW": ADAMW} | own) + grid(
-        "modern", {"AdamW": {}, "Adam": adam, "SGD": sgd}
-    )
+    modern = {"AdamW": {}}
+    modern |= {n: {"optimiser": n.lower(), "weight_decay": 0.0} for n in ("Adam", "SGD")}
+    return grid("replica", {"SGD": SGD, "Adam": {}, "AdamW": ADAMW} | own) + grid("modern", modern)
 
 
 # --- one choice at a time ------------------------------------------------------------------------
