@@ -5,7 +5,7 @@ it, verdicts and experiments. It lies in _build/made (ignored by git) and is ser
 - samples/1.png, 2.png, ...: held-out slices of the build's data source; beside each 1.json, ...: the reference and what the
   network draws, as rows of digits, and the mean probability it gives to what it draws
 - verdicts.json: every claim with its verdict, and which claims stand behind a card that readers vote on
-- experiments.json: for every setting on the five folds the Dice of each patient, and what intervals need
+- experiments.json: for every setting on the five folds the Dice of each patient, and its difference from each other
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from cmrseg import datasets
-from cmrseg.data import BadInput, write_png, write_text
+from cmrseg.data import write_png, write_text
 from cmrseg.datasets import acdc
 from cmrseg.deploy import export
 from cmrseg.deploy.weights import WEIGHTS, load_ensemble
@@ -165,7 +165,7 @@ def pages_of_claims() -> dict[str, dict]:
 
 
 def summary() -> dict:
-    """Every experiment's settings: on which folds, how often trained and collapsed, and each patient's Dice."""
+    """Every experiment's settings: folds, runs, collapsed runs, each patient's Dice, and all differences in pairs."""
     tables = {}
     for name, plan in EXPERIMENTS.items():
         for protocol in dict.fromkeys(p.protocol for p in plan):
@@ -173,45 +173,52 @@ def summary() -> dict:
             table = table[table["split"].isin(FOLDS)]
             if table["setting"].nunique() > 1:  # something to compare
                 tables[name, protocol] = table
-    patients = sorted({p for t in tables.values() for each in t["patients"] for p in each.index})
+    patients = sorted({p for t in tables.values() for dice in t["patients"] for p in dice.index})
     rows = [
-        {
-            "name": name,
-            "protocol": protocol,
-            "settings": [
-                _setting(setting, group, patients, protocol)
-                for setting, group in table.groupby("setting", sort=False)
-            ],
-        }
+        {"name": name, "protocol": protocol, "settings": _settings(table, patients, protocol)}
         for (name, protocol), table in tables.items()
     ]
     return {
-        "patients": patients,
         "folds": len(FOLDS),
         "margin": statistics.MARGIN,
         "experiments": rows,
     }
 
 
-def _setting(name: str, table: pd.DataFrame, patients: list[int], protocol: str) -> dict:
-    dice = compare.by_patient(table).round(4).reindex(patients)
-    folds = {
-        split.removeprefix("fold"): [len(group), int(group["collapsed"].sum())]
-        for split, group in table.groupby("split")
-    }
-    whose, *luck = _luck(table, protocol)
-    return {
-        "name": compare.shown(name),
-        "folds": folds,
-        "whose": whose,
-        "luck": luck or None,
-        "dice": [None if np.isnan(d) else float(d) for d in dice],
-    }
+def _settings(table: pd.DataFrame, patients: list[int], protocol: str) -> list[dict]:
+    settings, before = [], []
+    for name, group in table.groupby("setting", sort=False):
+        dice = compare.by_patient(group).round(4).reindex(patients)
+        folds = {
+            split.removeprefix("fold"): [len(runs), int(runs["collapsed"].sum())]
+            for split, runs in group.groupby("split")
+        }
+        settings.append(
+            {
+                "name": compare.shown(name),
+                "folds": folds,
+                "dice": [None if np.isnan(d) else float(d) for d in dice],
+                "differences": [_difference(group, other, protocol) for other in before],
+            }
+        )
+        before.append(group)
+    return settings
 
 
-def _luck(table: pd.DataFrame, protocol: str) -> tuple:
-    """Whose luck a setting's runs have, its variance and degrees of freedom; only whose, if nothing is known of it."""
-    try:
-        return compare.seed_variance(table, protocol)
-    except BadInput:
-        return (compare.network(table),)
+def _difference(a: pd.DataFrame, b: pd.DataFrame, protocol: str) -> dict | None:
+    """Setting a minus setting b on the folds that both ran on, None where there is none.
+
+    ``folds`` has the difference on each of them where folds are compared, and is None where patients are.
+    """
+    common = set(a["split"]) & set(b["split"])
+    if not common:
+        return None
+    a, b = (side[side["split"].isin(common)] for side in (a, b))
+    compared = compare.compare(a, b, protocol)
+    mean, loadings = compared.difference.mean, compared.loadings
+    of_folds = [mean + v * len(common) for name, v in loadings.items() if name.startswith("fold ")]
+    values = zip(("mean", "low", "high"), (mean, *compared.difference.interval()))
+    return {name: None if np.isnan(v) else round(v, 6) for name, v in values} | {
+        "runs": [len(a), len(b)],
+        "folds": [round(d, 4) for d in of_folds] or None,
+    }

@@ -4,43 +4,25 @@
 const here = (path) => new URL(path, import.meta.url).href;
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const mean = (values) => sum(values) / values.length;
-const variance = (values) => sum(values.map((v) => (v - mean(values)) ** 2)) / (values.length - 1);
 const signed = (value) => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(3);
 
-// --- statistics, as cmrtrial.compare.compare ------------------------------------------------------------
+// --- comparisons, computed by cmrtrial.compare.compare when the book was built ----------------------------
 
-// Student's t beyond which (1 - level) / 2 lies. With t = sqrt(freedom) tan(angle) its density is a power of
-// the cosine, which is summed (midpoints) until the share inside is the level.
-export function quantile(level, freedom) {
-  const step = Math.PI / 2 / 20000;
-  const density = (n) => Math.cos((n + 0.5) * step) ** (freedom - 1);
-  let whole = 0;
-  for (let n = 0; n < 20000; n++) whole += density(n);
-  let [inside, n] = [0, 0];
-  while (inside + density(n) < level * whole) inside += density(n++);
-  const angle = (n + (level * whole - inside) / density(n)) * step;
-  return Math.sqrt(freedom) * Math.tan(angle);
-}
-
-// Setting a minus setting b on the folds that both ran on: patient by patient, or, where some of a setting's
-// runs collapsed and others did not, fold by fold.
-export function compare(a, b, { patients, folds }) {
-  const common = Object.keys(a.folds).filter((fold) => fold in b.folds);
-  const count = (setting, what) => sum(common.map((fold) => setting.folds[fold][what]));
-  const mixed = [a, b].some((s) => count(s, 1) && count(s, 1) < count(s, 0));
-  const on = (setting, fold) => setting.dice.filter((d, i) => d !== null && String(patients[i] % folds) === fold);
-  const both = patients.map((p, i) => i).filter((i) => common.includes(String(patients[i] % folds)) && a.dice[i] !== null && b.dice[i] !== null);
-  const d = mixed ? common.map((fold) => mean(on(a, fold)) - mean(on(b, fold))) : both.map((i) => a.dice[i] - b.dice[i]);
-  const found = { mean: mean(d), each: d, unit: mixed ? "folds" : "patients", folds: common, runs: [count(a, 0), count(b, 0)], low: null, high: null };
-  if (d.length < 2 || (!mixed && !(a.luck && b.luck))) return found;
-  const parts = [[variance(d) / d.length, d.length - 1]]; // what adds to the squared error, and its degrees of freedom
-  const luck = (setting) => [setting.luck[0] / count(setting, 0), setting.luck[1]];
-  if (!mixed && a.whose === b.whose) parts.push([luck(a)[0] + luck(b)[0], luck(a)[1]]);
-  else if (!mixed) parts.push(luck(a), luck(b));
-  const whole = sum(parts.map(([part]) => part));
-  const freedom = whole ** 2 / sum(parts.map(([part, its]) => part ** 2 / its));
-  const half = quantile(0.95, freedom) * Math.sqrt(whole);
-  return { ...found, low: found.mean - half, high: found.mean + half };
+// Setting a minus setting b, two of an experiment's settings: each setting lists its differences from those before it.
+// null where they ran on no fold in common. each: a difference for each patient or, where some of a setting's runs
+// collapsed and others did not, for each fold.
+export function difference(settings, a, b) {
+  const forward = settings.indexOf(a) > settings.indexOf(b);
+  const [later, earlier] = forward ? [a, b] : [b, a];
+  const stored = later.differences[settings.indexOf(earlier)];
+  if (!stored) return null;
+  const { mean, low, high, runs, folds } = stored;
+  const pairs = later.dice.map((dice, n) => [dice, earlier.dice[n]]).filter((pair) => !pair.includes(null));
+  const each = folds ?? pairs.map(([x, y]) => x - y);
+  const unit = folds ? "folds" : "patients";
+  if (forward) return { mean, low, high, runs, each, unit };
+  const minus = (value) => (value === null ? null : -value);
+  return { mean: -mean, low: minus(high), high: minus(low), runs: [runs[1], runs[0]], each: each.map(minus), unit };
 }
 
 // --- small pictures ---------------------------------------------------------------------------------------
@@ -63,16 +45,16 @@ const strip = (values) => {
   svg.setAttribute("aria-label", `from ${Math.min(...values).toFixed(2)} to ${Math.max(...values).toFixed(2)}`);
   return svg;
 };
-function differences(found, margin) {
-  const widest = Math.max(0.1, ...found.each.map(Math.abs));
+function differencePicture(result, margin) {
+  const widest = Math.max(0.1, ...result.each.map(Math.abs));
   const scale = (v) => 160 + (150 * v) / widest;
   const shapes = [
     ["rect", { x: scale(-margin), width: scale(margin) - scale(-margin), y: 0, height: 46, class: "margin" }],
     ["line", { x1: 160, x2: 160, y1: 0, y2: 46, class: "axis" }],
-    ...dots(found.each, scale, 12),
-    ["circle", { cx: scale(found.mean), cy: 34, r: 4, class: "mean" }],
+    ...dots(result.each, scale, 12),
+    ["circle", { cx: scale(result.mean), cy: 34, r: 4, class: "mean" }],
   ];
-  if (found.low !== null) shapes.push(["line", { x1: scale(found.low), x2: scale(found.high), y1: 34, y2: 34, class: "mean" }]);
+  if (result.low !== null) shapes.push(["line", { x1: scale(result.low), x2: scale(result.high), y1: 34, y2: 34, class: "mean" }]);
   return drawing(320, 46, ...shapes);
 }
 
@@ -91,7 +73,7 @@ const holds = (text, words) => words.toLowerCase().split(/\s+/).every((word) => 
 // --- experiments ------------------------------------------------------------------------------------------
 export async function experiments(place, make) {
   const data = await (await fetch(here("experiments.json"))).json();
-  const names = [...new Set(data.experiments.map((each) => each.name))];
+  const names = [...new Set(data.experiments.map((e) => e.name))];
   const order = { by: "dice", down: true };
   const chosen = { A: null, B: null };
   const [nameLabel, name] = chooser(make, "experiment", names.map((n) => [n, n.replaceAll("-", " ")]), () => begin());
@@ -156,15 +138,15 @@ export async function experiments(place, make) {
   const answer = () => {
     const { A, B } = chosen;
     if (A === B) return says.replaceChildren(make("p", {}, "Choose two settings, one in column A and one in column B."));
-    const found = compare(A, B, data);
-    place.dataset.compared = JSON.stringify({ A: A.name, B: B.name, ...found });
-    if (!found.folds.length) return says.replaceChildren(make("p", {}, `${A.name} and ${B.name} ran on no fold in common, so no patient has both.`));
-    const interval = found.low === null ? ", too few to say how sure" : `, 95 % interval ${signed(found.low)} to ${signed(found.high)}`;
-    const zero = found.low === null ? "" : found.low > 0 || found.high < 0 ? " Zero lies outside." : found.low > -data.margin && found.high < data.margin ? ` Zero lies inside, and all of it within ${data.margin}.` : " Zero lies inside.";
-    const unit = found.unit === "folds" ? "folds, since some of the runs collapsed and others did not" : "patients";
+    const result = difference(settings(), A, B);
+    if (!result) return says.replaceChildren(make("p", {}, `${A.name} and ${B.name} ran on no fold in common, so no patient has both.`));
+    const { mean, low, high, each, runs } = result;
+    const interval = low === null ? ", too few to say how sure" : `, 95 % interval ${signed(low)} to ${signed(high)}`;
+    const zero = low === null ? "" : low > 0 || high < 0 ? " Zero lies outside." : low > -data.margin && high < data.margin ? ` Zero lies inside, and all of it within ${data.margin}.` : " Zero lies inside.";
+    const unit = result.unit === "folds" ? "folds, since some of the runs collapsed and others did not" : "patients";
     says.replaceChildren(
-      make("p", {}, `${A.name} minus ${B.name}: ${signed(found.mean)} Dice${interval}.${zero} In pairs over ${found.each.length} ${unit}; ${found.runs[0]} against ${found.runs[1]} training${found.runs[1] === 1 ? "" : "s"}.`),
-      differences(found, data.margin),
+      make("p", {}, `${A.name} minus ${B.name}: ${signed(mean)} Dice${interval}.${zero} In pairs over ${each.length} ${unit}; ${runs[0]} against ${runs[1]} training run${runs[1] === 1 ? "" : "s"}.`),
+      differencePicture(result, data.margin),
     );
   };
   const note = make("p", { className: "explorer-legend" }, `Violet: the mean and its interval. Grey: each patient; the band is ±${data.margin}. One look at two settings is no verdict: among many looks some intervals miss zero by chance.`);

@@ -450,35 +450,41 @@ def test_what_is_missing_is_said_in_a_sentence(visit, page, static, lacks):
 
 
 def test_two_settings_are_compared_as_the_package_does(visit, static):
-    """Neighbours within an experiment; of many that are alike in how they compare, six."""
+    """Neighbours within an experiment, both ways; of many that are compared alike, six."""
     data = json.loads((static / "experiments.json").read_text(encoding="utf-8"))
     alike = defaultdict(list)
     for number, experiment in enumerate(data["experiments"]):
         for place, (a, b) in enumerate(pairwise(experiment["settings"])):
-            collapsed = any(0 < gone < runs for s in (a, b) for runs, gone in s["folds"].values())
-            kind = (collapsed, a["whose"] != b["whose"], experiment["protocol"])
-            alike[kind].append((number, place))
-    assert {kind[:2] for kind in alike} >= {(False, False), (True, False), (False, True)}
+            kind = (b["differences"][place]["folds"] is None, a["folds"] == b["folds"])
+            alike[*kind, experiment["protocol"]].append((number, place))
+    assert {kind[:2] for kind in alike} >= {(True, True), (True, False), (False, False)}
     chosen = [pair for pairs in alike.values() for pair in pairs[:: max(1, len(pairs) // 6)]]
     script = """async (chosen) => {
-        const { compare } = await import('/_static/records.js');
+        const { difference } = await import('/_static/records.js');
         const data = await (await fetch('/_static/experiments.json')).json();
         return chosen.map(([number, place]) => {
-            const [a, b] = data.experiments[number].settings.slice(place, place + 2);
-            return compare(a, b, data);
+            const { settings } = data.experiments[number];
+            const [a, b] = settings.slice(place, place + 2);
+            return [difference(settings, a, b), difference(settings, b, a)];
         });
     }"""
-    for (number, place), seen in zip(chosen, visit("").evaluate(script, chosen)):
+    for (number, place), both in zip(chosen, visit("").evaluate(script, chosen)):
         experiment = data["experiments"][number]
         table = compare.runs(experiment["name"], experiment["protocol"])
-        table = table[table["split"].isin(f"fold{fold}" for fold in seen["folds"])]
-        names = table["setting"].map(compare.shown)
         pair = experiment["settings"][place : place + 2]
+        common = [f"fold{fold}" for fold in pair[0]["folds"] if fold in pair[1]["folds"]]
+        table = table[table["split"].isin(common)]
+        names = table["setting"].map(compare.shown)
         sides = [table[names == setting["name"]] for setting in pair]
-        expected = compare.compare(*sides, experiment["protocol"]).difference
-        assert seen["mean"] == pytest.approx(expected.mean, abs=2e-4)
-        if len(seen["each"]) > 2:
-            assert (seen["low"], seen["high"]) == pytest.approx(expected.interval(), abs=1e-3)
+        for seen, (a, b) in zip(both, (sides, sides[::-1])):
+            expected = compare.compare(a, b, experiment["protocol"]).difference
+            values = [expected.mean, *expected.interval()]
+            values = [
+                None if np.isnan(value) else pytest.approx(value, abs=1e-5) for value in values
+            ]
+            assert [seen["mean"], seen["low"], seen["high"]] == values
+            assert seen["runs"] == [len(a), len(b)]
+            assert np.mean(seen["each"]) == pytest.approx(expected.mean, abs=2e-4)
 
 
 def test_the_explorer_of_experiments(visit):

@@ -51,6 +51,11 @@ def test_the_summary_of_experiments_is_small_and_whole(static):
         row = table.loc[setting["name"]]
         assert np.mean(setting["dice"]) == pytest.approx(row["dice"], abs=1e-4)
         assert sum(runs for runs, _ in setting["folds"].values()) == row["runs"]
+    settings = [setting["name"] for setting in kernels["settings"]]
+    row, second = table.loc["5"], settings.index("3")
+    stored = kernels["settings"][settings.index("5")]["differences"][second]
+    values = pytest.approx([*row[["difference", "low", "high"]]], abs=1e-6)
+    assert settings == ["1", "3", "5"] and [*stored.values()][:3] == values
 
 
 def test_every_card_has_claims_and_every_claim_is_there(static):
