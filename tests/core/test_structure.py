@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 
@@ -55,6 +56,13 @@ def test_imports_go_one_way_only():
             if here and there in LEVEL and here != there and LEVEL[there] >= LEVEL[here]:
                 wrong.append(f"{path.relative_to(REPOSITORY)}:{line} imports {name}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_machine_needs_nothing_of_the_trials():
+    wrong = r"^\s*(import|from) (pandas|ray)\b"
+    texts = {path: path.read_text(encoding="utf-8") for path in FILES}
+    ours = {path for path, text in texts.items() if re.search(wrong, text, re.M)}
+    assert ours and all("cmrtrial" in path.relative_to(REPOSITORY).parts for path in ours)
 
 
 def test_imports_make_no_circle():

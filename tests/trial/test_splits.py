@@ -91,6 +91,20 @@ def test_other_names_are_refused(root):
             split(root, name)
 
 
-def test_phantoms_and_random_splits_are_the_same_everywhere():
+# Patients held out of the sixty phantoms; records of every split were made with these.
+HELD_OUT = {
+    "fold1": [1, 6, 11, 16, 21, 26, 31, 36, 41, 46, 51, 56],
+    "train-fold1": [1, 6, 11, 16, 21, 26, 31, 36, 41, 46],
+    "inner1": [2, 3, 4, 20, 22, 23, 24, 40, 42, 43, 44, 60],
+    "val": list(range(51, 61)),
+}
+
+
+def test_phantoms_and_splits_are_the_same_everywhere():
     assert datasets.load("phantom", "labelled").fingerprint == "0fbd8cf0bf26"
+    held_out = {name: [*dict.fromkeys(split("phantom", name)[1].patients)] for name in HELD_OUT}
+    assert held_out == HELD_OUT
+    train, held = split("phantom", "fold1@5")
+    assert [*dict.fromkeys(train.patients)] == [20, 30, 33, 39, 52]
+    assert [*dict.fromkeys(held.patients)] == HELD_OUT["fold1"]
     assert split("phantom", "random3")[1].names[:4] == ("cmr6", "cmr7", "cmr15", "cmr25")
