@@ -13,7 +13,7 @@ from cmrseg.record import rounded
 
 
 def summary(probability: np.ndarray, truth: np.ndarray, masks: list[np.ndarray]) -> dict:
-    """What a record says of calibration.
+    """The calibration entries of a record: reliability, expected Dice and agreement.
 
     Args:
         probability: of all networks together.
@@ -96,10 +96,10 @@ def agreement(masks: list[np.ndarray]) -> np.ndarray:
 
 
 def risk_coverage(score: np.ndarray, dice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is left when the masks with the lowest score are set aside for a doctor to look at.
+    """The risk-coverage curve: mean Dice of what is kept when the lowest scores are set aside.
 
     Args:
-        score: (N,), higher where the mask is thought to be better.
+        score: of each mask (N,), higher where the mask is thought to be better.
         dice: (N,), how good it is.
 
     Returns:

@@ -29,7 +29,7 @@ def claims(store: Path = STORE) -> list[dict]:
 
 
 def not_asked(store: Path = STORE) -> list[dict]:
-    """What the report says besides: text, why it is no claim, and the page that comes nearest."""
+    """Statements of the report that are not tested: text, why not, and the page nearest to them."""
     return tomllib.loads((store / "claims.toml").read_text(encoding="utf-8"))["not-asked"]
 
 
@@ -97,7 +97,11 @@ def family_level(contrasts: list[Comparison], level: float = 0.95, seed: int = 0
 
 
 def evaluate_claim(claim: dict, store: Path = STORE) -> Comparison | str:
-    """What the records say of one claim, or why they say nothing."""
+    """The difference or share of runs that a claim is about, from the records; or a verdict.
+
+    The verdict of a claim without records: that it is not testable, was not run yet, or, where it
+    is about the shape of a network, whether it holds.
+    """
     if claim["claim"] == "none":
         return "not testable here"
     if claim["claim"] == "shape":

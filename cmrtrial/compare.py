@@ -115,7 +115,7 @@ def last_gain(table: pd.DataFrame, epochs: int = 10) -> float:
 
 
 def endpoint(record: dict, name: str) -> float:
-    """An endpoint of one record, see the head of ``claims.toml``."""
+    """An endpoint of a record: the number a claim is about, see the head of ``claims.toml``."""
     scored = curve(record)
     kind, _, number = name.replace(">", "@").partition("@")
     if kind == "epoch":
@@ -149,10 +149,10 @@ def run_variance(
 ) -> tuple[float, int]:
     """Variance between seeds of a run's mean Dice over its fold, and its degrees of freedom.
 
-    Pooled over the folds of a network's settings that ran with several seeds: each network has its
-    own luck. It is looked for in the experiments made for it, or where a store lacks them in any,
-    and where no setting of this network has several seeds, in those of the others. Collapsed runs
-    are left out.
+    Pooled over the folds of a network's settings that ran with several seeds, since networks differ
+    in it. It is estimated from the experiments made for it (``POOLED``), or from any where a store
+    lacks these; and where no setting of this network has several seeds, from those of the others.
+    Collapsed runs are left out.
 
     Raises:
         BadInput: no setting ran with several seeds.
@@ -187,10 +187,10 @@ def _run_means(table: pd.DataFrame, what: str) -> list[float]:
 def seed_variance(
     table: pd.DataFrame, protocol: str, what: str = "dice", store: Path = STORE
 ) -> tuple[str, float, int]:
-    """Between-seed variance of a setting: whose it is, the variance and its degrees of freedom.
+    """Between-seed variance of a setting: its source, the variance and its degrees of freedom.
 
-    It is that of the network, see :func:`run_variance`; but a setting outside those pooled for it,
-    with three seeds or more on each fold, has told its own.
+    It is that of the network, see :func:`run_variance`; but of the setting itself where it has
+    three seeds or more on each fold and is not among those pooled for the network.
     """
     folds = [group for _, group in table.groupby("split")]
     if min(map(len, folds)) > 2 and not table["collapsed"].any():

@@ -1,4 +1,4 @@
-"""The making of a planned run: training and evaluating a network, or predicting with kept ones."""
+"""Train and evaluate the network of a planned run, or predict with trained ones that were kept."""
 
 import json
 import time
@@ -57,7 +57,10 @@ def _start(spec: RunSpec, source: str, store: Path):
 
 
 def cached_networks(spec: RunSpec, source: str, store: Path = STORE) -> list[TrainingResult]:
-    """The kept networks that a run predicts with."""
+    """The kept networks that a run with ``tta`` predicts with: those of its seeds.
+
+    On ``"val"`` they are of all folds, see :class:`~cmrtrial.spec.RunSpec`.
+    """
     trained = replace(spec, tta=None, shift=None, keep=True)
     splits = TRAIN_FOLDS if spec.split == "val" and spec.seeds else (spec.split,)
     specs = [

@@ -9,16 +9,15 @@ import pandas as pd
 
 from cmrseg import data
 from cmrseg.data import write_text
-from cmrseg.record import mean_dice, read_record, sealed
-
-__all__ = ["CLASSES", "STORE", "mean_dice", "read_record"]
+from cmrseg.record import mean_dice, sealed
+from cmrseg.record import read_record as read_record  # the second trial has it from here
 
 STORE = Path(__file__).resolve().parents[1] / "results"
 CLASSES = list(data.CLASSES[1:])  # RV, Myo, LV
 
 
 def path_of(protocol: str, key: str, store: Path = STORE) -> Path:
-    """Where a record lies, or will."""
+    """The path of a record, whether it is there or not."""
     return store / protocol / f"{key}.json"
 
 
@@ -40,7 +39,7 @@ def dice_table(record: dict) -> pd.DataFrame:
 
 
 def class_table(record: dict) -> pd.DataFrame:
-    """All that one record says of each held-out slice and class, a row for each.
+    """The metrics of one record for each held-out slice and class, a row for each.
 
     Columns: name, patient, class, dice, hd95, surface_dice_1px, surface_dice_2px (NaN: in neither
     mask), area_true, area_pred (pixels).

@@ -30,7 +30,7 @@ from cmrtrial.spec import ACDC96, RunSpec
 
 
 def failure_note(spec: RunSpec, fingerprint: str = ACDC96, store: Path = STORE) -> Path:
-    """Where the note lies that says why a run failed."""
+    """Path of the note that says why a run failed."""
     return spec.path(fingerprint, store).with_suffix(".failed.json")
 
 
@@ -53,14 +53,22 @@ def missing(
 
 
 def check_records(plan: list[RunSpec], fingerprint: str = ACDC96, store: Path = STORE) -> None:
-    """Raise BadInput for the first record of a plan that is torn, edited, or of a newer version."""
+    """Read every record of a plan that is there.
+
+    Raises:
+        BadInput: a record is torn, edited, or of a newer version.
+    """
     for path in {spec.path(fingerprint, store) for spec in plan}:
         if path.is_file():
             read_record(path)
 
 
 def overview(name: str, protocol: str, store: Path = STORE) -> dict:
-    """What an experiment has and lacks under one protocol, on the real slices: counts."""
+    """Counts of an experiment's runs under one protocol on the real slices: done, missing, failed.
+
+    Raises:
+        BadInput: a damaged record.
+    """
     plan = [spec for spec in EXPERIMENTS[name] if spec.protocol == protocol]
     plan = list({spec.path(ACDC96, store): spec for spec in plan}.values())
     check_records(plan, ACDC96, store)
@@ -86,6 +94,9 @@ def run_one(spec: RunSpec, source: str, store: Path = STORE) -> Path | None:
 
     Returns:
         The path of the record or note, or None where another process holds the run.
+
+    Raises:
+        BadInput: a file the run needs is damaged, or memory or a device is lacking.
     """
     fingerprint = datasets.load(source, "labelled").fingerprint
     path, note = spec.path(fingerprint, store), failure_note(spec, fingerprint, store)

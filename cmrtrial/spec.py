@@ -47,16 +47,16 @@ class RunSpec:
 
     @property
     def fold(self) -> str:
-        """The split without what was done to it: the same patients are held out."""
+        """The fold of its split: ``"fold0"`` of ``"fold0@10"``, with the same patients held out."""
         return re.split("[@+]", self.split)[0]
 
     def key(self, fingerprint: str = ACDC96) -> str:
-        """What its record is filed under."""
+        """The key of its record, sixteen hex digits of what is trained or predicted with."""
         trained = self.config.key(self.split, fingerprint)
         return trained if self.tta is None else self.tta.key(trained, self.seeds, self.shift)
 
     def path(self, fingerprint: str = ACDC96, store: Path = STORE) -> Path:
-        """Where its record lies, or will."""
+        """The path of its record, whether it is there or not."""
         return path_of(self.protocol, self.key(fingerprint), store)
 
 
