@@ -50,7 +50,7 @@ from cmrtrial.plans.report import ALEXNET
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = records.reported_numbers()["architectures"]
+reported = records.reported_numbers()["architectures"]
 train, held_out = datasets.split(datasets.source(), "val")
 recipe = replace(PRESETS["replica"], **ALEXNET)
 
@@ -277,7 +277,7 @@ print(
     )
     + ")"
 )
-print(f"the report's AlexNet-style network: {said['alexnet']['validation']:.2f}")
+print(f"the report's AlexNet-style network: {reported['alexnet']['validation']:.2f}")
 
 # %% tags=["hide-input"]
 scores, order = dice.mean(1), np.argsort(np.nan_to_num(dice.mean(1)))
@@ -293,7 +293,7 @@ for ax, n in zip(axes, (order[-1], order[len(order) // 2], order[0])):
 # ## What the report said
 
 # %% tags=["hide-input"]
-alexnet = said["alexnet"]
+alexnet = reported["alexnet"]
 print(
     f"validation Dice {alexnet['validation']:.2f} after {alexnet['epochs']} epochs; "
     f"optimiser: {alexnet['optimiser']}"
@@ -310,11 +310,11 @@ print(
 # %% tags=["hide-input"]
 tuning = compare.runs("architectures-tuning")
 tuning = tuning[tuning["setting"].str.startswith("AlexNet")]
-for setting, found in sorted(zip(tuning["setting"], tuning["record"])):
-    empty = not np.any(found["images"]["area_pred"])
+for setting, record in sorted(zip(tuning["setting"], tuning["record"])):
+    empty = not np.any(record["images"]["area_pred"])
     print(
-        f"{setting:20} Dice {found['dice_last']:.3f}, {found['distinct_masks']:2} different masks for "
-        f"{len(found['images']['name'])} slices{', all of them empty' if empty else ''}"
+        f"{setting:20} Dice {record['dice_last']:.3f}, {record['distinct_masks']:2} different masks for "
+        f"{len(record['images']['name'])} slices{', all of them empty' if empty else ''}"
     )
 
 # %% [markdown]
@@ -403,11 +403,14 @@ ax.set(ylabel="Dice, last epoch", ylim=(0, 1));
 # Within the family, each against the network with Adam, paired by patient:
 
 # %% tags=["hide-input"]
-against = compare.compare_to_baseline("architectures", "AlexNet")
-against = against[against.index.str.startswith("AlexNet,")].dropna(subset="difference")
-figure, ax = plt.subplots(figsize=(7.5, 0.6 + 0.4 * len(against)))
+differences = compare.compare_to_baseline("architectures", "AlexNet")
+differences = differences[differences.index.str.startswith("AlexNet,")].dropna(
+    subset="difference"
+)
+figure, ax = plt.subplots(figsize=(7.5, 0.6 + 0.4 * len(differences)))
 plots.differences(
-    ax, {name: row[["difference", "low", "high"]] for name, row in against.iterrows()}
+    ax,
+    {name: row[["difference", "low", "high"]] for name, row in differences.iterrows()},
 )
 ax.set_xlabel("Dice above (below) the AlexNet-style network with Adam");
 # %% [markdown]
@@ -424,16 +427,16 @@ for name in ("U-Net", "AlexNet", "AlexNet, SGD", "AlexNet, long"):
     )
     if len(curve):
         ax.plot(curve.index, curve, label=name)
-learnt = {name: compare.train_dice(group) for name, group in groups.items()}
+train_dice = {name: compare.train_dice(group) for name, group in groups.items()}
 for y, name in enumerate(groups):
     bars.plot(
-        [groups[name]["dice"].mean(), learnt[name]],
+        [groups[name]["dice"].mean(), train_dice[name]],
         [y, y],
         color=plots.ACCENT,
         alpha=0.4,
     )
     bars.plot(groups[name]["dice"].mean(), y, "o", color=plots.ACCENT)
-    bars.plot(learnt[name], y, "o", color=plots.ACCENT, markerfacecolor="none")
+    bars.plot(train_dice[name], y, "o", color=plots.ACCENT, markerfacecolor="none")
 bars.set_yticks(range(len(groups)), list(groups))
 bars.set(
     xlabel="Dice: held out (full), trained on (ring)",
@@ -449,7 +452,7 @@ ax.legend(loc="lower right");
 # %% tags=["hide-input"]
 for name in groups:
     print(
-        f"{' '.join(name.split()):22} Dice of the slices trained on {learnt[name]:.3f}, "
+        f"{' '.join(name.split()):22} Dice of the slices trained on {train_dice[name]:.3f}, "
         f"held out {groups[name]['dice'].mean():.3f}"
     )
 
@@ -480,10 +483,10 @@ claims.verdicts(
 
 # %% tags=["hide-input"]
 sides = [runs[runs["setting"] == name] for name in ("AlexNet", "AlexNet, SGD")]
-found = compare.between_folds(*sides).difference
+estimate = compare.between_folds(*sides).difference
 print(
     "Adam minus SGD, by the spread between folds: {:+.3f} ({:+.3f} to {:+.3f})".format(
-        found.mean, *found.interval()
+        estimate.mean, *estimate.interval()
     )
 )
 
@@ -501,9 +504,9 @@ healthy = compare.runs("architectures", "modern")
 for name, group in healthy[healthy["setting"].isin(["U-Net", "AlexNet"])].groupby(
     "setting"
 ):
-    learnt = compare.train_dice(group)
+    train_dice = compare.train_dice(group)
     print(
-        f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
+        f"{name:7}: Dice of the slices trained on {train_dice:.3f}, held out {group['dice'].mean():.3f}"
     )
 
 # %% [markdown]

@@ -47,7 +47,7 @@ from cmrtrial.plans.report import MATCHED, NETS, RATES
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
 REPORT = records.reported_numbers()
-said = REPORT["architectures"]
+reported = REPORT["architectures"]
 runs = {
     protocol: compare.runs("architectures", protocol)
     for protocol in ("replica", "modern")
@@ -58,8 +58,8 @@ runs = {
 
 # %% tags=["hide-input"]
 print(
-    f"U-Net {REPORT['final']['validation_dice']:.2f}, SegNet {said['segnet']['validation']:.2f}, "
-    f"Ning at most {said['ning']['validation_at_most']:.2f}, AlexNet {said['alexnet']['validation']:.2f}"
+    f"U-Net {REPORT['final']['validation_dice']:.2f}, SegNet {reported['segnet']['validation']:.2f}, "
+    f"Ning at most {reported['ning']['validation_at_most']:.2f}, AlexNet {reported['alexnet']['validation']:.2f}"
 )
 
 # %% [markdown]
@@ -125,7 +125,7 @@ costs = pd.DataFrame(
 )
 epoch = {
     name: (
-        group["seconds"] / [found["config"]["epochs"] for found in group["record"]]
+        group["seconds"] / [record["config"]["epochs"] for record in group["record"]]
     ).mean()
     for name, group in runs["replica"].groupby("setting")
 }
@@ -147,11 +147,11 @@ for ax, (protocol, table) in zip(axes, runs.items()):
     ):
         net, _, size = name.partition(", ")
         _, x = cost(TrainConfig.from_dict(group["record"].iloc[0]["config"]))
-        found = compare.compare(group, 0.0, protocol).difference
-        ax.plot([x, x], found.interval(), color=colours[net], linewidth=1.5)
+        difference = compare.compare(group, 0.0, protocol).difference
+        ax.plot([x, x], difference.interval(), color=colours[net], linewidth=1.5)
         ax.plot(
             x,
-            found.mean,
+            difference.mean,
             "o",
             color=colours[net],
             markerfacecolor="none" if size else None,
@@ -159,7 +159,7 @@ for ax, (protocol, table) in zip(axes, runs.items()):
         beside = (6, 4) if size else (-6, -11 if net in ("Ning", "SegNet") else 4)
         ax.annotate(
             name.replace(", ", ",\n"),
-            (x, found.mean),
+            (x, difference.mean),
             xytext=beside,
             textcoords="offset points",
             color=colours[net],
@@ -182,12 +182,12 @@ axes[0].set_ylabel("Dice, 60 patients");
 table = runs["replica"]
 for name in (name for name in SIZES if ", " in name):
     net = name.partition(",")[0]
-    found = compare.compare(
+    difference = compare.compare(
         *(table[table["setting"] == s] for s in (name, net))
     ).difference
     print(
         "{:19} minus {:7}: {:+.3f} ({:+.3f} to {:+.3f})".format(
-            name, net, found.mean, *found.interval()
+            name, net, difference.mean, *difference.interval()
         )
     )
 
@@ -200,9 +200,9 @@ for ax, (protocol, table) in zip(axes, runs.items()):
     for shift, (c, colour) in zip((-0.2, 0, 0.2), plots.CLASS_COLOURS.items()):
         for x, net in enumerate(n for n in NETS if (table["setting"] == n).any()):
             group = table[table["setting"] == net]
-            found = compare.compare(group, 0.0, protocol, c).difference
-            ax.plot([x + shift] * 2, found.interval(), color=colour)
-            ax.plot(x + shift, found.mean, "o", color=colour, markersize=6)
+            difference = compare.compare(group, 0.0, protocol, c).difference
+            ax.plot([x + shift] * 2, difference.interval(), color=colour)
+            ax.plot(x + shift, difference.mean, "o", color=colour, markersize=6)
     shown = [n for n in NETS if (table["setting"] == n).any()]
     ax.set_xticks(range(len(shown)), shown)
     ax.set(title=protocol, xlim=(-0.6, len(shown) - 0.4), ylim=(0, 1))

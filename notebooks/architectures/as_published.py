@@ -86,8 +86,8 @@ print(f"a slice of 96 x 96 gives logits {tuple(shape)}")
 # more.
 
 # %% tags=["hide-input"]
-((_, found),) = compare.records("as-published")
-curve, again = records.curve(found), REPORT["rerun"]["dice_by_epoch"]
+((_, record),) = compare.records("as-published")
+curve, again = records.curve(record), REPORT["rerun"]["dice_by_epoch"]
 figure, ax = plt.subplots(figsize=(8.5, 3.8))
 ax.plot(curve["epoch"], curve["mean"], color=plots.ACCENT, label="our code, one run")
 ax.plot(
@@ -122,10 +122,10 @@ for epoch, dice in again.items():
         f"epoch {epoch:>3}: its code {dice:.3f}, ours {near['mean']:.3f} (at {near['epoch']:.0f})"
     )
 print(
-    f"last epoch {found['dice_last']:.3f}; best-looking epoch {found['dice_best']:.3f} "
-    f"({found['epoch_best']})"
+    f"last epoch {record['dice_last']:.3f}; best-looking epoch {record['dice_best']:.3f} "
+    f"({record['epoch_best']})"
 )
-print(f"{found['seconds'] / 60:.0f} minutes, threads: {found['threads']}")
+print(f"{record['seconds'] / 60:.0f} minutes, threads: {record['threads']}")
 
 # %% [markdown]
 # Neither run reaches the report's number, and neither need be wrong. It is the best of many trainings and
@@ -137,12 +137,12 @@ print(f"{found['seconds'] / 60:.0f} minutes, threads: {found['threads']}")
 # The report draws a box for each class over its 20 slices. Here are its medians beside ours.
 
 # %% tags=["hide-input"]
-dice, said = records.dice_table(found), REPORT["per_class"]
+dice, reported = records.dice_table(record), REPORT["per_class"]
 figure, ax = plt.subplots(figsize=(7.5, 3.4))
 plots.boxes(ax, {name: dice[name].to_numpy() for name in records.CLASSES})
 ax.plot(
     range(3),
-    [said[name]["median"] for name in records.CLASSES],
+    [reported[name]["median"] for name in records.CLASSES],
     "x",
     color=plots.SAID,
     markersize=9,
@@ -158,8 +158,8 @@ ax.set_ylabel("Dice of a slice");
 # %% tags=["hide-input"]
 for name in records.CLASSES:
     print(
-        f"{name:>3}: median {dice[name].median():.3f} (report {said[name]['median']:.3f}), "
-        f"standard deviation {dice[name].std():.3f} (report {said[name]['sd']:.3f})"
+        f"{name:>3}: median {dice[name].median():.3f} (report {reported[name]['median']:.3f}), "
+        f"standard deviation {dice[name].std():.3f} (report {reported[name]['sd']:.3f})"
     )
 
 # %% [markdown]
@@ -213,10 +213,10 @@ for name in ("report", "replica"):
 # ```
 
 # %%
-found = compare.runs("optimiser").query(
+sgd_runs = compare.runs("optimiser").query(
     "seed == 0 and setting in ('Adam', 'AdamW')"
 )
-for name, group in found.groupby("setting"):
+for name, group in sgd_runs.groupby("setting"):
     print(
         f"{name:>5}: training loss {group['loss'].mean():.4f}, Dice of held-out patients from "
         f"{group['dice'].min():.3f} to {group['dice'].max():.3f} over {len(group)} folds"

@@ -51,7 +51,7 @@ from cmrtrial.plans.report import NING
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = records.reported_numbers()["architectures"]["ning"]
+report = records.reported_numbers()["architectures"]["ning"]
 train, held_out = datasets.split(datasets.source(), "val")
 recipe = replace(PRESETS["replica"], **NING)
 
@@ -251,8 +251,8 @@ for ax, changes in zip(
 
 # %%
 print(
-    f"after {said['epochs']} epochs a training loss {said['training_loss']}, "
-    f"and validation Dice never above {said['validation_at_most']:.2f}"
+    f"after {report['epochs']} epochs a training loss {report['training_loss']}, "
+    f"and validation Dice never above {report['validation_at_most']:.2f}"
 )
 
 # %% [markdown]
@@ -280,7 +280,7 @@ groups = {name: runs[runs["setting"] == name] for name in ours.index}
 figure, ax = plt.subplots(figsize=(8.5, 3.5))
 reported = {
     "U-Net": records.reported_numbers()["final"]["validation_dice"],
-    "Ning, long": said["validation_at_most"],
+    "Ning, long": report["validation_at_most"],
 }
 plots.settings(
     ax,
@@ -304,7 +304,7 @@ nothing = torch.tensor([20.0, 0, 0, 0])[None, :, None, None].expand(
 figure, (ax, curve) = plt.subplots(1, 2, figsize=(9.5, 3.5))
 for name in (n for n in ("U-Net", "Ning, long", "Ning, matched") if n in groups):
     shown = groups[name][groups[name]["seed"] == 0]
-    losses = np.mean([found["history"]["loss"] for found in shown["record"]], axis=0)
+    losses = np.mean([record["history"]["loss"] for record in shown["record"]], axis=0)
     ax.semilogy(np.arange(1, len(losses) + 1), losses, label=name)
     mean = compare.mean_curve(shown)
     curve.plot(mean.index, mean, label=name)
@@ -326,9 +326,9 @@ curve.legend(loc="lower right");
 
 # %% tags=["hide-input"]
 for name, group in groups.items():
-    learnt = compare.train_dice(group)
+    train_dice = compare.train_dice(group)
     print(
-        f"{name:13}: loss {group['loss'].mean():.4f}, Dice of the slices trained on {learnt:.3f}, "
+        f"{name:13}: loss {group['loss'].mean():.4f}, Dice of the slices trained on {train_dice:.3f}, "
         f"held out {group['dice'].mean():.3f}"
     )
 
@@ -369,9 +369,9 @@ healthy = compare.runs("architectures", "modern")
 for name, group in healthy[healthy["setting"].isin(["U-Net", "Ning"])].groupby(
     "setting"
 ):
-    learnt = compare.train_dice(group)
+    train_dice = compare.train_dice(group)
     print(
-        f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
+        f"{name:7}: Dice of the slices trained on {train_dice:.3f}, held out {group['dice'].mean():.3f}"
     )
 
 # %% [markdown]

@@ -49,7 +49,7 @@ from cmrtrial.plans.report import SEGNET
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
 REPORT = records.reported_numbers()
-said = REPORT["architectures"]["segnet"]
+reported = REPORT["architectures"]["segnet"]
 train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
@@ -266,8 +266,8 @@ assert difference < 1e-5
 
 # %% tags=["hide-input"]
 print(
-    f"SegNet, {said['epochs']} epochs of {said['optimiser']}: Dice of the training slices "
-    f"{said['train']:.2f}, validation {said['validation']:.2f}, hidden {said['kaggle']:.2f}"
+    f"SegNet, {reported['epochs']} epochs of {reported['optimiser']}: Dice of the training slices "
+    f"{reported['train']:.2f}, validation {reported['validation']:.2f}, hidden {reported['kaggle']:.2f}"
 )
 print(
     f"its U-Net: validation {REPORT['final']['validation_dice']:.2f}, "
@@ -304,8 +304,10 @@ tried = {
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.3), sharey=True)
 for ax, protocol in zip(axes, tuning):
     for net in ("U-Net", "SegNet"):
-        found = dict(sorted(tried[protocol, net].items()))
-        plots.learning_curve(ax, list(found), list(found.values()), net, marker="o")
+        dice_by_rate = dict(sorted(tried[protocol, net].items()))
+        plots.learning_curve(
+            ax, list(dice_by_rate), list(dice_by_rate.values()), net, marker="o"
+        )
     ax.axvline(0.001, color=plots.SAID, linewidth=1, linestyle=":")
     ax.set(xscale="log", xlabel="learning rate", title=protocol, ylim=(0, 1))
 axes[0].annotate(
@@ -327,8 +329,8 @@ def on_folds(name, a, b, protocol):
     """A row of U-Net runs minus SegNet runs with its interval; no row where folds are missing."""
     if set(a["split"]) != set(b["split"]):
         return {}
-    found = compare.compare(a, b, protocol).difference
-    return {f"{name}, five folds": (found.mean, *found.interval())}
+    difference = compare.compare(a, b, protocol).difference
+    return {f"{name}, five folds": (difference.mean, *difference.interval())}
 
 
 runs = {protocol: compare.runs("architectures", protocol) for protocol in tuning}
@@ -352,7 +354,7 @@ for protocol in tuning:
     )
 figure, ax = plt.subplots(figsize=(8.5, 3.4))
 plots.differences(ax, leads)
-theirs = REPORT["final"]["validation_dice"] - said["validation"]
+theirs = REPORT["final"]["validation_dice"] - reported["validation"]
 ax.axvline(theirs, color=plots.SAID, linewidth=1, linestyle=":")
 ax.annotate(
     "the report's lead",
@@ -391,7 +393,7 @@ figure, (ax, curve) = plt.subplots(1, 2, figsize=(9.5, 3.5))
 plots.settings(
     ax,
     {name.replace(", ", ",\n"): group["dice"] for name, group in groups.items()},
-    {"U-Net": REPORT["final"]["validation_dice"], "SegNet": said["validation"]},
+    {"U-Net": REPORT["final"]["validation_dice"], "SegNet": reported["validation"]},
     compare.patients_of(
         (name.replace(", ", ",\n"), group) for name, group in groups.items()
     ),
@@ -411,10 +413,10 @@ curve.legend(loc="lower right");
 
 # %% tags=["hide-input"]
 for name, group in groups.items():
-    learnt = compare.train_dice(group)
+    train_dice = compare.train_dice(group)
     print(
-        f"{name:15}: training slices {learnt:.3f}, held out {group['dice'].mean():.3f}, "
-        f"gap {learnt - group['dice'].mean():+.3f}"
+        f"{name:15}: training slices {train_dice:.3f}, held out {group['dice'].mean():.3f}, "
+        f"gap {train_dice - group['dice'].mean():+.3f}"
     )
 
 # %% [markdown]
@@ -446,9 +448,9 @@ healthy = compare.runs("architectures", "modern")
 for name, group in healthy[healthy["setting"].isin(["U-Net", "SegNet"])].groupby(
     "setting"
 ):
-    learnt = compare.train_dice(group)
+    train_dice = compare.train_dice(group)
     print(
-        f"{name:7}: Dice of the slices trained on {learnt:.3f}, held out {group['dice'].mean():.3f}"
+        f"{name:7}: Dice of the slices trained on {train_dice:.3f}, held out {group['dice'].mean():.3f}"
     )
 
 # %% [markdown]

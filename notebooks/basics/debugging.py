@@ -114,8 +114,8 @@ def tiny():
 
 def dice(net, slices, scale="zscore"):
     """Mean Dice of a network on slices."""
-    found = predict(net, slices.images, scale)
-    return metrics.mean(metrics.dice(found, slices.masks))
+    predicted = predict(net, slices.images, scale)
+    return metrics.mean(metrics.dice(predicted, slices.masks))
 
 
 two = train[[2, 4]]  # of two patients
@@ -395,10 +395,10 @@ def contrast(images, masks):
 
 slipped = np.roll(train.masks, 2, axis=0)
 for name, masks in (("right", train.masks), ("slipped", slipped)):
-    found = contrast(train.images, masks)
+    contrasts = contrast(train.images, masks)
     print(
-        f"{name:>8} masks: median contrast {np.median(found):5.1f} grey levels, "
-        f"LV brighter in {(found > 0).mean():.0%} of the slices"
+        f"{name:>8} masks: median contrast {np.median(contrasts):5.1f} grey levels, "
+        f"LV brighter in {(contrasts > 0).mean():.0%} of the slices"
     )
 
 # %% [markdown]

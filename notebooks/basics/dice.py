@@ -395,12 +395,14 @@ SLIPS = {
 
 def check_dice(mine):
     """What is wrong with a function that should compute Dice."""
-    found = mine(A, B)
-    if found is None:
+    answer = mine(A, B)
+    if answer is None:
         return "it returns nothing yet"
-    if not np.isclose(found, 1 / 3):
-        slips = [why for value, why in SLIPS.items() if np.isclose(found, value)]
-        return slips[0] if slips else f"of two masks with a Dice of 1/3 it says {found}"
+    if not np.isclose(answer, 1 / 3):
+        slips = [why for value, why in SLIPS.items() if np.isclose(answer, value)]
+        return (
+            slips[0] if slips else f"of two masks with a Dice of 1/3 it says {answer}"
+        )
     empty = A & ~A
     return (
         "right"

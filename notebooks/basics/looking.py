@@ -60,13 +60,13 @@ config = TrainConfig(channels=(8, 16, 32, 64, 128), epochs=1 if SMOKE else 8)
 run = fit(config, train[:16] if SMOKE else train)
 pred = predict(run.model, val.images)
 table = metrics.dice(pred, val.masks)
-each = metrics.per_class(table.T)  # mean over the classes, for every slice
-order = np.argsort(each)[::-1]
+slice_dice = metrics.per_class(table.T)  # mean over the classes, for every slice
+order = np.argsort(slice_dice)[::-1]
 shown = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
 
 figure, axes = plots.panels(3, size=2.9)
 for ax, (rank, i) in zip(axes, shown.items()):
-    title = f"{rank}: {val.names[i]}, Dice {each[i]:.2f}"
+    title = f"{rank}: {val.names[i]}, Dice {slice_dice[i]:.2f}"
     plots.overlay(ax, val.images[i], pred[i], title)
     plots.contours(ax, val.masks[i])
 plots.class_legend(figure)
@@ -80,7 +80,7 @@ print(f"mean Dice {metrics.mean(table):.3f}")
 for name, score in zip(plots.CLASS_COLOURS, metrics.per_class(table)):
     print(f"{name:>9} {score:.3f}")
 for rank, i in shown.items():
-    print(f"{rank}: {val.names[i]}, patient {val.patients[i]}, {each[i]:.3f}")
+    print(f"{rank}: {val.names[i]}, patient {val.patients[i]}, {slice_dice[i]:.3f}")
 
 # %% [markdown]
 # Never pick such slices by hand: it is too easy to pick the pretty ones. *Best, median, worst* is a rule
@@ -148,7 +148,7 @@ figure, axes = plots.panels(7, 3, size=1.5)
 for ax, i in zip(axes, order):
     plots.overlay(ax, val.images[i], pred[i], alpha=0.45)
     plots.contours(ax, val.masks[i], width=0.9)
-    ax.set_title(f"{val.names[i]}  {each[i]:.2f}", fontsize=8.5)
+    ax.set_title(f"{val.names[i]}  {slice_dice[i]:.2f}", fontsize=8.5)
 
 # %% [markdown]
 # *From best to worst. Look longest at the last row, and at who is in it: do the two slices of a patient
@@ -355,7 +355,7 @@ print("my_code:", check_code(my_code))
 # %%
 people = np.unique(val.patients)
 people = people[np.bincount(val.patients)[people] > 1]
-pairs = np.array([each[val.patients == p][:2] for p in people])
+pairs = np.array([slice_dice[val.patients == p][:2] for p in people])
 print(f"{len(pairs)} patients, correlation {np.corrcoef(pairs.T)[0, 1]:.2f}")
 
 # %% [markdown]

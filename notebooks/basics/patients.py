@@ -151,8 +151,8 @@ for way in ("random", "fold"):
 def scores(way):
     """Mean Dice of every slice when it was held out, with its patient and its split."""
     parts = [
-        records.dice_table(found).assign(split=planned.split)
-        for planned, found in compare.records("leakage")
+        records.dice_table(record).assign(split=planned.split)
+        for planned, record in compare.records("leakage")
         if planned.split.startswith(way)
     ]
     table = pd.concat(parts).set_index("name")
@@ -245,10 +245,10 @@ print(f"correlation of the two Dices within {len(pairs)} patients: {together:.2f
 
 # %% tags=["hide-input"]
 dice = fold["dice"].to_numpy()
-each = metrics.patient_means(dice[:, None], fold["patient"].to_numpy())[:, 0]
+patient_dice = metrics.patient_means(dice[:, None], fold["patient"].to_numpy())[:, 0]
 samples = {
     f"{len(dice)} slices": dice,
-    f"{len(each)} patients": each,
+    f"{len(patient_dice)} patients": patient_dice,
     "every slice, ten times": np.repeat(dice, 10),
 }
 rows = {name: (v.mean(), *metrics.mean_interval(v)) for name, v in samples.items()}
@@ -368,11 +368,11 @@ print("my_folds:", check_folds(my_folds))
 
 # %%
 rng = np.random.default_rng(0)
-found = []
+shares = []
 for _ in range(2000):
     out = rng.permutation(120) < 24
-    found.append(1 - out[np.flatnonzero(out) ^ 1].mean())  # i ^ 1 is the sibling of i
-print(f"worked out {96 / 119:.4f}, simulated {np.mean(found):.4f}")
+    shares.append(1 - out[np.flatnonzero(out) ^ 1].mean())  # i ^ 1 is the sibling of i
+print(f"worked out {96 / 119:.4f}, simulated {np.mean(shares):.4f}")
 
 # %% [markdown]
 # Take one held-out slice. Its sibling is any of the 119 others with equal chance, and 96 of those are

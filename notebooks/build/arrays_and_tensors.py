@@ -517,8 +517,8 @@ def judge(answer, right, slips):
         return answer
     known = {"right": right} | slips
     words = [why for why, other in known.items() if np.array_equal(answer, other)]
-    found = f"yours has shape {answer.shape} and begins {answer.ravel()[:6]}"
-    return words[0] if words else f"not yet: expected shape {np.shape(right)}; {found}"
+    yours = f"yours has shape {answer.shape} and begins {answer.ravel()[:6]}"
+    return words[0] if words else f"not yet: expected shape {np.shape(right)}; {yours}"
 
 
 def check_apart(mine):

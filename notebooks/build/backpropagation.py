@@ -659,18 +659,18 @@ def ask(mine, *question):
         return None, f"it stops with {type(error).__name__}: {error}"
 
 
-def same(found, wanted):
+def same(answer, wanted):
     """Whether an answer has the wanted numbers."""
     wanted = numbers(wanted)
-    return found.shape == wanted.shape and torch.allclose(found, wanted, atol=1e-4)
+    return answer.shape == wanted.shape and torch.allclose(answer, wanted, atol=1e-4)
 
 
-def why_not(found, wanted, slips):
+def why_not(answer, wanted, slips):
     """What is wrong with an answer; nothing where it is right."""
-    if same(found, wanted):
+    if same(answer, wanted):
         return ""
-    why = [text for text, slip in slips.items() if same(found, slip)]
-    told, right = found.numpy().round(3), numbers(wanted).numpy().round(3)
+    why = [text for text, slip in slips.items() if same(answer, slip)]
+    told, right = answer.numpy().round(3), numbers(wanted).numpy().round(3)
     return why[0] if why else f"it says {told}, and right is {right}"
 
 
@@ -698,10 +698,10 @@ KERNEL_SLIPS = {
 def check_kernel(mine):
     """What is wrong with the gradient of a kernel."""
     for x, g, wanted in KERNELS:
-        found, problem = ask(mine, x, g)
-        if problem or len(found) != 3:
-            return problem or f"three weights have three slopes, not {len(found)}"
-        if problem := why_not(found, wanted, KERNEL_SLIPS):
+        answer, problem = ask(mine, x, g)
+        if problem or len(answer) != 3:
+            return problem or f"three weights have three slopes, not {len(answer)}"
+        if problem := why_not(answer, wanted, KERNEL_SLIPS):
             return problem
     return "right"
 
@@ -741,12 +741,12 @@ def of_other_sizes(mine):
 
 def check_collapse(mine):
     """What is wrong with the one layer that should replace two."""
-    found, problem = ask(mine, ONE, B1, TWO, B2)
-    if problem or len(found) != 6:
+    answer, problem = ask(mine, ONE, B1, TWO, B2)
+    if problem or len(answer) != 6:
         return problem or "return w (two by two) and b (two numbers)"
-    if same(found, (BIAS, WEIGHT)):
+    if same(answer, (BIAS, WEIGHT)):
         return "they have changed places: w first, then b"
-    wrong = why_not(found[:4], WEIGHT, W_SLIPS), why_not(found[4:], BIAS, B_SLIPS)
+    wrong = why_not(answer[:4], WEIGHT, W_SLIPS), why_not(answer[4:], BIAS, B_SLIPS)
     return "; ".join(filter(None, wrong)) or of_other_sizes(mine)
 
 # %%

@@ -848,8 +848,8 @@ def check_step(mine):
     back = [what for loss, what in RETURNS.items() if abs(loss - value) < 1e-3]
     if back == ["right"]:
         return of_two(mine)
-    said = (*back, f"{value:.3f}")[0]
-    return f"the step is right, but it returns {said}, not the mean loss"
+    returned = (*back, f"{value:.3f}")[0]
+    return f"the step is right, but it returns {returned}, not the mean loss"
 
 # %%
 def my_step(model, optimiser, loss_of, batches):

@@ -553,12 +553,12 @@ def check_matrix(mine, h=4, w=6):
     other = f"a {h}x{w} picture needs {slips['right'].shape}, not {matrix.shape}"
     if matrix.shape == slips["right"].shape:
         other = "right shape, but a row isn't the kernel laid into an empty picture"
-    said = [why for why, slip in slips.items() if np.array_equal(slip, matrix)]
+    matches = [why for why, slip in slips.items() if np.array_equal(slip, matrix)]
     small = torch.arange(1.0, 5).reshape(2, 2)
-    again = attempt(mine, small, 5, 3) if said == ["right"] else ""
-    if said == ["right"] and not np.array_equal(again, laid_out(small, 5, 3)):
+    again = attempt(mine, small, 5, 3) if matches == ["right"] else ""
+    if matches == ["right"] and not np.array_equal(again, laid_out(small, 5, 3)):
         return f"right for a 3x3 kernel on {h}x{w} pixels, wrong for 2x2 on 5x3"
-    return (*said, other)[0]
+    return (*matches, other)[0]
 
 # %%
 def my_weight():
@@ -656,11 +656,11 @@ def hits(slices, radius):
     return middles[np.arange(len(slices)), places] == 3
 
 # %%
-found = {r: hits(train, r) for r in range(6, 19, 2)}
+hits_by_radius = {r: hits(train, r) for r in range(6, 19, 2)}
 print("radius  end-diastole  end-systole")
-for r, hit in found.items():
+for r, hit in hits_by_radius.items():
     print(f"{r:6} {hit[0::2].mean():13.0%} {hit[1::2].mean():12.0%}")
-best = max(found, key=lambda r: found[r].mean())
+best = max(hits_by_radius, key=lambda r: hits_by_radius[r].mean())
 print(f"radius {best}, on the validation slices: {hits(val, best).mean():.0%}")
 
 # %% [markdown]

@@ -387,8 +387,8 @@ print("grid     RV    Myo     LV   mean")
 for factor in (2, 4, 8, 16, 32):
     back = round_trip(val.masks, factor)
     scores = [dice(p, t) for p, t in zip(back, val.masks)]
-    each = np.nanmean(scores, axis=0)
-    print(f"{96 // factor:4}", *(f"{d:6.3f}" for d in (*each, each.mean())))
+    class_dice = np.nanmean(scores, axis=0)
+    print(f"{96 // factor:4}", *(f"{d:6.3f}" for d in (*class_dice, class_dice.mean())))
 
 # %% [markdown]
 # The myocardium loses most: it is thin, and nearly all of it is boundary. (The table holds for one label a square. A
@@ -635,16 +635,16 @@ def check_pool(mine):
     if isinstance(answer, str):
         return answer
     slips = {why: slip[0, 0].numpy() for why, slip in pool_slips(GRID).items()}
-    said = [why for why, slip in slips.items() if np.array_equal(slip, answer)]
+    matches = [why for why, slip in slips.items() if np.array_equal(slip, answer)]
     other = f"of a 6x6 map it makes {answer.shape}, it should be (3, 3)"
     if answer.shape == (3, 3):
         other = f"it says {answer.tolist()}, it should be {slips['right'].tolist()}"
     low = -1e30 * torch.arange(36.0, 0, -1).reshape(18, 2)  # lowest at the top
-    again = attempt(mine, low.clone()) if said == ["right"] else ""
+    again = attempt(mine, low.clone()) if matches == ["right"] else ""
     pooled = F.max_pool2d(low[None, None], 3, 2, 1)[0, 0]
-    if said == ["right"] and not np.array_equal(again, pooled):
+    if matches == ["right"] and not np.array_equal(again, pooled):
         return "right for a 6x6 map, wrong for 18 rows, 2 columns, far lower numbers"
-    return (*said, other)[0]
+    return (*matches, other)[0]
 
 
 def layer_faults(kernel, stride):

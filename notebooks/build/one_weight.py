@@ -443,16 +443,16 @@ LOOP_SLIPS = {  # of (t - 3) ** 2 from 1, rate 0.1, three steps; right is 1.976
 def check_descent(mine):
     """What is wrong with a function that should walk downhill."""
     for start, rate, steps, end in ((1.0, 0.1, 3, 1.976), (5.0, 0.25, 5, 3.0625)):
-        found, problem = ask(mine, lambda t: (t - 3) ** 2, start, rate, steps)
-        if problem or len(found) != 1:
+        answer, problem = ask(mine, lambda t: (t - 3) ** 2, start, rate, steps)
+        if problem or len(answer) != 1:
             return problem or "return one number, the last t"
-        if not np.isclose(found[0], end, atol=1e-4):
-            why = [text for v, text in LOOP_SLIPS.items() if abs(found[0] - v) < 1e-4]
+        if not np.isclose(answer[0], end, atol=1e-4):
+            why = [text for v, text in LOOP_SLIPS.items() if abs(answer[0] - v) < 1e-4]
             return (
-                why or [f"{steps} steps from {start} end at {end}, not {found[0]}"]
+                why or [f"{steps} steps from {start} end at {end}, not {answer[0]}"]
             )[0]
-    found, problem = ask(mine, lambda t: t**4 / 4, 1.0, 0.5, 2)
-    if problem or not np.allclose(found, 0.4375, atol=1e-4):
+    answer, problem = ask(mine, lambda t: t**4 / 4, 1.0, 0.5, 2)
+    if problem or not np.allclose(answer, 0.4375, atol=1e-4):
         return problem or "right for (t - 3) ** 2 only: leave the slope to autograd"
     return "right"
 

@@ -267,9 +267,9 @@ for name, make in MAKERS.items():
     layer(torch.randn(2, 16, 8, 8)).mean().backward()
     optimiser.step()
     values = [v for state in optimiser.state.values() for v in state.values()]
-    kept = sum(v.numel() for v in values if torch.is_tensor(v) and v.numel() > 1)
-    total = (2 + kept / count) * report_weights * 4 / 1e6
-    print(f"{name:>8}: numbers per weight {kept / count:.0f}, {total:.0f} MB")
+    state_size = sum(v.numel() for v in values if torch.is_tensor(v) and v.numel() > 1)
+    total = (2 + state_size / count) * report_weights * 4 / 1e6
+    print(f"{name:>8}: numbers per weight {state_size / count:.0f}, {total:.0f} MB")
 
 # %% [markdown]
 # ## Weight decay, and the W in AdamW
@@ -764,12 +764,12 @@ print("my_fold:", check_fold(my_fold))
 # ```
 
 # %%
-turn = torch.tensor([[1.0, -1.0], [1.0, 1.0]]) / 2**0.5  # by 45 degrees
+rotation = torch.tensor([[1.0, -1.0], [1.0, 1.0]]) / 2**0.5  # by 45 degrees
 WALKS = {"descent": (descent, 0.09), "momentum": (momentum, 0.02), "adam": (adam, 0.5)}
 for name, (walk, rate) in WALKS.items():
     plain = walk(slope, START, rate)
-    turned = walk(lambda w: turn @ slope(turn.T @ w), turn @ START, rate)
-    back = turned @ turn  # turned back, to compare
+    turned = walk(lambda w: rotation @ slope(rotation.T @ w), rotation @ START, rate)
+    back = turned @ rotation  # turned back, to compare
     apart = (plain - back).norm(dim=1).max()
     step = [f"{value:.2f}" for value in (back[1] - back[0])]
     print(f"{name:>8}: paths up to {apart:.2f} apart, first step along, across:", *step)

@@ -310,8 +310,8 @@ wrong = {"too small": too_small, "too large": too_large}
 print("           Dice   of all pixels right   of the true ones found")
 for name, m in wrong.items():
     score = dice(3 * m, 3 * lv)[2]  # our dice expects the LV to be label 3
-    right, found = (m == lv).mean(), (m & lv).sum() / n
-    print(f"{name}   {score:.2f} {right:15.1%} {found:22.1%}")
+    right, sensitivity = (m == lv).mean(), (m & lv).sum() / n
+    print(f"{name}   {score:.2f} {right:15.1%} {sensitivity:22.1%}")
 
 # %%
 figure, axes = plots.panels(3, size=2.5)
@@ -360,8 +360,8 @@ def score(masks, truths):
 
 
 print("RV, Myo, LV:", score(bright, val.masks).round(2))
-found = (bright == 3)[val.masks == 3].mean()
-print(f"of the true LV pixels it finds {found:.0%}")
+sensitivity = (bright == 3)[val.masks == 3].mean()
+print(f"of the true LV pixels it finds {sensitivity:.0%}")
 
 # %% [markdown]
 # RV and Myo get 0, because this baseline never answers them. For the LV the Dice is poor, although most of its pixels
@@ -505,8 +505,8 @@ def judge(answer, right, slips):
         return answer
     known = {"right": right} | slips
     words = [why for why, other in known.items() if np.array_equal(answer, other)]
-    found = f"yours has shape {answer.shape} and begins {answer.ravel()[:6]}"
-    return words[0] if words else f"not yet: expected shape {np.shape(right)}; {found}"
+    yours = f"yours has shape {answer.shape} and begins {answer.ravel()[:6]}"
+    return words[0] if words else f"not yet: expected shape {np.shape(right)}; {yours}"
 
 
 def check_colours(mine):

@@ -384,16 +384,16 @@ plots.class_legend(figure)
 # %%
 def problems(predicted, images):
     """What is wrong with the mask files of a folder of images."""
-    found = []
+    faults = []
     for path in sorted(images.glob("cmr*.png")):
         file = predicted / f"{path.stem}_mask.png"
         if not file.exists():
-            found.append(f"{file.name} is missing")
+            faults.append(f"{file.name} is missing")
         elif read_png(file).shape != read_png(path).shape:
-            found.append(f"{file.name} has another size")
+            faults.append(f"{file.name} has another size")
         elif read_png(file).max() > 3:
-            found.append(f"{file.name} holds other values than 0 to 3")
-    return found
+            faults.append(f"{file.name} holds other values than 0 to 3")
+    return faults
 
 # %%
 write_masks(folder / "stretched", names, 85 * masks)  # made to be seen

@@ -617,8 +617,8 @@ ax.legend();
 table = compare.runs("repairs").query("seed == 0")
 for setting in ("baseline", "with scale", "with loss", "with skips"):
     runs = table.query("setting == @setting")["record"]
-    each = [records.curve(record) for record in runs]
-    ends = [curve[curve["mean"] < 0.1]["epoch"].max() for curve in each]
+    run_curves = [records.curve(record) for record in runs]
+    ends = [curve[curve["mean"] < 0.1]["epoch"].max() for curve in run_curves]
     when = f"below 0.1 until epoch {min(ends):.0f} to {max(ends):.0f}"
     when = "never below 0.1" if np.isnan(ends).all() else when
     print(f"{compare.shown(setting):22} {len(ends)} runs, Dice {when}")
@@ -715,12 +715,14 @@ def diagnose(right, slips, other, mine, *inputs):
         return "return a tensor: a plain number, as from .item(), has no gradient"
     if value.numel() != 1:
         return f"one number is wanted, it returns the shape {tuple(value.shape)}"
-    said = value.detach().double().item()
-    if np.isnan(said):
+    yours = value.detach().double().item()
+    if np.isnan(yours):
         return "it says nan: is there a logarithm of something negative, a logit?"
-    if not np.isclose(said, right.item(), rtol=1e-4):
-        why = [why for why, wrong in slips if np.isclose(said, wrong.item(), rtol=1e-4)]
-        return why[0] if why else f"it says {said:.4f} where {right:.4f} is right"
+    if not np.isclose(yours, right.item(), rtol=1e-4):
+        why = [
+            why for why, wrong in slips if np.isclose(yours, wrong.item(), rtol=1e-4)
+        ]
+        return why[0] if why else f"it says {yours:.4f} where {right:.4f} is right"
     if not value.requires_grad:
         return "the number is right, but no gradient flows through it"
     if gradient_wrong(mine, *inputs):
@@ -920,8 +922,8 @@ with torch.no_grad():
 three = {"before training": before, "after training": p}
 three["heart everywhere"] = 0 * p
 for name, answer in three.items():
-    found, hearts = 1 - answer[:, 0] > 0.5, val.masks > 0
-    score = 2 * (found & hearts).sum() / (found.sum() + hearts.sum())
+    predicted, hearts = 1 - answer[:, 0] > 0.5, val.masks > 0
+    score = 2 * (predicted & hearts).sum() / (predicted.sum() + hearts.sum())
     print(f"{name:>16}: Dice of heart against background {score:.3f}")
 
 # %% [markdown]

@@ -490,7 +490,7 @@ with torch.no_grad():
 for n, theirs in enumerate(across):
     mine = seen[f"encoder.{n}"][1]
     print(f"skip {n}: ours {str(tuple(mine.shape)):16} the report's {tuple(theirs.shape)}")
-count = [sum(p.numel() for p in each.parameters()) / 1e6 for each in (ours, report)]
+count = [sum(p.numel() for p in model.parameters()) / 1e6 for model in (ours, report)]
 print("million weights: ours {:.2f}, the report's {:.2f}".format(*count))
 
 # %% [markdown]
@@ -566,13 +566,13 @@ def attempt(mine, inputs, convert):
 def first_slip(mine, cases, slips, convert):
     """What is wrong with a function of each case, by what typical slips answer."""
     for case in cases:
-        found, known = attempt(mine, case, convert), slips(*case)
-        if isinstance(found, str):
-            return found
-        said = [why for why, answer in known.items() if answer == found]
-        other = f"for {case} it says {found}, it should be {known['right']}"
-        if "right" not in said:
-            return (*said, other)[0]
+        yours, known = attempt(mine, case, convert), slips(*case)
+        if isinstance(yours, str):
+            return yours
+        matches = [why for why, answer in known.items() if answer == yours]
+        other = f"for {case} it says {yours}, it should be {known['right']}"
+        if "right" not in matches:
+            return (*matches, other)[0]
     return "right"
 
 
@@ -617,7 +617,7 @@ def check_shapes(mine):
     """What is wrong with a function that should give the shapes of the skips."""
     cases = [((4, 8, 16, 32), 48), ((5, 10, 30), 64), ((3, 20, 7, 40, 8), 160)]
     return first_slip(
-        mine, cases, shape_slips, lambda found: [tuple(map(float, s)) for s in found]
+        mine, cases, shape_slips, lambda shapes: [tuple(map(float, s)) for s in shapes]
     )
 
 

@@ -71,9 +71,11 @@ names = [name for s in parts.values() for name in s.names]
 # read this page with.
 
 # %%
-said = json.loads((records.STORE / "doctor-acdc96.json").read_text(encoding="utf-8"))
-print(len(said["errors"]), "errors,", len(said["warnings"]), "warnings")
-pd.DataFrame(said["warnings"])[["file", "problem"]].style.hide(axis="index")
+diagnosis = json.loads(
+    (records.STORE / "doctor-acdc96.json").read_text(encoding="utf-8")
+)
+print(len(diagnosis["errors"]), "errors,", len(diagnosis["warnings"]), "warnings")
+pd.DataFrame(diagnosis["warnings"])[["file", "problem"]].style.hide(axis="index")
 
 # %% [markdown]
 # No errors: nothing that would stop a training. Warnings are not mistakes either. They are slices that a
@@ -302,8 +304,8 @@ for count in (0, 1, 2, 5, 10, len(val)):
 
 # %% tags=["hide-input"]
 held = {}  # (recipe, slice) -> Dice of RV, Myo, LV of each training that held the slice out
-for planned, found in compare.records("baseline"):
-    for name, dice in zip(found["images"]["name"], found["images"]["dice"]):
+for planned, record in compare.records("baseline"):
+    for name, dice in zip(record["images"]["name"], record["images"]["dice"]):
         held.setdefault((planned.protocol, name), []).append(dice)
 scores = pd.DataFrame(
     {key: np.nanmean(np.array(dice, float), 0) for key, dice in held.items()},
@@ -313,12 +315,12 @@ scores = pd.DataFrame(
 
 def slices_with(pattern, kind="mask"):
     """Labelled slices that the doctor names for a problem, with what the pattern catches of it."""
-    found = [
+    matches = [
         (re.search(r"/(cmr\d+)", w["file"])[1], re.search(pattern, w["problem"]))
-        for w in said["warnings"]
+        for w in diagnosis["warnings"]
         if f"/{kind}/" in w["file"] and "test" not in w["file"]
     ]
-    return [(name, match[1]) for name, match in found if match]
+    return [(name, match[1]) for name, match in matches if match]
 
 
 for recipe in ("replica", "modern"):
@@ -444,14 +446,14 @@ axes[0].set_ylabel("pixels, or grey level");
 # test slices too. Ringed: the outliers. Small structures stand out, large ones do not.*
 
 # %% tags=["hide-input"]
-found = [
+suspects = [
     (i, f"{c} {areas[i, k]:.0f} px")
     for k, c in enumerate(records.CLASSES)
     for i in checks.outliers(areas[:, k])
 ]
-found += [(i, f"grey {grey[i]:.0f}") for i in checks.outliers(grey) if i < len(labelled)]
+suspects += [(i, f"grey {grey[i]:.0f}") for i in checks.outliers(grey) if i < len(labelled)]
 figure, axes = plots.panels(4, 2, size=2.1)
-for ax, (i, title) in zip(axes, found):
+for ax, (i, title) in zip(axes, suspects):
     plots.show(ax, labelled.images[i], f"{names[i]}: {title}").images[0].set_clim(
         0, 255
     )
@@ -570,8 +572,8 @@ with tempfile.TemporaryDirectory() as folder:
     for place, change in HARM.items():
         edit(root, place, change)
     errors, warnings = doctor.examine(root)
-for kind, found in (("error", errors), ("warning", warnings)):
-    for f in found:
+for kind, findings in (("error", errors), ("warning", warnings)):
+    for f in findings:
         if (f.file, f.problem[:9]) not in before:
             line = f"{kind}: {f}".replace(folder + "/", "")
             print(textwrap.fill(line, 78, subsequent_indent="    "))
@@ -644,9 +646,9 @@ alone = [
         for name, image in zip(s.names, s.images)
     )
 ]
-found = [*checks.near_duplicates(checks.Folder([], alone, []))]
-print(len(found), "slices look the same as an earlier one; the first:")
-print(textwrap.fill(str(found[0]), 78, subsequent_indent="    "))
+duplicates = [*checks.near_duplicates(checks.Folder([], alone, []))]
+print(len(duplicates), "slices look the same as an earlier one; the first:")
+print(textwrap.fill(str(duplicates[0]), 78, subsequent_indent="    "))
 
 # %% [markdown]
 # It takes siblings for copies, and rightly: without the table, whoever deals these slices out at random

@@ -95,10 +95,10 @@ BESIDE = {
 below = dict(zip(rungs[1:], rungs)) | BESIDE
 rows = {}
 for name in rungs + list(BESIDE):
-    found = compare.compare(groups[name], 0.0, "final").difference
+    difference = compare.compare(groups[name], 0.0, "final").difference
     rows[name] = {
-        "Dice": found.mean,
-        **dict(zip(("low", "high"), found.interval())),
+        "Dice": difference.mean,
+        **dict(zip(("low", "high"), difference.interval())),
         "minutes": groups[name]["seconds"].mean() / 60,
     }
     if name in below:
@@ -154,10 +154,10 @@ steps.set(xlabel="change, see the tables", yticklabels=[]);
 
 # %%
 top, bottom = groups[FINAL], groups[rungs[0]]
-found = compare.compare(top, bottom, "final").difference
+difference = compare.compare(top, bottom, "final").difference
 print(
     f"{FINAL}, minus the first rung: "
-    + compare.with_interval("{:+.3f}", (found.mean, *found.interval()))
+    + compare.with_interval("{:+.3f}", (difference.mean, *difference.interval()))
 )
 for name in records.CLASSES:
     print(
@@ -185,7 +185,7 @@ compare.format_table(compare.compare_to_baseline("final-ways", "as it is", "fina
 
 # %% tags=["hide-input"]
 ways = dict(list(compare.runs("final-ways", "final").groupby("setting")))
-trust = dict(list(compare.runs("final-trust", "final").groupby("setting")))
+calibration_runs = dict(list(compare.runs("final-trust", "final").groupby("setting")))
 pairs = {
     "cleaned, after turning": (ways["turned, cleaned"], ways["turned"]),
     "cleaned, after both": (
@@ -193,17 +193,17 @@ pairs = {
         ways["mirrored, turned"],
     ),
     "three networks, not one": (
-        trust["three networks, as it is"],
-        trust["one network, as it is"],
+        calibration_runs["three networks, as it is"],
+        calibration_runs["one network, as it is"],
     ),
     "three, after turning": (
-        trust["three networks, turned"],
-        trust["one network, turned"],
+        calibration_runs["three networks, turned"],
+        calibration_runs["one network, turned"],
     ),
 }
 for name, (one, other) in pairs.items():
-    found = compare.compare(one, other, "final").difference
-    shown = compare.with_interval("{:+.4f}", (found.mean, *found.interval()))
+    difference = compare.compare(one, other, "final").difference
+    shown = compare.with_interval("{:+.4f}", (difference.mean, *difference.interval()))
     print(f"{name:24} {shown}")
 
 # %% [markdown]
@@ -239,13 +239,13 @@ report, again = records.reported_numbers(), records.reported_numbers()["rerun"][
 print(
     f"the report {report['final']['validation_dice']:.3f}, its code run again {list(again.values())[-1]:.3f}"
 )
-for name, found in once.items():
-    scores = np.array(found["images"]["dice"], float)
-    said = metrics.dice_summary(scores, np.array(found["images"]["patient"]))
-    mean = (said["dice"]["mean"], *said["interval"]["mean"])
+for name, record in once.items():
+    scores = np.array(record["images"]["dice"], float)
+    summary = metrics.dice_summary(scores, np.array(record["images"]["patient"]))
+    mean = (summary["dice"]["mean"], *summary["interval"]["mean"])
     print(
         f"{name:5} {compare.with_interval('{:.3f}', mean)}; "
-        + ", ".join(f"{c} {said['dice'][c]:.3f}" for c in records.CLASSES)
+        + ", ".join(f"{c} {summary['dice'][c]:.3f}" for c in records.CLASSES)
     )
 
 # %% [markdown]
@@ -254,10 +254,10 @@ for name, found in once.items():
 
 # %% tags=["hide-input"]
 of_folds = pd.concat(
-    pd.DataFrame(found["images"]["dice"], columns=records.CLASSES).assign(
-        area=np.array(found["images"]["area_true"])[:, 0]
+    pd.DataFrame(record["images"]["dice"], columns=records.CLASSES).assign(
+        area=np.array(record["images"]["area_true"])[:, 0]
     )
-    for found in ways["mirrored, turned, cleaned"]["record"]
+    for record in ways["mirrored, turned, cleaned"]["record"]
 )
 of_folds["mean"] = of_folds[list(records.CLASSES)].mean(axis=1)
 few = of_folds["area"] < 150
@@ -275,9 +275,9 @@ print(f"validation: {seen.sum()} of {len(seen)} slices has fewer")
 # %% tags=["hide-input"]
 dice = {
     name: pd.DataFrame(
-        np.array(found["images"]["dice"], float), found["images"]["name"]
+        np.array(record["images"]["dice"], float), record["images"]["name"]
     ).mean(axis=1)
-    for name, found in once.items()
+    for name, record in once.items()
 }
 lost = dice["small"] - dice["final"]
 of_patients = lost.groupby(np.array(once["final"]["images"]["patient"])).mean()

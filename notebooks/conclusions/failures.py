@@ -45,9 +45,9 @@ plots.style()
 
 def every_class(runs):
     """Every slice and class of the five folds, each as the one network saw it that was not trained on it."""
-    found = pd.concat([records.class_table(r) for r in runs], ignore_index=True)
-    return found.assign(
-        moment=np.where(found["name"].str[3:].astype(int) % 2, "ED", "ES")
+    table = pd.concat([records.class_table(r) for r in runs], ignore_index=True)
+    return table.assign(
+        moment=np.where(table["name"].str[3:].astype(int) % 2, "ED", "ES")
     )
 
 
@@ -55,9 +55,9 @@ runs_of = {
     p: compare.runs("baseline", p).query("seed == 0")["record"]
     for p in ("replica", "modern")
 }
-tables = {p: every_class(found) for p, found in runs_of.items()}
+tables = {p: every_class(runs) for p, runs in runs_of.items()}
 healthy = tables["modern"]
-said = records.reported_numbers()["per_class"]
+reported = records.reported_numbers()["per_class"]
 
 # %% [markdown]
 # ## What the report said
@@ -89,8 +89,8 @@ def dice_of(protocol, name):
     if name == "background":
         return pd.concat(
             [
-                pd.Series(found["images"]["dice_background"], found["images"]["name"])
-                for found in runs_of[protocol]
+                pd.Series(record["images"]["dice_background"], record["images"]["name"])
+                for record in runs_of[protocol]
             ]
         )
     table = tables[protocol]
@@ -101,18 +101,18 @@ def dice_of(protocol, name):
 
 rows = {}
 for name in ("background", "RV", "Myo", "LV", "mean"):
-    report = said[name]
+    report = reported[name]
     rows[name, "the report"] = {
         "median": report["median"],
         "quartiles": span(report.get("quartiles")),
         "whiskers": span(report.get("whiskers")),
         "standard deviation": report["sd"],
     }
-    for whose, protocol in (
+    for source, protocol in (
         ("report's recipe, our folds", "replica"),
         ("healthy recipe", "modern"),
     ):
-        rows[name, whose] = summary(dice_of(protocol, name).dropna())
+        rows[name, source] = summary(dice_of(protocol, name).dropna())
 pd.DataFrame.from_dict(rows, orient="index")[[*summary(healthy["dice"])]].style.format(
     precision=3, na_rep=""
 )
@@ -120,9 +120,9 @@ pd.DataFrame.from_dict(rows, orient="index")[[*summary(healthy["dice"])]].style.
 # %% tags=["hide-input"]
 def said_box(name):
     """The report's box of a class for matplotlib; of the background only the median can be read."""
-    middle = said[name]["median"]
-    low, high = said[name].get("quartiles", (middle, middle))
-    least, most = said[name].get("whiskers", (low, high))
+    middle = reported[name]["median"]
+    low, high = reported[name].get("quartiles", (middle, middle))
+    least, most = reported[name].get("whiskers", (low, high))
     return {"med": middle, "q1": low, "q3": high, "whislo": least, "whishi": most}
 
 
@@ -360,7 +360,7 @@ fifty = {
     "healthy recipe": recipes.get_group("60 epochs, strong intensity"),
     "best model's": ladder[ladder["setting"] == FINAL],
 }
-tables |= {whose: every_class(found["record"]) for whose, found in fifty.items()}
+tables |= {source: every_class(group["record"]) for source, group in fifty.items()}
 
 
 def by_moment(dice):
@@ -370,14 +370,14 @@ def by_moment(dice):
 
 rows = {}
 for name in ("RV", "Myo", "LV", "mean"):
-    for whose in fifty:
-        dice = dice_of(whose, name).dropna()
-        rows[name, whose] = summary(dice) | by_moment(dice)
+    for source in fifty:
+        dice = dice_of(source, name).dropna()
+        rows[name, source] = summary(dice) | by_moment(dice)
 pd.DataFrame.from_dict(rows, orient="index").style.format(precision=3)
 
 # %% tags=["hide-input"]
 for name in ("RV", "Myo", "LV"):
-    before, after = (compare.by_patient(found, name) for found in fifty.values())
+    before, after = (compare.by_patient(group, name) for group in fifty.values())
     gain = (after - before).to_numpy()
     low, high = metrics.mean_interval(gain)
     print(f"{name}: {np.nanmean(gain):+.3f} ({low:+.3f} to {high:+.3f})")
@@ -389,7 +389,7 @@ for name in ("RV", "Myo", "LV"):
 # Does it fail at the same places? Its worst five slices, each with the class that is worst in it:
 
 # %% tags=["hide-input"]
-before, after = (tables[whose] for whose in fifty)
+before, after = (tables[source] for source in fifty)
 means = after.groupby("name")["dice"].mean().nsmallest(5).rename("mean Dice")
 lowest = after.loc[after.groupby("name")["dice"].idxmin()].set_index("name")
 shown = lowest.loc[means.index, ["class", "dice", "area_true", "area_pred"]]
@@ -464,8 +464,10 @@ plots.class_legend(figure)
 shown = {}
 for protocol in ("replica", "modern"):
     for name in ("RV", "Myo", "LV"):
-        found = compare.compare_to_baseline("where-it-fails", "RV", protocol, name)
-        for setting, row in compare.format_table(found, "unchanged").iterrows():
+        differences = compare.compare_to_baseline(
+            "where-it-fails", "RV", protocol, name
+        )
+        for setting, row in compare.format_table(differences, "unchanged").iterrows():
             if setting != "RV":
                 shown[protocol, setting.replace("RV, ", ""), name] = row[
                     ["Dice", "difference from unchanged"]
@@ -496,8 +498,8 @@ def of_patients(table, draws=1000, seed=0):
     rng = np.random.default_rng(seed)
     rows = [np.flatnonzero(table["patient"] == p) for p in table["patient"].unique()]
     again = [rng.integers(len(rows), size=len(rows)) for _ in range(draws)]
-    found = [ranks(table.iloc[np.concatenate([rows[n] for n in d])]) for d in again]
-    return np.percentile(found, [2.5, 97.5], axis=0).T
+    resampled = [ranks(table.iloc[np.concatenate([rows[n] for n in d])]) for d in again]
+    return np.percentile(resampled, [2.5, 97.5], axis=0).T
 
 
 if acdc.is_acdc96(datasets.source()):

@@ -91,11 +91,11 @@ groups = dict(list(runs.groupby("setting")))
 curves = {"from nothing": {}, "from phantoms": {}}
 for count in COUNTS:
     for kind, setting in zip(curves, (f"{count}", f"{count}, phantoms first")):
-        found = compare.compare(groups[setting], 0.0, "modern").difference
-        curves[kind][count] = (found.mean, *found.interval())
+        difference = compare.compare(groups[setting], 0.0, "modern").difference
+        curves[kind][count] = (difference.mean, *difference.interval())
         print(
-            f"{count:2} patients, {kind:13}: Dice {found.mean:.3f} "
-            "({:.3f} to {:.3f})".format(*found.interval())
+            f"{count:2} patients, {kind:13}: Dice {difference.mean:.3f} "
+            "({:.3f} to {:.3f})".format(*difference.interval())
         )
 
 # %% tags=["hide-input"]
@@ -124,10 +124,10 @@ ax.legend(loc="lower right");
 # %% tags=["hide-input"]
 rows = {}
 for count in COUNTS:
-    found = compare.compare(
+    difference = compare.compare(
         groups[f"{count}, phantoms first"], groups[f"{count}"], "modern"
     ).difference
-    rows[f"{count} patients"] = row = (found.mean, *found.interval())
+    rows[f"{count} patients"] = row = (difference.mean, *difference.interval())
     print(f"{count:2} patients: " + "{:+.3f} ({:+.3f} to {:+.3f})".format(*row))
 figure, ax = plt.subplots(figsize=(8.5, 2.6))
 plots.differences(ax, rows)
@@ -149,7 +149,7 @@ judged = {
 rows = {}
 for name, table in judged.items():
     classes = [
-        records.dice_table(found)[records.CLASSES].mean() for found in table["record"]
+        records.dice_table(record)[records.CLASSES].mean() for record in table["record"]
     ]
     rows[name] = pd.concat(classes, axis=1).mean(axis=1).to_dict() | {
         "mean": table["dice"].mean(),
@@ -168,12 +168,12 @@ pd.DataFrame.from_dict(rows, orient="index").style.format(precision=3)
 
 # %% tags=["hide-input"]
 for count in COUNTS:
-    found = compare.compare(
+    difference = compare.compare(
         groups["phantoms only"], groups[f"{count}"], "modern"
     ).difference
     print(
-        f"{count:2} patients: {found.mean:+.3f} ({{:+.3f}} to {{:+.3f}})".format(
-            *found.interval()
+        f"{count:2} patients: {difference.mean:+.3f} ({{:+.3f}} to {{:+.3f}})".format(
+            *difference.interval()
         )
     )
 

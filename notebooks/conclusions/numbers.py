@@ -82,10 +82,12 @@ def agree(ax, true, predicted, title):
     ax.set_title(title)
 
 
-found = {name: records.areas_by_phase(MODERN, name) for name in ("LV", "RV", "Myo")}
+areas_by_class = {
+    name: records.areas_by_phase(MODERN, name) for name in ("LV", "RV", "Myo")
+}
 figure, axes = plt.subplots(2, 3, figsize=(9.5, 5.4), sharex=True, sharey=True)
 for row, moment in zip(axes, ("ED", "ES")):
-    for ax, (name, areas) in zip(row, found.items()):
+    for ax, (name, areas) in zip(row, areas_by_class.items()):
         true, predicted = areas[f"true {moment}"], areas[f"predicted {moment}"]
         agree(ax, true, predicted, f"{name}, {moment}")
     row[0].set_ylabel("predicted minus true, pixels")
@@ -98,7 +100,7 @@ for ax in axes[1]:
 
 # %% tags=["hide-input"]
 rows = {}
-for name, areas in found.items():
+for name, areas in areas_by_class.items():
     for moment in ("ED", "ES"):
         true = areas[f"true {moment}"]
         off = areas[f"predicted {moment}"] - true
@@ -128,8 +130,13 @@ def points_off(areas):
 
 
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
-for ax, name, title in zip(axes, found, ("left ventricle", "right ventricle")):
-    agree(ax, 100 * found[name]["true FAC"], 100 * found[name]["predicted FAC"], title)
+for ax, name, title in zip(axes, areas_by_class, ("left ventricle", "right ventricle")):
+    agree(
+        ax,
+        100 * areas_by_class[name]["true FAC"],
+        100 * areas_by_class[name]["predicted FAC"],
+        title,
+    )
     ax.set_xlabel("FAC, mean of both, %")
 axes[0].set_ylabel("predicted minus true, points");
 # %% [markdown]
@@ -146,7 +153,7 @@ axes[0].set_ylabel("predicted minus true, points");
 # how far off one patient may be. And a single patient can carry much of them:
 
 # %% tags=["hide-input"]
-right = found["RV"]
+right = areas_by_class["RV"]
 for name, table in (("left", left), ("right", right)):
     off = points_off(table)
     rest, (low, high) = (
@@ -236,7 +243,7 @@ for _ in range(2000):  # other settings, other patients
     again.append(gains(good[one][:, other]))
 intervals = np.percentile(again, [2.5, 97.5], axis=0).T
 print("{} settings of {} patients; 0.02 Dice more goes with".format(*sizes))
-for name, gain, (low, high), off in zip(found, gains(good), intervals, off_by):
+for name, gain, (low, high), off in zip(areas_by_class, gains(good), intervals, off_by):
     rest = off - np.polyval(np.polyfit(dice, off, 1), dice)
     print(
         f"{name}: {gain:.1f} points less error ({low:.1f} to {high:.1f}); settings of one Dice differ by "
@@ -257,10 +264,10 @@ for name, gain, (low, high), off in zip(found, gains(good), intervals, off_by):
 # %% tags=["hide-input"]
 for name, table in (("the report's recipe", REPLICA), ("the healthy recipe", MODERN)):
     areas = records.areas_by_phase(table, "RV")
-    true, said = areas["true FAC"] < 0.35, areas["predicted FAC"] < 0.35
+    true, called_low = areas["true FAC"] < 0.35, areas["predicted FAC"] < 0.35
     print(
-        f"{name}: {(true != said).sum()} of {len(areas)} patients on the wrong side "
-        f"({(true & ~said).sum()} below 35 % but called normal, {(said & ~true).sum()} called abnormal though above)"
+        f"{name}: {(true != called_low).sum()} of {len(areas)} patients on the wrong side "
+        f"({(true & ~called_low).sum()} below 35 % but called normal, {(called_low & ~true).sum()} called abnormal though above)"
     )
     part, off = (
         areas["true FAC"].between(0.2, 0.5),
@@ -288,13 +295,13 @@ fifty = {
 }
 rows, off_by = {}, {}
 for name, side in (("LV", "left"), ("RV", "right")):
-    for whose, group in fifty.items():
+    for source, group in fifty.items():
         areas = records.areas_by_phase(group, name)
         off = points_off(areas)
-        off_by[name, whose] = off.abs()
+        off_by[name, source] = off.abs()
         bias = (off.mean(), *metrics.mean_interval(off.to_numpy()))
         rest = off.drop(off.abs().idxmax())
-        rows[f"{side} ventricle", whose] = {
+        rows[f"{side} ventricle", source] = {
             "bias, points": compare.with_interval("{:+.1f}", bias),
             "limits, give or take": f"{1.96 * off.std():.0f}",
             "without the worst patient": f"{1.96 * rest.std():.0f}",
@@ -304,7 +311,7 @@ for name, side in (("LV", "left"), ("RV", "right")):
         }
 display(pd.DataFrame.from_dict(rows, orient="index"))
 for name in ("LV", "RV"):
-    before, after = (off_by[name, whose] for whose in fifty)
+    before, after = (off_by[name, source] for source in fifty)
     gain = (after - before).to_numpy()
     shown = (gain.mean(), *metrics.mean_interval(gain))
     print(

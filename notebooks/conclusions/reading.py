@@ -95,9 +95,15 @@ for skips, network in (("after", ReportUNet), ("before", UNet)):
 # %% tags=["hide-input"]
 repairs = compare.runs("repairs")
 for name in ("baseline", "with scale", "with loss", "with skips"):
-    found = repairs.loc[(repairs["setting"] == name) & (repairs["seed"] == 0), "record"]
-    waking = found.map(lambda record: compare.endpoint(record, "epoch>0.5")).median()
-    print(f"{compare.shown(name):21} Dice above 0.5 at epoch {waking:.0f}, median of five folds")
+    run_records = repairs.loc[
+        (repairs["setting"] == name) & (repairs["seed"] == 0), "record"
+    ]
+    waking = run_records.map(
+        lambda record: compare.endpoint(record, "epoch>0.5")
+    ).median()
+    print(
+        f"{compare.shown(name):21} Dice above 0.5 at epoch {waking:.0f}, median of five folds"
+    )
 
 # %% [markdown]
 # **4. `__call__` overridden instead of `forward`.** The network works, and what PyTorch hangs on a call is gone: hooks,
@@ -201,7 +207,7 @@ print(
 
 # %% tags=["hide-input"]
 final, code, classes = REPORT["final"], PRESETS["report"], REPORT["per_class"]
-classes = {name: its for name, its in classes.items() if isinstance(its, dict)}
+classes = {name: value for name, value in classes.items() if isinstance(value, dict)}
 losses = REPORT["optimiser"]["training_loss"]
 easiest = max(classes, key=lambda name: classes[name]["median"])
 steadiest = min(classes, key=lambda name: classes[name]["sd"])

@@ -155,11 +155,11 @@ ax.set(
 sure = {}
 for name, (low, high) in zip(names, pairwise(steps)):
     protocol = "modern" if name == names[-1] else "replica"  # whose luck: the larger
-    found = compare.compare(
+    difference = compare.compare(
         both[both["setting"] == high], both[both["setting"] == low], protocol
     ).difference
     sure[f"+ {compare.shown(name)}"] = compare.with_interval(
-        "{:+.3f}", (found.mean, *found.interval())
+        "{:+.3f}", (difference.mean, *difference.interval())
     )
 pd.DataFrame({"change of Dice": sure})
 
@@ -175,10 +175,10 @@ for ax, protocol, prefix, title in (
     (axes[0], "replica", "with ", "alone in the report's recipe"),
     (axes[1], "modern", "without ", "left out of the modern recipe"),
 ):
-    found = compare.compare_to_baseline("repairs", "baseline", protocol)
+    table = compare.compare_to_baseline("repairs", "baseline", protocol)
     rows = {
         compare.shown(name): tuple(
-            found.loc[prefix + name, ["difference", "low", "high"]]
+            table.loc[prefix + name, ["difference", "low", "high"]]
         )
         for name in REPAIRS
     }

@@ -59,18 +59,25 @@ COLOURS = {
     "not testable here": "#606060",
     "not run yet": "#60606040",
 }
-found = claims.judge()
-found["words"] = [claims.in_words(row) for row in found.to_dict("records")]
-found["experiment"] = found["experiment"].fillna(found["source"].str.replace("_", "-"))
-found["experiment"] = found["experiment"].replace(
+verdict_table = claims.judge()
+verdict_table["words"] = [
+    claims.in_words(row) for row in verdict_table.to_dict("records")
+]
+verdict_table["experiment"] = verdict_table["experiment"].fillna(
+    verdict_table["source"].str.replace("_", "-")
+)
+verdict_table["experiment"] = verdict_table["experiment"].replace(
     {"baseline": "classes", "final": "hidden slices"}
 )
 
 # %% tags=["hide-input"]
-found["page"] = found["experiment"].replace(
+verdict_table["page"] = verdict_table["experiment"].replace(
     r"^learning-rate-.*", "learning-rate", regex=True
 )
-found, late = found[~found["late"]], found[found["late"]]
+verdict_table, late = (
+    verdict_table[~verdict_table["late"]],
+    verdict_table[verdict_table["late"]],
+)
 WORDS = {
     "confirmed": "yes",
     "contradicted": "no",
@@ -78,10 +85,12 @@ WORDS = {
     "inconclusive": "?",
     "ambiguous": "or",
 }
-tiles = found.sort_values(
+tiles = verdict_table.sort_values(
     "verdict", key=lambda verdicts: verdicts.map(list(COLOURS).index), kind="stable"
 )
-columns = {page: tiles[tiles["page"] == page] for page in found["page"].unique()}
+columns = {
+    page: tiles[tiles["page"] == page] for page in verdict_table["page"].unique()
+}
 figure, ax = plt.subplots(figsize=(9.5, 4.4))
 for x, tile in enumerate(columns.values()):
     for y, (verdict, note) in enumerate(zip(tile["verdict"], tile["note"])):
@@ -98,7 +107,9 @@ for x, tile in enumerate(columns.values()):
             va="center",
             color="white",
         )
-names = [page.replace("where-it-fails", "RV, why").replace("-", " ") for page in columns]
+names = [
+    page.replace("where-it-fails", "RV, why").replace("-", " ") for page in columns
+]
 ax.set_xticks(range(len(columns)), names, rotation=40, ha="right")
 ax.set(
     xlim=(-0.6, len(columns) - 0.4),
@@ -106,7 +117,7 @@ ax.set(
     yticks=[],
 )
 ax.spines["left"].set_visible(False)
-met = [verdict for verdict in COLOURS if verdict in set(found["verdict"])]
+met = [verdict for verdict in COLOURS if verdict in set(verdict_table["verdict"])]
 ax.legend(
     [plt.Rectangle((0, 0), 1, 1, color=COLOURS[verdict]) for verdict in met],
     met,
@@ -119,8 +130,8 @@ ax.legend(
 # said; the small print below says how.*
 
 # %%
-unclear = found["verdict"] == "ambiguous"
-for verdict, count in found.loc[~unclear, "verdict"].value_counts().items():
+unclear = verdict_table["verdict"] == "ambiguous"
+for verdict, count in verdict_table.loc[~unclear, "verdict"].value_counts().items():
     print(f"{count:2} {verdict}")
 print(f"{unclear.sum():2} ambiguous in the report, counted apart")
 
@@ -143,7 +154,9 @@ print(f"{unclear.sum():2} ambiguous in the report, counted apart")
 # %% tags=["hide-input"]
 def settings_of(claim):
     """The runs of the settings that a claim compares."""
-    names = [claim["setting"]] if "setting" in claim else [claim.get("a"), claim.get("b")]
+    names = (
+        [claim["setting"]] if "setting" in claim else [claim.get("a"), claim.get("b")]
+    )
     runs = compare.runs(claim["experiment"])
     return [runs[runs["setting"] == name] for name in names if name]
 
@@ -159,7 +172,7 @@ def by_own_folds(claim):
     return statistics.verdict(interval, claim["claim"], margin)
 
 
-both = pd.concat([found, late]).set_index("id")
+both = pd.concat([verdict_table, late]).set_index("id")
 # How much wider the interval of five folds is among all claims than alone: of all, it widens the most.
 wider = (both["high"] - both["low"]) / (both["high_alone"] - both["low_alone"])
 wider = wider.groupby(both["late"]).max()
@@ -240,7 +253,7 @@ LINKS = {
 }
 LINKS |= {
     page: f"experiments/{page.replace('-', '_')}"
-    for page in set(found["page"]) - set(LINKS)
+    for page in set(verdict_table["page"]) - set(LINKS)
 }
 LINKS |= {net: f"architectures/{net}" for net in ("segnet", "ning", "alexnet")}
 TITLES = {
@@ -285,12 +298,17 @@ def board(claims):
             ],
         }
     )
-    return table.style.hide().set_table_attributes('class="board"').map(
-        lambda verdict: f"border-left: 5px solid {COLOURS[verdict]}", subset=["verdict"]
+    return (
+        table.style.hide()
+        .set_table_attributes('class="board"')
+        .map(
+            lambda verdict: f"border-left: 5px solid {COLOURS[verdict]}",
+            subset=["verdict"],
+        )
     )
 
 
-board(found)
+board(verdict_table)
 
 # %% [markdown]
 # ```{raw} html
@@ -314,15 +332,15 @@ board(late)
 # %% tags=["hide-input"]
 REPORT = records.reported_numbers()
 late = late.set_index("id")
-for network, its in REPORT["architectures"].items():
-    if isinstance(its, dict):
+for network, reported in REPORT["architectures"].items():
+    if isinstance(reported, dict):
         row = late.loc[
             f"unet-faster-than-{network}", ["estimate", "low", "high"]
         ].astype(float)
-        ratio = REPORT["final"]["epochs"] / its["epochs"]
+        ratio = REPORT["final"]["epochs"] / reported["epochs"]
         times = compare.with_interval("{:.2f}", ratio * np.exp(row), " times")
         print(
-            f"{TITLES[network]}, {its['epochs']} epochs: the U-Net's "
+            f"{TITLES[network]}, {reported['epochs']} epochs: the U-Net's "
             f"{REPORT['final']['epochs']} take {times} as long"
         )
 
@@ -347,13 +365,19 @@ rest.rename(
 # thin the one that holds for all together.
 
 # %% tags=["hide-input"]
-of_dice = found["endpoint"].isin(["dice", "RV", "class"]) & (found["against"] == 0)
-dice = found[of_dice].sort_values("estimate")
+of_dice = verdict_table["endpoint"].isin(["dice", "RV", "class"]) & (
+    verdict_table["against"] == 0
+)
+dice = verdict_table[of_dice].sort_values("estimate")
 figure, ax = plt.subplots(figsize=(9.5, 0.27 * len(dice) + 0.8))
 plots.differences(
     ax,
     {
-        textwrap.shorten(row.text.rstrip("."), 62, placeholder=" ..."): (row.estimate, row.low_alone, row.high_alone)
+        textwrap.shorten(row.text.rstrip("."), 62, placeholder=" ..."): (
+            row.estimate,
+            row.low_alone,
+            row.high_alone,
+        )
         for row in dice.itertuples()
     },
 )
@@ -374,7 +398,7 @@ ax.set_xlabel("difference in Dice; beyond 0.1 the axis is logarithmic");
 # claim were the only one?
 
 # %%
-judged = found[found["alone"].notna() & ~unclear]
+judged = verdict_table[verdict_table["alone"].notna() & ~unclear]
 changed = judged[judged["alone"] != judged["verdict"]]
 for row in changed.itertuples():
     print(f"{row.id:22} {row.verdict} among all, {row.alone} alone")
@@ -391,7 +415,7 @@ kinds = {
     for claim in claims.claims()
     if claim["claim"] in ("equal", "greater", "less")
 }
-asked = found[found["id"].isin(kinds) & ~unclear]
+asked = verdict_table[verdict_table["id"].isin(kinds) & ~unclear]
 pd.crosstab(asked["id"].map(kinds), asked["verdict"]).rename_axis(None).rename_axis(
     None, axis=1
 )

@@ -140,9 +140,9 @@ ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3);
 # constant learning rate.*
 
 # %% tags=["hide-input"]
-def shown(found):
+def shown(timing):
     """The table of a race."""
-    head, *rows = found["table"]
+    head, *rows = timing["table"]
     return pd.DataFrame(rows, columns=head).set_index(head[0]).rename_axis(None)
 
 
@@ -236,7 +236,7 @@ print(f"mean {before.mean():.4f}, {line - before.mean():.3f} below the line")
 SPRINT, FIRST_SPRINT = SPRINT, FIRST_SPRINT
 runs = compare.runs("sprint-ideas", "sprint")
 seconds = runs.groupby("setting")["seconds"].mean()
-found = {
+tables = {
     one: compare.compare_to_baseline("sprint-ideas", one, "sprint")
     for one in (SPRINT, FIRST_SPRINT)
 }
@@ -244,7 +244,7 @@ found = {
 
 def ideas(names, baseline=SPRINT):
     """The table of some ideas beside a sprint."""
-    timed = found[baseline].assign(seconds=seconds.map("{:.1f}".format)).loc[[*names]]
+    timed = tables[baseline].assign(seconds=seconds.map("{:.1f}".format)).loc[[*names]]
     return compare.format_table(timed, baseline).drop(columns=["folds", "collapsed"])
 
 
@@ -277,18 +277,18 @@ ideas([*LATER_IDEAS, *LARGER_BATCHES])
 # interval of the difference says so, it *is* a better sprint; if only the estimate does, it may be one.
 
 # %%
-kept = seconds[[*IDEAS]]
-factor = (kept.shift() / kept).dropna().rename_axis(None)
+times = seconds[[*IDEAS]]
+factor = (times.shift() / times).dropna().rename_axis(None)
 print("times faster by each idea that was kept (below 1: slower):")
 print(factor.map("{:.1f}".format).to_string())
 print(f"the largest: {factor.idxmax()}\n")
 
-row = found[SPRINT].loc[SPRINT]
+row = tables[SPRINT].loc[SPRINT]
 print(
     f"the sprint on the folds: Dice {row['dice']:.3f} "
     f"({row['dice_low']:.3f} to {row['dice_high']:.3f}); the line of the race: {line:.3f}"
 )
-faster = found[SPRINT][seconds[found[SPRINT].index] < seconds[SPRINT]]
+faster = tables[SPRINT][seconds[tables[SPRINT].index] < seconds[SPRINT]]
 for what, column in {"look": "difference", "are shown to be": "low"}.items():
     names = faster.index[faster[column] > -statistics.MARGIN]
     print(f"{what} faster and not worse: {'; '.join(names) or 'none'}")

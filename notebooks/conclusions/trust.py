@@ -51,7 +51,7 @@ def records(setting):
 
 def pooled(setting):
     """The reliability of all folds together, see cmrtrial.calibration.reliability."""
-    tables = [found["reliability"] for found in records(setting)]
+    tables = [record["reliability"] for record in records(setting)]
     count = np.sum([t["count"] for t in tables], axis=0)
     weighted = {
         name: np.sum([np.multiply(t["count"], t[name]) for t in tables], axis=0)
@@ -114,15 +114,17 @@ def slices_of(setting):
     rows = [
         pd.DataFrame(
             {
-                **{column: found["images"][column] for column in ("name", "patient")},
-                "Dice": np.nanmean(np.array(found["images"]["dice"], float), axis=1),
-                "expected": np.nan_to_num(np.array(found["expected_dice"], float)).mean(
+                **{column: record["images"][column] for column in ("name", "patient")},
+                "Dice": np.nanmean(np.array(record["images"]["dice"], float), axis=1),
+                "expected": np.nan_to_num(
+                    np.array(record["expected_dice"], float)
+                ).mean(1),
+                "agreement": np.nan_to_num(np.array(record["agreement"], float)).mean(
                     1
                 ),
-                "agreement": np.nan_to_num(np.array(found["agreement"], float)).mean(1),
             }
         )
-        for found in records(setting)
+        for record in records(setting)
     ]
     return pd.concat(rows, ignore_index=True)
 
@@ -216,16 +218,16 @@ for ax, (name, (change, levels)) in zip(axes, corruptions.LEVELS.items()):
 
 # %% tags=["hide-input"]
 shifted = dict(list(compare.runs("final-shifts", "final").groupby("setting")))
-RUNGS = {"book": "the book's recipe", FINAL: "the best"}
+RECIPES = {"book": "the book's recipe", FINAL: "the best"}
 dice = {
     setting: compare.by_patient(group).mean() for setting, group in shifted.items()
 }
 figure, axes = plt.subplots(1, 5, figsize=(9.5, 2.9), sharey=True)
 for ax, (name, (_, levels)) in zip(axes, corruptions.LEVELS.items()):
-    for rung, label in RUNGS.items():
+    for recipe, label in RECIPES.items():
         ax.plot(
             sorted(levels),
-            [dice[f"{rung}, {name} {level:g}"] for level in sorted(levels)],
+            [dice[f"{recipe}, {name} {level:g}"] for level in sorted(levels)],
             "o-",
             markersize=4,
             label=label,
@@ -242,21 +244,21 @@ rows = {}
 for name, (_, levels) in corruptions.LEVELS.items():
     for level in levels[1:]:
         best, book = (
-            shifted[f"{rung}, {name} {level:g}"] for rung in (FINAL, "book")
+            shifted[f"{recipe}, {name} {level:g}"] for recipe in (FINAL, "book")
         )
-        found = compare.compare(best, book, "final").difference
-        kept = [
+        difference = compare.compare(best, book, "final").difference
+        drops = [
             compare.by_patient(group)
-            - compare.by_patient(shifted[f"{rung}, {name} {levels[0]:g}"])
-            for group, rung in ((best, FINAL), (book, "book"))
+            - compare.by_patient(shifted[f"{recipe}, {name} {levels[0]:g}"])
+            for group, recipe in ((best, FINAL), (book, "book"))
         ]
-        spared = (kept[0] - kept[1]).to_numpy()
+        spared = (drops[0] - drops[1]).to_numpy()
         spared = (spared.mean(), *metrics.mean_interval(spared))
         rows[name, f"{level:g}"] = {
             "the best": f"{compare.by_patient(best).mean():.3f}",
             "the book's recipe": f"{compare.by_patient(book).mean():.3f}",
             "difference": compare.with_interval(
-                "{:+.3f}", (found.mean, *found.interval())
+                "{:+.3f}", (difference.mean, *difference.interval())
             ),
             "spared by the best": compare.with_interval("{:+.3f}", spared),
         }
@@ -276,9 +278,9 @@ small = weights.find_ensemble("small")
 for degrees in (0, 20, 45, 90):
     turned = corruptions.rotation(held_out[:6], degrees)
     probability = small.probabilities(turned.images)
-    found = metrics.mean(metrics.dice(probability.argmax(1), turned.masks))
+    turned_dice = metrics.mean(metrics.dice(probability.argmax(1), turned.masks))
     print(
-        f"turned by {degrees:2} degrees: Dice {found:.3f}, "
+        f"turned by {degrees:2} degrees: Dice {turned_dice:.3f}, "
         f"it expects {np.nanmean(calibration.expected_dice(probability)):.3f}"
     )
 

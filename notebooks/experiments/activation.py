@@ -48,7 +48,7 @@ plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
 NAMES = {"relu": "ReLU", "leaky-relu": "LeakyReLU", "tanh": "Tanh"}
 NAMES |= {"hardtanh": "HardTanh", "sigmoid": "sigmoid"}
-said = {
+reported = {
     NAMES[name]: dice for name, dice in records.reported_numbers()["activation"]["dice"].items()
 }
 
@@ -74,7 +74,7 @@ for ax, (name, kind) in zip(axes, ACTIVATIONS.items()):
 # then the sigmoid, and HardTanh last; but Tanh and HardTanh *started* first {cite}`report2020`.
 
 # %%
-for name, dice in sorted(said.items(), key=lambda pair: -pair[1]):
+for name, dice in sorted(reported.items(), key=lambda pair: -pair[1]):
     print(f"{name:10} {dice:.3f}")
 
 # %% [markdown]
@@ -96,7 +96,7 @@ runs = compare.runs("activation").replace({"setting": NAMES})
 figure, (ax, diff) = plt.subplots(1, 2, figsize=(9.5, 3.4), width_ratios=(1.3, 1))
 groups = runs.groupby("setting", sort=False)
 plots.settings(
-    ax, {name: g["dice"] for name, g in groups}, said, compare.patients_of(groups)
+    ax, {name: g["dice"] for name, g in groups}, reported, compare.patients_of(groups)
 )
 plots.settings_legend(ax)
 ax.set_ylabel("Dice, last epoch")
@@ -114,7 +114,7 @@ diff.set_xlabel("Dice minus that of ReLU, 95 % interval");
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.4))
 for name, group in runs[runs["seed"] == 0].groupby("setting", sort=False):
-    curves = [records.curve(found) for found in group["record"]]
+    curves = [records.curve(record) for record in group["record"]]
     epochs, mean = curves[0]["epoch"], np.mean([c["mean"] for c in curves], axis=0)
     axes[0].plot(epochs[epochs <= 30], mean[epochs <= 30], label=name)
     axes[1].plot(epochs, mean)
@@ -148,10 +148,10 @@ for name, group in runs.groupby("setting", sort=False):
     gained = compare.last_gain(group)
     print(f"{name:>9}: Dice gained in the last ten epochs {gained:+.3f}")
 tanh, relu = (runs[runs["setting"] == name] for name in ("Tanh", "ReLU"))
-found = compare.between_folds(tanh, relu).difference
+difference = compare.between_folds(tanh, relu).difference
 print(
     "Tanh minus ReLU, by the spread between folds: {:+.3f} ({:+.3f} to {:+.3f})".format(
-        found.mean, *found.interval()
+        difference.mean, *difference.interval()
     )
 )
 

@@ -159,11 +159,11 @@ compare.format_table(compare.compare_to_baseline("augmentation", "none", "modern
 # %% tags=["hide-input"]
 modern = compare.runs("augmentation", "modern")
 for name, group in modern.groupby("setting", sort=False):
-    learnt = compare.train_dice(group)
-    if not np.isnan(learnt):
+    train_dice = compare.train_dice(group)
+    if not np.isnan(train_dice):
         print(
-            f"{name:20} training slices {learnt:.3f}, held out {group['dice'].mean():.3f}, "
-            f"gap {learnt - group['dice'].mean():+.3f}"
+            f"{name:20} training slices {train_dice:.3f}, held out {group['dice'].mean():.3f}, "
+            f"gap {train_dice - group['dice'].mean():+.3f}"
         )
 
 # %% [markdown]

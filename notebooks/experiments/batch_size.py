@@ -45,11 +45,11 @@ from cmrtrial import claims, compare, records
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = records.reported_numbers()["batch_size"]
+reported = records.reported_numbers()["batch_size"]
 BATCHES = (2, 4, 8, 16, 32)
 runs = compare.runs("batch-size")
 runs["steps"] = [
-    -(-96 // found["config"]["batch"]) for found in runs["record"]
+    -(-96 // record["config"]["batch"]) for record in runs["record"]
 ]  # of an epoch on a fold
 train, held_out = datasets.split(datasets.source(), "val")
 
@@ -57,9 +57,9 @@ train, held_out = datasets.split(datasets.source(), "val")
 # ## What the report said
 
 # %% tags=["hide-input"]
-for batch, dice in said["dice"].items():
+for batch, dice in reported["dice"].items():
     print(
-        f"batches of {batch:>2}: Dice {dice:.2f}, least training loss {said['least_training_loss'][batch]:.2f}"
+        f"batches of {batch:>2}: Dice {dice:.2f}, least training loss {reported['least_training_loss'][batch]:.2f}"
     )
 
 # %% [markdown]
@@ -168,7 +168,7 @@ groups = {
 plots.settings(
     ax,
     {name: group["dice"] for name, group in groups.items()},
-    said["dice"],
+    reported["dice"],
     compare.patients_of(groups.items()),
 )
 plots.settings_legend(ax)
@@ -203,12 +203,12 @@ axes[1].set(xlabel="updates", title="equal updates");
 two_folds = runs[runs["split"].isin(["fold0", "fold1"])]
 for batch in BATCHES[1:]:
     larger = two_folds[two_folds["setting"] == f"{batch}, equal updates"]
-    found = compare.compare(
+    difference = compare.compare(
         larger, two_folds[two_folds["setting"] == "2"]
     ).difference
     print(
         "batches of {:>2} minus batches of 2, equal updates, two folds: {:+.3f} ({:+.3f} to {:+.3f})".format(
-            batch, found.mean, *found.interval()
+            batch, difference.mean, *difference.interval()
         )
     )
 
@@ -219,8 +219,8 @@ for batch in BATCHES[1:]:
 
 # %% tags=["hide-input"]
 for batch in BATCHES:
-    found = runs.loc[runs["setting"] == str(batch), "record"]
-    woke = [compare.endpoint(r, "epoch>0.5") for r in found]
+    run_records = runs.loc[runs["setting"] == str(batch), "record"]
+    woke = [compare.endpoint(r, "epoch>0.5") for r in run_records]
     when = (
         f"at epoch {np.mean(woke):.0f} on average"
         if min(woke) < 100
@@ -228,7 +228,7 @@ for batch in BATCHES:
     )
     print(
         f"batches of {batch:>2}: Dice above 0.5 {when}; "
-        f"last loss {np.mean([r['history']['loss'][-1] for r in found]):.3f}"
+        f"last loss {np.mean([r['history']['loss'][-1] for r in run_records]):.3f}"
     )
 
 # %% [markdown]
@@ -261,8 +261,8 @@ for name in ("32 of 100", "32 of 100, drop last"):
 claims.verdicts("batch-size")
 
 # %% tags=["hide-input"]
-telling = runs[runs["setting"].isin(["2", "8", "32"])]
-for name, group in telling.groupby("setting", sort=False):
+main = runs[runs["setting"].isin(["2", "8", "32"])]
+for name, group in main.groupby("setting", sort=False):
     gained = compare.last_gain(group)
     print(f"{name:>2}: Dice gained in the last ten epochs {gained:+.3f}")
 

@@ -45,7 +45,7 @@ from cmrtrial.spec import FOLDS
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = records.reported_numbers()["channels"]["dice"]
+reported = records.reported_numbers()["channels"]["dice"]
 runs = compare.runs("channels")
 NAMES = list(FOUR_LEVELS)
 
@@ -55,7 +55,7 @@ NAMES = list(FOUR_LEVELS)
 # Five widths, four levels each, once. Ours are a quarter as wide, in the same proportions.
 
 # %%
-for (theirs, dice), name in zip(said.items(), NAMES):
+for (theirs, dice), name in zip(reported.items(), NAMES):
     print(f"{theirs:>16}: Dice {dice:.3f}   (ours: {name})")
 
 # %% [markdown]
@@ -100,7 +100,7 @@ compare.format_table(
 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8.5, 4))
-for name, theirs in zip(NAMES, said.values()):
+for name, theirs in zip(NAMES, reported.values()):
     group = runs[runs["setting"] == name]
     patients = compare.by_patient(group)
     ax.plot(
@@ -169,8 +169,8 @@ ax.set(xlabel="epoch", ylabel="Dice, mean of two folds");
 # %% tags=["hide-input"]
 for name in NAMES:
     woke = [
-        compare.endpoint(found, "epoch>0.5")
-        for found in runs.loc[runs["setting"] == name, "record"]
+        compare.endpoint(record, "epoch>0.5")
+        for record in runs.loc[runs["setting"] == name, "record"]
     ]
     print(
         f"{name:>13}: Dice above 0.5 at epoch {np.mean(woke):3.0f} on average, "
@@ -203,18 +203,18 @@ wide, narrow, narrowest = (
     runs[runs["setting"] == name] for name in ("16-32-64-128", "4-8-16-32", "1-2-4-8")
 )
 print("1-2-4-8: F of the seed {:.1f}, p = {:.3f}".format(*seed_effect(narrowest)))
-_, variance, freedom = compare.seed_variance(narrowest, "replica")
-found = statistics.paired_difference(
+_, variance, df = compare.seed_variance(narrowest, "replica")
+difference = statistics.paired_difference(
     compare.by_patient(wide).to_numpy(),
     compare.by_patient(narrow).to_numpy(),
-    [(2 * variance / len(FOLDS), freedom)],
+    [(2 * variance / len(FOLDS), df)],
 )
 asked = claims.judge()
 asked = asked[~asked["late"] & asked["estimate"].notna()]
-low, high = found.interval(1 - 0.05 / len(asked))
+low, high = difference.interval(1 - 0.05 / len(asked))
 print(
     f"16-32-64-128 minus 4-8-16-32, with the variance of 1-2-4-8, as one of {len(asked)} claims: "
-    f"{found.mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    f"{difference.mean:+.3f} ({low:+.3f} to {high:+.3f})"
 )
 
 # %% [markdown]

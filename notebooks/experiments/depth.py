@@ -42,14 +42,14 @@ from cmrtrial import claims, compare, records
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = records.reported_numbers()["depth"]["median_dice"]
+reported = records.reported_numbers()["depth"]["median_dice"]
 runs = compare.runs("depth")
 
 # %% [markdown]
 # ## What the report said
 
 # %%
-for depth, median in said.items():
+for depth, median in reported.items():
     print(f"{depth} convolutions: median Dice of an image {median:.3f}")
 
 # %% [markdown]
@@ -86,8 +86,8 @@ alike = runs[runs["split"].isin(["fold0", "fold1"]) & (runs["seed"] == 0)]
 images = {
     name: np.concatenate(
         [
-            records.dice_table(found)[records.CLASSES].mean(axis=1)
-            for found in group["record"]
+            records.dice_table(record)[records.CLASSES].mean(axis=1)
+            for record in group["record"]
         ]
     )
     for name, group in alike.groupby("setting")
@@ -96,7 +96,7 @@ figure, ax = plt.subplots(figsize=(8.5, 3.8))
 plots.boxes(ax, images)
 ax.plot(
     range(len(images)),
-    [said[name] for name in images],
+    [reported[name] for name in images],
     "x",
     color=plots.SAID,
     markersize=8,
@@ -116,16 +116,16 @@ ax.set(xlabel="convolutions in a block", ylabel="Dice of an image");
 
 # %% tags=["hide-input"]
 two, six = (runs[runs["setting"] == name] for name in ("2", "6"))
-found = compare.compare(six, two).difference
+estimate = compare.compare(six, two).difference
 difference = (compare.by_patient(six) - compare.by_patient(two)).sort_values()
 figure, ax = plt.subplots(figsize=(8.5, 3))
 ax.axhspan(-0.02, 0.02, color=plots.GREY, alpha=0.15, linewidth=0)
 ax.vlines(range(len(difference)), 0, difference, color=plots.ACCENT, alpha=0.5)
 ax.plot(range(len(difference)), difference, "o", color=plots.ACCENT, markersize=4)
-ax.axhline(found.mean, color=plots.SAID)
+ax.axhline(estimate.mean, color=plots.SAID)
 ax.set(xlabel="patients, sorted", ylabel="Dice with 6 minus with 2", xticks=[])
-low, high = found.interval()
-print(f"mean difference {found.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
+low, high = estimate.interval()
+print(f"mean difference {estimate.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
 
 # %% [markdown]
 # *The difference of every patient, sorted, and their mean (orange), which lies below the grey band of the margin: most

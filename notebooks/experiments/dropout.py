@@ -43,7 +43,7 @@ from cmrtrial import claims, compare, records
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = records.reported_numbers()["dropout"]["dice"]
+reported = records.reported_numbers()["dropout"]["dice"]
 train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
@@ -73,7 +73,7 @@ for ax, rate in zip(axes, (0, 0.1, 0.3, 0.5)):
 # ## What the report said
 
 # %%
-for rate, dice in said.items():
+for rate, dice in reported.items():
     print(f"dropout {rate:>3}: Dice {dice:.3f}")
 
 # %% [markdown]
@@ -99,7 +99,7 @@ groups = runs.groupby("setting")
 plots.settings(
     ax,
     {name: group["dice"] for name, group in groups},
-    said,
+    reported,
     compare.patients_of(groups),
 )
 plots.settings_legend(ax)
@@ -130,10 +130,10 @@ ax.set(ylabel="held-out Dice, mean of two folds");
 
 # %% tags=["hide-input"]
 for name, group in runs.groupby("setting"):
-    learnt = compare.train_dice(group)
+    train_dice = compare.train_dice(group)
     print(
-        f"dropout {name:>3}: training slices {learnt:.3f}, held out {group['dice'].mean():.3f}, "
-        f"gap {learnt - group['dice'].mean():+.3f}"
+        f"dropout {name:>3}: training slices {train_dice:.3f}, held out {group['dice'].mean():.3f}, "
+        f"gap {train_dice - group['dice'].mean():+.3f}"
     )
 
 # %% [markdown]
@@ -155,8 +155,8 @@ for name, group in runs.groupby("setting"):
 claims.verdicts("dropout")
 
 # %% tags=["hide-input"]
-telling = runs[runs["setting"].isin(["0", "0.1", "0.3", "0.5"])]
-for name, group in telling.groupby("setting"):
+main = runs[runs["setting"].isin(["0", "0.1", "0.3", "0.5"])]
+for name, group in main.groupby("setting"):
     gained = compare.last_gain(group)
     print(f"{name:>3}: Dice gained in the last ten epochs {gained:+.3f}")
 

@@ -41,18 +41,18 @@ from cmrtrial import claims, compare, records
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = records.reported_numbers()["early_stopping"]
+reported = records.reported_numbers()["early_stopping"]
 
 # %% [markdown]
 # ## What the report said
 
 # %% tags=["hide-input"]
 print(
-    f"one run of {said['epochs']} epochs: training Dice {said['train_dice']:.2f}, validation Dice "
-    f"{said['validation_dice']:.3f} and flat"
+    f"one run of {reported['epochs']} epochs: training Dice {reported['train_dice']:.2f}, validation Dice "
+    f"{reported['validation_dice']:.3f} and flat"
 )
 print(
-    f"the gap opens at epoch {said['gap_opens_at_epoch']}; {said['epochs_chosen']} epochs were chosen"
+    f"the gap opens at epoch {reported['gap_opens_at_epoch']}; {reported['epochs_chosen']} epochs were chosen"
 )
 
 # %% [markdown]
@@ -64,13 +64,13 @@ print(
 # allow. The training slices are scored beside the held-out ones.
 
 # %% tags=["hide-input"]
-def both(found):
+def both(record):
     """Dice of the training and of the held-out slices at each scored epoch of a record."""
-    history, curve = found["history"], records.curve(found)
-    learnt = [mean_dice(d) for d in history["dice_train"] if d is not None]
+    history, curve = record["history"], records.curve(record)
+    train_dice = [mean_dice(d) for d in history["dice_train"] if d is not None]
     return (
         curve["epoch"].to_numpy(),
-        np.nan_to_num(learnt),
+        np.nan_to_num(train_dice),
         curve["mean"].fillna(0).to_numpy(),
     )
 
@@ -81,12 +81,12 @@ LONG = {
 }
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
 for ax, (protocol, runs) in zip(axes, LONG.items()):
-    for found in runs["record"]:
-        epochs, learnt, held = both(found)
-        ax.plot(epochs, learnt, color=plots.ACCENT, linewidth=1, alpha=0.5)
+    for record in runs["record"]:
+        epochs, train_dice, held = both(record)
+        ax.plot(epochs, train_dice, color=plots.ACCENT, linewidth=1, alpha=0.5)
         ax.plot(epochs, held, color=plots.SAID, linewidth=1, alpha=0.5)
         ax.fill_between(
-            epochs, held, learnt, color=plots.ACCENT, alpha=0.05, linewidth=0
+            epochs, held, train_dice, color=plots.ACCENT, alpha=0.05, linewidth=0
         )
     ax.set(
         xlabel="epoch",
@@ -129,22 +129,22 @@ for protocol, runs in LONG.items():
 # more than 0.05. One number for each fold:
 
 # %% tags=["hide-input"]
-def opens(found, ahead=0.05):
+def opens(record, ahead=0.05):
     """The first scored epoch from which on the gap stays above ``ahead``; None if there is none."""
-    epochs, learnt, held = both(found)
-    below = np.flatnonzero(learnt - held <= ahead)
+    epochs, train_dice, held = both(record)
+    below = np.flatnonzero(train_dice - held <= ahead)
     later = epochs[below[-1] + 1 :] if len(below) else epochs
     return int(later[0]) if len(later) else None
 
 
 for protocol, runs in LONG.items():
     for ahead in (0.03, 0.05, 0.1):
-        when = [str(opens(found, ahead) or "never") for found in runs["record"]]
+        when = [str(opens(record, ahead) or "never") for record in runs["record"]]
         print(f"{protocol:7}, ahead by {ahead:.2f}: epochs {', '.join(when)}")
 there = []
-for found in LONG["replica"]["record"]:
-    epochs, _, held = both(found)
-    there.append((held[epochs == opens(found)][0], held[-1]))
+for record in LONG["replica"]["record"]:
+    epochs, _, held = both(record)
+    there.append((held[epochs == opens(record)][0], held[-1]))
 print(
     "replica, mean held-out Dice where the gap of 0.05 opens {:.3f}, after the last epoch {:.3f}".format(
         *np.mean(there, 0)
@@ -160,7 +160,7 @@ print(
 
 # %% tags=["hide-input"]
 runs = LONG["replica"]
-curves = [both(found)[2] for found in runs["record"]]
+curves = [both(record)[2] for record in runs["record"]]
 for n, curve in enumerate(curves):
     others = np.mean([c for m, c in enumerate(curves) if m != n], axis=0)
     print(
@@ -203,12 +203,12 @@ for slices, epochs in ((16, 40), (32, 20)):
     recipe = replace(recipe, epochs=2 if SMOKE else epochs)
     run = fit(recipe, train[:slices], held_out, score_train=True, precision="fp32")
     for epoch in np.unique(np.linspace(1, recipe.epochs, 5).astype(int)):
-        learnt, held = (
+        train_dice, held = (
             mean_dice(run.history[k][epoch - 1]) for k in ("dice_train", "dice")
         )
         print(
-            f"{slices} slices, epoch {epoch:>2}: training {learnt:.3f}, held out {held:.3f}, "
-            f"gap {learnt - held:.3f}"
+            f"{slices} slices, epoch {epoch:>2}: training {train_dice:.3f}, held out {held:.3f}, "
+            f"gap {train_dice - held:.3f}"
         )
 
 # %% [markdown]

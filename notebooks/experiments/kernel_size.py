@@ -43,7 +43,7 @@ from cmrtrial import claims, compare, records
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = records.reported_numbers()["kernel_size"]["dice"]
+reported = records.reported_numbers()["kernel_size"]["dice"]
 train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
@@ -88,7 +88,7 @@ for row, blocks in enumerate((1, 3, 5)):
 # ## What the report said
 
 # %%
-for kernel, dice in said.items():
+for kernel, dice in reported.items():
     print(f"{kernel}x{kernel}: Dice {dice:.2f}")
 
 # %% [markdown]
@@ -115,7 +115,7 @@ groups = runs.groupby("setting")
 plots.settings(
     ax,
     {name: group["dice"] for name, group in groups},
-    said,
+    reported,
     compare.patients_of(groups),
 )
 plots.settings_legend(ax)

@@ -234,7 +234,7 @@ claims.verdicts("learning-rate-wide")
 
 # %% tags=["hide-input"]
 rates = [wide[wide["setting"] == rate] for rate in ("0.2", "0.001")]
-found = compare.between_folds(*rates).difference
+difference = compare.between_folds(*rates).difference
 asked = claims.judge()
 asked = asked[~asked["late"] & asked["estimate"].notna()]
 for level, words in (
@@ -243,7 +243,7 @@ for level, words in (
 ):
     print(
         "0.2 minus 0.001, by the spread between folds, {}: {:+.3f} ({:+.3f} to {:+.3f})".format(
-            words, found.mean, *found.interval(level)
+            words, difference.mean, *difference.interval(level)
         )
     )
 
@@ -254,7 +254,7 @@ for level, words in (
 # claims name on five folds, the others on two.
 
 # %% tags=["hide-input"]
-def beside(name, said):
+def beside(name, reported):
     """Every training of a grid as a dot over its rate, its patients in grey, with the report's numbers."""
     runs = compare.runs(name)
     figure, ax = plt.subplots(figsize=(8.5, 3.4))
@@ -262,7 +262,7 @@ def beside(name, said):
     plots.settings(
         ax,
         {rate: group["dice"] for rate, group in groups},
-        said,
+        reported,
         compare.patients_of(groups),
     )
     plots.settings_legend(ax)
@@ -316,8 +316,8 @@ ax.set(xlabel="epoch", ylabel="Dice, mean of five folds");
 claims.verdicts("learning-rate-small")
 
 # %% tags=["hide-input"]
-telling = small[small["setting"].isin(["0.0001", "0.0005", "0.001", "0.0025"])]
-for name, group in telling.groupby("setting"):
+main = small[small["setting"].isin(["0.0001", "0.0005", "0.001", "0.0025"])]
+for name, group in main.groupby("setting"):
     gained = compare.last_gain(group)
     print(f"{name:>6}: Dice gained in the last ten epochs {gained:+.3f}")
 

@@ -45,7 +45,7 @@ from cmrtrial.plans.report import OWN_RATES
 
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
-said = records.reported_numbers()["optimiser"]
+report = records.reported_numbers()["optimiser"]
 train, held_out = datasets.split(datasets.source(), "val")
 
 # %% [markdown]
@@ -99,8 +99,10 @@ ax.legend(loc="center left", bbox_to_anchor=(1, 0.5));
 # ## What the report said
 
 # %% tags=["hide-input"]
-for name, dice in said["dice"].items():
-    print(f"{name:5}: Dice {dice:.3f}, training loss {said['training_loss'][name]:.4f}")
+for name, dice in report["dice"].items():
+    print(
+        f"{name:5}: Dice {dice:.3f}, training loss {report['training_loss'][name]:.4f}"
+    )
 
 # %% [markdown]
 # All at 0.001, one run each. Its text calls AdamW's loss the better one and takes Adam for it, in one sentence; its
@@ -148,9 +150,9 @@ short = {
 }
 figure, ax = plt.subplots(figsize=(9.5, 3.5))
 reported = {
-    "SGD": said["dice"]["sgd"],
-    "Adam": said["dice"]["adam"],
-    "AdamW": said["dice"]["adamw"],
+    "SGD": report["dice"]["sgd"],
+    "Adam": report["dice"]["adam"],
+    "AdamW": report["dice"]["adamw"],
 }
 groups = {short[name]: group for name, group in runs.groupby("setting", sort=False)}
 plots.settings(

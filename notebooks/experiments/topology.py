@@ -46,7 +46,7 @@ from cmrtrial import claims, compare, records
 plots.style()
 SMOKE = os.environ.get("CMRSEG_BUDGET") == "smoke"  # tests make the live parts tiny
 BLOCKS, DEPTHS = (2, 3, 4, 5), (2, 3, 4)
-said = np.array(
+reported = np.array(
     [records.reported_numbers()["topology"]["dice"][str(blocks)] for blocks in BLOCKS]
 )
 
@@ -55,7 +55,7 @@ said = np.array(
 
 # %%
 print("blocks " + "".join(f"  {depth} convolutions" for depth in DEPTHS))
-for blocks, row in zip(BLOCKS, said):
+for blocks, row in zip(BLOCKS, reported):
     print(f"{blocks:6} " + "".join(f"{dice:16.4f}" for dice in row))
 
 # %% [markdown]
@@ -90,7 +90,7 @@ ours = np.array(
 )
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.6))
 for ax, table, title in zip(
-    axes, (said, ours), ("the report, one training each", "ours, two folds each")
+    axes, (reported, ours), ("the report, one training each", "ours, two folds each")
 ):
     table = pd.DataFrame(table, index=BLOCKS, columns=DEPTHS)
     low, high = np.nanmin(table) - 0.02, np.nanmax(table) + 0.01
@@ -105,7 +105,7 @@ for ax, table, title in zip(
 figure, ax = plt.subplots(figsize=(9.5, 2.8))
 groups = sorted(alike.groupby("setting"))
 theirs = {
-    f"{blocks} x {depth}": said[y][x]
+    f"{blocks} x {depth}": reported[y][x]
     for y, blocks in enumerate(BLOCKS)
     for x, depth in enumerate(DEPTHS)
 }
@@ -129,7 +129,7 @@ print(
     f"two trainings of one setting differ by {1.13 * floor:.3f} on average on the report's split, "
     f"two means of two folds by {1.13 * noise / 2**0.5:.3f}"
 )
-for name, table in (("report", said), ("ours", ours)):
+for name, table in (("report", reported), ("ours", ours)):
     print(
         f"{name:7} spread within a row (convolutions) {np.ptp(table, axis=1).mean():.3f}, "
         f"within a column (blocks) {np.ptp(table, axis=0).mean():.3f}"
@@ -242,7 +242,7 @@ for channels in ((6, 12), (6, 12, 24, 48)):
 # %%
 best = np.random.default_rng(0).normal(0, floor, (20_000, 12)).max(1).mean()
 print(
-    f"by luck {best:+.3f}; the report's best lies {said.max() - said.mean():+.3f} above its table's mean"
+    f"by luck {best:+.3f}; the report's best lies {reported.max() - reported.mean():+.3f} above its table's mean"
 )
 
 # %% [markdown]

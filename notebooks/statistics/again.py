@@ -72,8 +72,8 @@ print(f"largest difference: {max(dice) - min(dice):.3f}")
 table = compare.runs("noise-floor")
 last, best = table["dice"].to_numpy(), table["dice_best"].to_numpy()
 figure, (ax, end) = plt.subplots(1, 2, figsize=(9.5, 3.6), width_ratios=(2.2, 1))
-for found in table["record"]:
-    curve = records.curve(found)
+for record in table["record"]:
+    curve = records.curve(record)
     ax.plot(curve["epoch"], curve["mean"], color=plots.ACCENT, linewidth=1.2, alpha=0.6)
 ax.set(xlabel="epoch", ylabel="Dice on the 20 validation slices", ylim=(0, 0.92))
 for x, (name, values) in enumerate((("last", last), ("best-looking", best))):
@@ -163,11 +163,13 @@ print(
 # asked about the same ten people. Two 95 % intervals of the same mean Dice, each blind to the other chance:
 
 # %%
-each = compare.by_patient(table).to_numpy()
-low, high = metrics.mean_interval(each)
+patient_dice = compare.by_patient(table).to_numpy()
+low, high = metrics.mean_interval(patient_dice)
 seeds = metrics.mean_interval(last)
 print(f"if only seeds varied:    {seeds[0]:.3f} to {seeds[1]:.3f}")
-print(f"if only patients varied: {low:.3f} to {high:.3f} ({len(each)} patients)")
+print(
+    f"if only patients varied: {low:.3f} to {high:.3f} ({len(patient_dice)} patients)"
+)
 
 # %% [markdown]
 # Both kinds of chance are at work in every score, and with ten patients the second is the larger. The next

@@ -105,7 +105,7 @@ print(f"correlation of the two columns: {np.corrcoef(one, other)[0, 1]:.2f}")
 # interval would miss zero in 5 % of the games.
 
 # %% tags=["hide-input"]
-spread, freedom = compare.run_variance("replica")
+spread, df = compare.run_variance("replica")
 noise = max(difference.var(ddof=1) - 2 * spread, 1e-5) ** 0.5
 rng, games, rejects = (
     np.random.default_rng(0),
@@ -113,16 +113,14 @@ rng, games, rejects = (
     {"patients only": 0, "patients and runs": 0},
 )
 for _ in range(games):
-    luck = rng.normal(0, spread**0.5, (2, 5)).repeat(12, axis=1)
-    d = luck[0] - luck[1] + rng.normal(0, noise, 60)
+    seed_effects = rng.normal(0, spread**0.5, (2, 5)).repeat(12, axis=1)
+    d = seed_effects[0] - seed_effects[1] + rng.normal(0, noise, 60)
     low, high = metrics.mean_interval(d)
     rejects["patients only"] += not low < 0 < high
-    low, high = statistics.paired_difference(
-        d, 0, [(2 * spread / 5, freedom)]
-    ).interval()
+    low, high = statistics.paired_difference(d, 0, [(2 * spread / 5, df)]).interval()
     rejects["patients and runs"] += not low < 0 < high
 print(
-    f"standard deviation between seeds: {spread**0.5:.4f} Dice, from {freedom} degrees of freedom"
+    f"standard deviation between seeds: {spread**0.5:.4f} Dice, from {df} degrees of freedom"
 )
 for name, count in rejects.items():
     print(
@@ -151,14 +149,14 @@ for name, count in rejects.items():
 # {cite}`satterthwaite1946,welch1947`. All this is {func}`cmrtrial.statistics.paired_difference`, a few lines.
 
 # %% tags=["hide-input"]
-found = compare.compare(a, b).difference
-low, high = found.interval()
+estimate = compare.compare(a, b).difference
+low, high = estimate.interval()
 part = difference.var(ddof=1) / len(difference)
 print(
-    f"share of the patients in the squared error: {part / found.se**2:.0%}; of the runs: "
-    f"{1 - part / found.se**2:.0%}"
+    f"share of the patients in the squared error: {part / estimate.se**2:.0%}; of the runs: "
+    f"{1 - part / estimate.se**2:.0%}"
 )
-print(f"{A} minus {B}: {found.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
+print(f"{A} minus {B}: {estimate.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")
 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(7.5, 1.9))
@@ -167,7 +165,7 @@ plots.differences(
     {
         "two columns": (difference.mean(), unpaired.low, unpaired.high),
         "pairs, patients only": (difference.mean(), *paired),
-        "pairs, patients and runs": (found.mean, low, high),
+        "pairs, patients and runs": (estimate.mean, low, high),
     },
 )
 ax.set_xlabel(f"Dice, {A} minus {B}");
@@ -235,10 +233,10 @@ def check_interval(mine):
     sample = np.random.default_rng(0).normal(0.02, 0.05, 12)
     if mine(sample) is None:
         return "it returns nothing yet"
-    found = np.asarray(mine(sample), float)
-    if found.shape != (2,) or not found[0] < found[1]:
-        return f"give two numbers, the lower one first, not {found}"
-    return fault_of(found.mean(), np.diff(found)[0] / 2, sample)
+    answer = np.asarray(mine(sample), float)
+    if answer.shape != (2,) or not answer[0] < answer[1]:
+        return f"give two numbers, the lower one first, not {answer}"
+    return fault_of(answer.mean(), np.diff(answer)[0] / 2, sample)
 
 
 def fault_of(middle, half, sample):

@@ -67,7 +67,7 @@ rows["parameters"] = [
 ]
 
 
-def said(value):
+def in_cell(value):
     """A field as one would say it."""
     if isinstance(value, tuple):
         separator = ", " if value and isinstance(value[0], str) else "-"
@@ -75,7 +75,7 @@ def said(value):
     return "none" if value in (None, 0.0) else str(value)
 
 
-table = pd.DataFrame(rows, index=list(recipes), dtype=object).T.map(said)
+table = pd.DataFrame(rows, index=list(recipes), dtype=object).T.map(in_cell)
 table.index = table.index.str.replace("_", " ").str.replace("lr", "learning rate")
 table[table.nunique(axis=1) > 1]
 
@@ -93,8 +93,8 @@ table[table.nunique(axis=1) > 1]
 # %% tags=["hide-input"]
 again = records.reported_numbers()["rerun"]["dice_by_epoch"]
 figure, ax = plt.subplots(figsize=(8.5, 3.6))
-for number, (_, found) in enumerate(compare.records("noise-floor")):
-    curve = records.curve(found)
+for number, (_, record) in enumerate(compare.records("noise-floor")):
+    curve = records.curve(record)
     ax.plot(
         curve["epoch"],
         curve["mean"],
@@ -103,8 +103,8 @@ for number, (_, found) in enumerate(compare.records("noise-floor")):
         alpha=0.4,
         label="" if number else "replica, ten seeds",
     )
-((_, found),) = compare.records("as-published")
-curve = records.curve(found)
+((_, record),) = compare.records("as-published")
+curve = records.curve(record)
 ax.plot(curve["epoch"], curve["mean"], color=plots.GREY, label="report, our code")
 ax.plot(
     [int(e) for e in again],
@@ -200,16 +200,16 @@ for name, plan in EXPERIMENTS.items():
         kind = "trainings" if planned.tta is None else "predictions by kept networks"
         kind = "short trainings for the clock" if name == "clock" else kind
         kinds.setdefault(planned.path(), kind)
-found = [(kinds[path], read_record(path)) for path in kinds if path.is_file()]
+pairs = [(kinds[path], read_record(path)) for path in kinds if path.is_file()]
 table = pd.DataFrame(
-    [(kind, record["seconds"] / 3600) for kind, record in found],
+    [(kind, record["seconds"] / 3600) for kind, record in pairs],
     columns=["kind", "hours"],
 )
 for kind, hours in table.groupby("kind")["hours"]:
     total = hours.sum()
     time = f"{total:.0f} hours" if total > 1 else f"{60 * total:.0f} minutes"
     print(f"{len(hours):4} {kind}, {time}")
-print(f"{len(table)} records, on {', '.join({r['device'] for _, r in found})}")
+print(f"{len(table)} records, on {', '.join({r['device'] for _, r in pairs})}")
 
 # %% [markdown]
 # A prediction shows a network that was kept its slices in another way, turned or made noisy, say; nothing is trained. The
@@ -319,9 +319,9 @@ price = (
     .groupby("protocol")["seconds"]
     .median()
 )
-for protocol, each in price.items():
+for protocol, seconds in price.items():
     print(
-        f"{protocol:>8}: {each:6.0f} s a training, {2 * 5 * 2 * each / 3600:5.1f} hours for the claim"
+        f"{protocol:>8}: {seconds:6.0f} s a training, {2 * 5 * 2 * seconds / 3600:5.1f} hours for the claim"
     )
 
 # %% [markdown]

@@ -98,7 +98,7 @@ axes[0].set_ylabel("pairings");
 modern = aa_test("modern")
 rate = ((modern["low"] > 0) | (modern["high"] < 0)).mean()
 for name in ("replica", "modern"):
-    spread, freedom = compare.run_variance(name)
+    spread, df = compare.run_variance(name)
     print(
         f"{name:8} standard deviation between seeds of a fold's Dice: {spread**0.5:.4f}"
     )
@@ -122,7 +122,7 @@ pairings = np.array(
 )  # draw, fold, side
 for endpoint in ("loss", "train-gap", "epoch>0.5", "falls"):
     values = table["record"].map(
-        lambda found, endpoint=endpoint: compare.endpoint(found, endpoint)
+        lambda record, endpoint=endpoint: compare.endpoint(record, endpoint)
     )
     first, second = values[pairings[..., 0].ravel()], values[pairings[..., 1].ravel()]
     differences = (first.to_numpy() - second.to_numpy()).reshape(

@@ -107,7 +107,7 @@ for low, high in ((0.028, 0.072), (-0.013, 0.017), (-0.016, 0.040)):
 # are exactly equal. Our trainings have a known luck, so one can say beforehand what is within reach.
 
 # %%
-spread, freedom = compare.run_variance("replica")
+spread, df = compare.run_variance("replica")
 patients = 0.05**2 / 60  # a guess: differences of patients scatter by 0.05
 for seeds in (1, 3, 5, 10):
     se = (patients + 2 * spread / (5 * seeds)) ** 0.5
@@ -197,10 +197,10 @@ def check_judge(mine):
         (-0.05, 0.01): "it holds zero; most of it below proves nothing",
     }
     for interval, words in cases.items():
-        found, right = mine(*interval), verdict(interval, "greater")
-        if found != right:
+        answer, right = mine(*interval), verdict(interval, "greater")
+        if answer != right:
             return (
-                f"{interval[0]:+} to {interval[1]:+} is {right}, not {found}: {words}"
+                f"{interval[0]:+} to {interval[1]:+} is {right}, not {answer}: {words}"
             )
     return "right"
 
