@@ -77,8 +77,10 @@ def affine(
 def warp(images: Tensor, labels: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     """Sample images and labels at one grid (N, H, W, 2) of points in -1..1."""
     moved = F.grid_sample(images, grid, "bilinear", "border", align_corners=False)
-    kept = F.grid_sample(labels[:, None].float(), grid, "nearest", "zeros", align_corners=False)
-    return moved, kept[:, 0].long()
+    moved_labels = F.grid_sample(
+        labels[:, None].float(), grid, "nearest", "zeros", align_corners=False
+    )
+    return moved, moved_labels[:, 0].long()
 
 
 def intensity(

@@ -241,7 +241,11 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def require_same(path: Path, config: TrainConfig, asked: TrainConfig) -> None:
-    """Raise BadInput, naming the fields, where a run was made with another configuration."""
+    """Check that a run was made with the configuration that is asked for.
+
+    Raises:
+        BadInput: it was not; the message names the fields that differ.
+    """
     different = [
         f.name for f in fields(config) if getattr(config, f.name) != getattr(asked, f.name)
     ]

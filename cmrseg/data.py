@@ -227,7 +227,11 @@ def read_text(path: Path) -> str:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file that appears whole or not at all."""
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        OSError: it can't be written, on a full disk for instance; the error names the file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(content)

@@ -29,14 +29,16 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), labels)
 
 
-def soft_dice(logits: Tensor, labels: Tensor, smooth: float = 1.0, each: bool = False) -> Tensor:
+def soft_dice(
+    logits: Tensor, labels: Tensor, smooth: float = 1.0, per_slice: bool = False
+) -> Tensor:
     """One minus the mean soft Dice of the classes but the background (Milletari et al. 2016).
 
     Sums run over the pixels of the whole batch, so a slice without a class does no harm; or with
-    ``each`` over those of each slice, so that a small structure counts as much as a large one.
+    ``per_slice`` over those of each slice, so that a small structure counts as much as a large one.
     ``smooth`` pixels are added to both sides of the fraction.
     """
-    over = (2, 3) if each else (0, 2, 3)
+    over = (2, 3) if per_slice else (0, 2, 3)
     p = logits.float().softmax(1)[:, 1:]
     y = one_hot(labels, logits.shape[1])[:, 1:]
     overlap = (p * y).sum(over)
@@ -51,7 +53,7 @@ def ce_dice(logits: Tensor, labels: Tensor) -> Tensor:
 
 def ce_dice_each(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy plus soft Dice of each slice, which is nearer to how the book scores."""
-    return cross_entropy(logits, labels) + soft_dice(logits, labels, each=True)
+    return cross_entropy(logits, labels) + soft_dice(logits, labels, per_slice=True)
 
 
 LOSSES = {

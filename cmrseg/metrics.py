@@ -105,8 +105,8 @@ def in_mm(pred: np.ndarray, truth: np.ndarray, spacing: np.ndarray) -> dict[str,
 
 def volume_dice(pred: np.ndarray, truth: np.ndarray, volumes: np.ndarray) -> np.ndarray:
     """Dice (V, 3) of all slices of a volume together; (N,) says which volume a slice is of."""
-    each = [[m[volumes == v].reshape(1, -1, 1) for m in (pred, truth)] for v in np.unique(volumes)]
-    return np.concatenate([dice(*pair) for pair in each])
+    pairs = [[m[volumes == v].reshape(1, -1, 1) for m in (pred, truth)] for v in np.unique(volumes)]
+    return np.concatenate([dice(*pair) for pair in pairs])
 
 
 def _by_surface(pred, truth, classes, score, one_empty: float) -> np.ndarray:

@@ -67,8 +67,8 @@ def show(ax: Axes, image: np.ndarray, title: str = "") -> Axes:
     ax.imshow(image, cmap="gray", interpolation="nearest")
     ax.set_title(title)
     ax.axis("off")
-    said = [text.get_text() for text in ax.figure.texts]
-    if datasets.acdc.is_acdc96(datasets.source()) and LICENCE not in said:
+    texts = [text.get_text() for text in ax.figure.texts]
+    if datasets.acdc.is_acdc96(datasets.source()) and LICENCE not in texts:
         # Beside the figure, like a photo's credit.
         ax.figure.text(1.005, 0, LICENCE, fontsize=6.5, rotation=90)
     return ax
@@ -138,13 +138,13 @@ def differences(ax: Axes, rows: dict, margin: float = 0.02, colour: str = ACCENT
 def settings(
     ax: Axes,
     values: dict[str, Sequence[float]],
-    said: dict[str, float] | None = None,
+    reported: dict[str, float] | None = None,
     patients: dict[str, Sequence[float]] | None = None,
 ) -> Axes:
     """Draw every run's value of each setting as a dot, and their mean as a dash.
 
     Args:
-        said: what was reported, by setting: a cross.
+        reported: the report's value, by setting: a cross.
         patients: the values of the patients, by setting: small grey dots.
     """
     few = {"color": ACCENT, "markersize": 5, "alpha": 0.5, "markeredgewidth": 0}
@@ -154,8 +154,8 @@ def settings(
             ax.plot(np.full(len(patients[name]), x - 0.33), patients[name], ".", **many)
         ax.plot(np.full(len(runs), x), runs, "o", **few)
         ax.plot([x - 0.25, x + 0.25], [np.mean(runs)] * 2, color=ACCENT, solid_capstyle="round")
-        if said and name in said:
-            ax.plot(x + 0.33, said[name], "x", color=SAID, markersize=7, markeredgewidth=2)
+        if reported and name in reported:
+            ax.plot(x + 0.33, reported[name], "x", color=SAID, markersize=7, markeredgewidth=2)
     ax.set_xticks(range(len(values)), list(values))
     ax.set_xlim(-0.6, len(values) - 0.4)
     return ax

@@ -51,7 +51,11 @@ def decode(code: str, shape: tuple[int, int] = (96, 96)) -> np.ndarray:
 
 
 def write_submission(masks: dict[str, np.ndarray], path: Path) -> None:
-    """Write label maps ``{"cmr121": uint8 (H, W), ...}`` as a submission, three rows a slice."""
+    """Write label maps ``{"cmr121": uint8 (H, W), ...}`` as a submission, three rows a slice.
+
+    Raises:
+        BadInput: ``path`` is a folder, or another thing that is no plain file.
+    """
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "not a plain file"
         raise BadInput(path, f"is {kind}", "Give a file to write")
@@ -73,9 +77,12 @@ def read_submission(path: Path, shape: tuple[int, int] = (96, 96)) -> dict[str, 
 
 
 def each_mask(path: Path, shape: tuple[int, int] = (96, 96)) -> Iterator[tuple[str, np.ndarray]]:
-    """What :func:`read_submission` reads, one after the other: together they may be large.
+    """The label maps of a submission, one after the other: together they may be large.
 
     Of a class that is not there the code is empty, or ``1 0``, as other competitions write it.
+
+    Raises:
+        BadInput: not a submission; the message names the line.
     """
     if not path.is_file():
         raise BadInput(path, "no such file", "Make one with: python -m cmrseg submit")

@@ -137,6 +137,9 @@ def schedule(name: str, done: float) -> float:
 
     ``"constant"`` is 1; ``"one-cycle"`` climbs from 1/25 over the first 30 % and then falls as a
     half cosine to nearly zero (Smith and Topin 2019).
+
+    Raises:
+        ValueError: an unknown name.
     """
     if name == "constant":
         return 1.0
@@ -148,7 +151,11 @@ def schedule(name: str, done: float) -> float:
 
 
 def make_optimiser(config: TrainConfig, parameters) -> torch.optim.Optimizer:
-    """SGD, Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019) for the parameters."""
+    """SGD, Adam (Kingma and Ba 2015) or AdamW (Loshchilov and Hutter 2019) for the parameters.
+
+    Raises:
+        ValueError: an unknown ``config.optimiser``.
+    """
     decay = config.weight_decay
     if config.optimiser == "sgd":
         return torch.optim.SGD(parameters, config.lr, config.momentum, weight_decay=decay)

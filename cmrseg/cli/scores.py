@@ -26,8 +26,8 @@ def volumes(paths: dict, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not all(origin):
         cure = "Evaluate against masks that convert wrote, with its origin.csv above them"
         raise BadInput("--by volume", "nothing says which slices are of one volume", cure)
-    each = [f"{patient} {name}" for patient, name in zip(patients, origin)]
-    return np.unique(each, return_index=True, return_inverse=True)[:0:-1]
+    names = [f"{patient} {name}" for patient, name in zip(patients, origin)]
+    return np.unique(names, return_index=True, return_inverse=True)[:0:-1]
 
 
 def show(summary: dict) -> None:

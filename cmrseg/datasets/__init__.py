@@ -133,7 +133,10 @@ def hold_out(
     """Slices in two parts, by a boolean mask (N,); neither may be empty.
 
     Args:
-        source, name: of the data and of the split, for the complaint.
+        source, name: of the data and of the split, for the message.
+
+    Raises:
+        BadInput: one of the parts is empty.
     """
     if held_out.all() or not held_out.any():
         lack = "learn from" if held_out.all() else "hold out"

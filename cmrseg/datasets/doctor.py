@@ -38,7 +38,11 @@ def examine(folder: Path) -> tuple[list[BadInput], list[BadInput]]:
 
 
 def check(folder: Path) -> None:
-    """Raise the first error of a folder, with a word on how many more there are."""
+    """Check a folder before a training run.
+
+    Raises:
+        BadInput: its first error, with the number of further ones.
+    """
     errors, _ = _read(Path(folder))
     if not errors:
         return

@@ -89,7 +89,11 @@ def _raise_first(problems: Iterable[BadInput]) -> None:
 
 
 def read_slice(path: Path, mask: bool = False) -> np.ndarray:
-    """Read an image or a mask by :func:`cmrseg.data.read_png`; no image may look like a mask."""
+    """Read an image or a mask by :func:`cmrseg.data.read_png`; no image may look like a mask.
+
+    Raises:
+        BadInput: not such a file, a single pixel, or an image with the grey levels of a mask.
+    """
     pixels = read_png(path, mask)
     if not mask and pixels.size == 1:
         raise BadInput(path, "is a single pixel", "Look at the original")
@@ -155,7 +159,11 @@ def read_masks(folder: Path) -> dict[str, np.ndarray]:
 
 
 def read_pairs(pred: Path, truth: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and true masks (N, H, W) of the same slices, ordered by number."""
+    """Predicted and true masks (N, H, W) of the same slices, ordered by number.
+
+    Raises:
+        BadInput: a mask without its partner, or masks of another size.
+    """
     paths, true_paths = list_pngs(pred, mask=True), list_pngs(truth, mask=True)
     for number, path in true_paths.items():
         if number not in paths:

@@ -160,9 +160,11 @@ def add_checksum(path: Path) -> None:
 
 
 def verify(path: Path) -> None:
-    """Raise BadInput for a file that is not there, or not as ``SHA256SUMS`` beside it lists it.
+    """Check a file of weights against the ``SHA256SUMS`` beside it; delivered ones must be listed.
 
-    What was delivered must be listed."""
+    Raises:
+        BadInput: the file is missing, differs from its checksum, or should be listed and is not.
+    """
     if not path.is_file():
         raise BadInput(
             path, "no such file", "Clone the whole repository, or train with the command train"

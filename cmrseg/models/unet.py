@@ -21,7 +21,11 @@ ACTIVATIONS = {
 
 
 def conv_block(inputs, outputs, convolutions, kernel=3, activation="relu", dropout=0.0):
-    """(N, inputs, h, w) -> (N, outputs, h, w): convolution, batch norm, activation; and again."""
+    """(N, inputs, h, w) -> (N, outputs, h, w): convolution, batch norm, activation; and again.
+
+    Raises:
+        ValueError: an unknown activation.
+    """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation!r}: expected one of {', '.join(ACTIVATIONS)}")
     layers: list[nn.Module] = []
