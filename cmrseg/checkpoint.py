@@ -110,8 +110,8 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
         why = "the network may differ from that of an uninterrupted training"
         tqdm.write(f"{what}: {why}", file=sys.stderr)
     if (precision := state.result.precision) != asked:
-        said = f"warning: {path} was begun in {precision}, and goes on so, not in {asked}"
-        tqdm.write(said, file=sys.stderr)
+        warning = f"warning: {path} was begun in {precision}, and goes on so, not in {asked}"
+        tqdm.write(warning, file=sys.stderr)
 
 
 def _restore(checkpoint: dict, state: TrainingState) -> None:
@@ -172,8 +172,8 @@ def load(folder: Path) -> TrainingResult:
     except _UNFIT as error:
         if trouble(error):
             raise
-        said = f"does not fit its {CONFIG} ({in_short(error)})"
-        raise BadInput(folder / MODEL, said, "Copy the whole folder again") from None
+        problem = f"does not fit its {CONFIG} ({in_short(error)})"
+        raise BadInput(folder / MODEL, problem, "Copy the whole folder again") from None
     if not is_finite_output(model, config.scale):
         raise BadInput(
             folder / MODEL,

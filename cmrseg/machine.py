@@ -27,12 +27,12 @@ TROUBLES = {  # as PyTorch, onnxruntime, OpenCV and Python say it: what it means
 
 def trouble(problem: BaseException) -> tuple[str, str] | None:
     """What the machine lacks and what cures it, where a problem comes of that; else None."""
-    said = in_short(problem)
+    message = in_short(problem)
     if not getattr(problem, "filename", None):
         for words, meaning in TROUBLES.items():
-            if re.search(words, said):
+            if re.search(words, message):
                 lacks, _, cure = meaning.partition(". ")
-                return f"{lacks} ({said})", cure
+                return f"{lacks} ({message})", cure
     return None
 
 

@@ -165,8 +165,8 @@ def read_record(path: Path) -> dict:
         if type(record["version"]) is not int or record["version"] < 1:
             raise ValueError("no version")
         if record["version"] > VERSION:
-            said = f"is of version {record['version']}, newer than this package"
-            raise BadInput(path, said, "Update cmrseg")
+            problem = f"is of version {record['version']}, newer than this package"
+            raise BadInput(path, problem, "Update cmrseg")
         config = TrainConfig.from_dict(record["config"])
         dice = _number(metrics.mean(_floats(record["images"]["dice"])))
         fits = record["key"] == _key(record, config) and record["seed"] == config.seed

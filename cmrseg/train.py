@@ -263,9 +263,9 @@ def _batches_of_one_refused():
     except ValueError as problem:
         if "more than 1 value per channel" not in str(problem):
             raise
-        said = "are too small for this network, which sees a single point of them at its coarsest"
+        reason = "are too small for this network, which sees a single point of them at its coarsest"
         cure = "Take larger slices, or leave one out"
-        raise BadInput("training slices", f"{said}, in a batch of one", cure) from None
+        raise BadInput("training slices", f"{reason}, in a batch of one", cure) from None
 
 
 def _diverged(losses: Tensor, batches: list[Tensor], names, epoch: int, out: Path | None) -> str:

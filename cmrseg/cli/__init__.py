@@ -189,8 +189,8 @@ def predict(
         raise BadInput(out, "is the folder of the images", "Give another folder to --out")
     folders.make_mask_folder(out, [path.stem for path in paths])
     shape = read_png(paths[0]).shape
-    if said := sizes.warning(model, shape, None if mm is None else float(np.median(mm)), resize):
-        print(f"warning: {images}: {said}", file=sys.stderr)
+    if warning := sizes.warning(model, shape, None if mm is None else float(np.median(mm)), resize):
+        print(f"warning: {images}: {warning}", file=sys.stderr)
     count = max(1, min(AT_ONCE, PIXELS_AT_ONCE // (shape[0] * shape[1])))
     stopped = f"stopped; the masks in {out} are whole, but not all: predict again"
     with (
@@ -347,10 +347,10 @@ def doctor(
     errors, warnings = examine(folder)
     if as_json:
         keys, findings = ("file", "problem", "cure"), {"errors": errors, "warnings": warnings}
-        said = {
+        output = {
             kind: [{k: getattr(f, k) for k in keys} for f in findings[kind]] for kind in findings
         }
-        print(json.dumps(said))
+        print(json.dumps(output))
     else:
         for finding in errors:
             print(f"error: {finding}")

@@ -51,9 +51,9 @@ def run(app: typer.Typer) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as problem:
-        if (said := _in_words(problem)) is None:
+        if (message := _in_words(problem)) is None:
             raise
-        print("error: " + " ".join(said.split()), file=sys.stderr)
+        print("error: " + " ".join(message.split()), file=sys.stderr)
         sys.exit(2)
 
 

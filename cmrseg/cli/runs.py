@@ -12,7 +12,11 @@ from cmrseg.machine import cores, locked
 
 
 def claim(out: Path, resume: bool) -> bool:
-    """Whether a finished run lies there; an error where training would overwrite something."""
+    """Whether a finished run lies there.
+
+    Raises:
+        BadInput: training would overwrite a run, or ``out`` is a file.
+    """
     from cmrseg.checkpoint import CHECKPOINT, MODEL
 
     if out.exists() and not out.is_dir():
@@ -26,7 +30,11 @@ def claim(out: Path, resume: bool) -> bool:
 
 
 def confirm(out: Path, config, fingerprint: str, precision: str) -> None:
-    """See that a finished run is the one that is asked for, and tidy up behind it."""
+    """See that a finished run is the one that is asked for, and tidy up behind it.
+
+    Raises:
+        BadInput: it has another configuration, or was made with other slices.
+    """
     from cmrseg.checkpoint import CHECKPOINT, CONFIG, read_config, require_same
     from cmrseg.record import RECORD, read_record
 
@@ -35,14 +43,18 @@ def confirm(out: Path, config, fingerprint: str, precision: str) -> None:
     if record["fingerprint"] != fingerprint:
         raise BadInput(out / RECORD, "was made with other slices", "Train into another --out")
     if record["precision"] != precision:
-        said = f"warning: {out} was trained in {record['precision']}, not in {precision}"
-        print(said, file=sys.stderr)
+        warning = f"warning: {out} was trained in {record['precision']}, not in {precision}"
+        print(warning, file=sys.stderr)
     for name in (CHECKPOINT, ".lock", ".lock.soft"):  # of a process that was killed as it finished
         (out / name).unlink(missing_ok=True)
 
 
 def choose(device: str, threads: int | None) -> None:
-    """See that the device is there, and take as many threads as were asked for or are allowed."""
+    """See that the device is there, and take as many threads as were asked for or are allowed.
+
+    Raises:
+        BadInput: no GPU that PyTorch can use.
+    """
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -56,9 +68,9 @@ def warn_of_shared(train, held_out) -> None:
     if shared := sorted(set(train.patients) & set(held_out.patients)):
         one, more = shared[0], f", and so on for {len(shared)} patients" if shared[1:] else ""
         names = [s.names[s.patients.tolist().index(one)] for s in (train, held_out)]
-        said = f"{names[0]} of train and {names[1]} of val are of one patient{more}"
+        problem = f"{names[0]} of train and {names[1]} of val are of one patient{more}"
         cure = "The score will be too good; doctor lists all, and patients.csv says who is who"
-        print(f"warning: {said}. {cure}", file=sys.stderr)
+        print(f"warning: {problem}. {cure}", file=sys.stderr)
 
 
 def keep(out: Path, result, record: dict, pixels: tuple[int, int]) -> None:
@@ -75,7 +87,11 @@ def keep(out: Path, result, record: dict, pixels: tuple[int, int]) -> None:
 
 @contextmanager
 def alone(out: Path):
-    """Keep other processes out of a folder that is trained into, and what killed ones left."""
+    """Keep other processes out of a folder that is trained into, and what killed ones left.
+
+    Raises:
+        BadInput: another process is training into it.
+    """
     from filelock import Timeout
 
     with ExitStack() as stack:
@@ -97,11 +113,11 @@ def progress(preset: str, config):
     def show(history: dict[str, list]) -> None:
         dice = next((d for d in reversed(history["dice"]) if d is not None), None)
         shown = "not yet" if dice is None else f"{mean_dice(dice):.3f}"
-        said = f"loss {history['loss'][-1]:.4f}, val Dice {shown}"
+        scores = f"loss {history['loss'][-1]:.4f}, val Dice {shown}"
         bar.update(len(history["epoch"]) - bar.n)
-        bar.set_postfix_str(said)
+        bar.set_postfix_str(scores)
         if bar.disable and history["dice"][-1] is not None:
-            line = f"epoch {history['epoch'][-1]}/{config.epochs} {said.replace(',', '')}"
+            line = f"epoch {history['epoch'][-1]}/{config.epochs} {scores.replace(',', '')}"
             print(line, file=sys.stderr, flush=True)
 
     description = f"{preset}, seed {config.seed}"

@@ -7,11 +7,15 @@ from cmrseg.datasets.folders import entries
 
 
 def spacing(paths: dict, asked: float | None) -> np.ndarray | None:
-    """Millimetres of a pixel of each slice (N,): as asked, or from spacing.csv; or None."""
-    if (said := [asked] * len(paths) if asked else entries(paths, "spacing.csv")) is None:
+    """Millimetres of a pixel of each slice (N,): as asked, or from spacing.csv; or None.
+
+    Raises:
+        BadInput: the table holds other than positive numbers below 1000.
+    """
+    if (values := [asked] * len(paths) if asked else entries(paths, "spacing.csv")) is None:
         return None
     try:
-        mm = np.array(said, dtype=float)
+        mm = np.array(values, dtype=float)
     except ValueError:
         mm = np.zeros(1)
     if not ((mm > 0) & (mm < 1000)).all():
@@ -21,7 +25,11 @@ def spacing(paths: dict, asked: float | None) -> np.ndarray | None:
 
 
 def volumes(paths: dict, patients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The volume of each slice as a number (N,), by origin.csv, and the first slice of each."""
+    """The volume of each slice as a number (N,), by origin.csv, and the first slice of each.
+
+    Raises:
+        BadInput: no origin.csv, or one that names no volume of a slice.
+    """
     origin = [name.rpartition("_slice")[0] for name in entries(paths, "origin.csv") or [""]]
     if not all(origin):
         cure = "Evaluate against masks that convert wrote, with its origin.csv above them"

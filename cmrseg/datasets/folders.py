@@ -235,11 +235,11 @@ def entries(paths: dict[int, Path], name: str) -> list[str] | None:
     """
     if (table := _find_table(next(iter(paths.values())).parent, name)) is None:
         return None
-    said = _read_table(table)
+    values = _read_table(table)
     images = [path.stem.removesuffix("_mask") for path in paths.values()]
-    if missing := [image for image in images if image not in said]:
+    if missing := [image for image in images if image not in values]:
         raise BadInput(table, f"has no entry {missing[0]!r}", _needs(table))
-    return [said[image] for image in images]
+    return [values[image] for image in images]
 
 
 def _find_table(folder: Path, name: str) -> Path | None:

@@ -92,7 +92,7 @@ def _slices(
     grey, affine = _load(volume.path, found.notes)
     if grey.min() == grey.max() or _are_labels(grey):
         raise BadInput(volume.path, "holds labels or a single grey level, no picture", CURE)
-    turn, pixel = _to_acdc(volume.path, affine, grey.shape)
+    orientation, pixel = _to_acdc(volume.path, affine, grey.shape)
     labels = volume.labels and _read_labels(volume, affine, grey.shape, found.notes)
     factors = (pixel[0] / spacing, pixel[1] / spacing, 1)
     for t in range(grey.shape[3]):
@@ -101,10 +101,10 @@ def _slices(
             if not labels[..., t].any():
                 found.left_out["moments without labels"] += 1
                 continue
-            turned = apply_orientation(labels[..., t], turn)
+            turned = apply_orientation(labels[..., t], orientation)
             _check_anatomy(volume, turned, found.notes)
             mask = _cropped_labels(volume, turned, factors, size, found.notes)
-        turned = apply_orientation(grey[..., t], turn)
+        turned = apply_orientation(grey[..., t], orientation)
         image = _eight_bit(_crop(_resample(turned, factors), size))
         name = f"{volume.name}_time{t}" if grey.shape[3] > 1 else volume.name
         for z in range(image.shape[2]):
@@ -201,10 +201,10 @@ def _to_acdc(path: Path, affine: np.ndarray, shape: tuple) -> tuple[np.ndarray, 
         raise BadInput(path, problem, "Set pixdim in its header, in millimetres")
     upright = lies[thick, 0] != 2  # where slices stand, their columns run down
     axes = orientations.axcodes2ornt("LPI" if upright else "LPS")
-    turn = orientations.ornt_transform(lies, axes)
-    turn[thick, 0] = 3  # behind the other two
-    turn[:, 0] = turn[:, 0].argsort().argsort()
-    return turn, sides[turn[:, 0].argsort()]
+    orientation = orientations.ornt_transform(lies, axes)
+    orientation[thick, 0] = 3  # behind the other two
+    orientation[:, 0] = orientation[:, 0].argsort().argsort()
+    return orientation, sides[orientation[:, 0].argsort()]
 
 
 def _times(numbers) -> str:
@@ -220,9 +220,9 @@ def _read_labels(
     """Labels uint8 (X, Y, Z, T) on the grid of their volume, in our order of classes."""
     labels, own = _load(volume.labels, notes)
     step = np.linalg.inv(affine) @ own  # from their voxels to the volume's
-    turn = orientations.io_orientation(step)
-    step = step @ orientations.inv_ornt_aff(turn, labels.shape[:3])
-    labels = apply_orientation(labels, turn)
+    orientation = orientations.io_orientation(step)
+    step = step @ orientations.inv_ornt_aff(orientation, labels.shape[:3])
+    labels = apply_orientation(labels, orientation)
     if labels.shape != shape:
         problem = f"is of shape {_times(labels.shape)}, its volume of {_times(shape)}"
         raise BadInput(volume.labels, problem, "Pair them anew")

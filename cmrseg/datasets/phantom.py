@@ -205,8 +205,8 @@ def surroundings(heart, fat, rng):
 
     def near(low, high, distance):
         """A point so far from the epicardium, between two angles (degrees) from up, clockwise."""
-        turn = np.exp(1j * np.radians(rng.uniform(low, high)))
-        return heart.centre + up * turn * (heart.radius + distance)
+        rotation = np.exp(1j * np.radians(rng.uniform(low, high)))
+        return heart.centre + up * rotation * (heart.radius + distance)
 
     signal = air * (1 + 0.2 * cloud)
     signal = paint(signal, 2.7 - fine - 0.6 * cloud, heart.blood)  # vessels of the lung, clustered
@@ -237,8 +237,8 @@ def surroundings(heart, fat, rng):
     for value, thin, thick in layers:  # from the inside out, to the air before the chest
         signal = paint(signal, depth - chest + rng.uniform(0, 1.2) * cloud, value)
         depth += rng.uniform(thin, thick)
-    for turn in np.cumsum(rng.uniform(8, 14, 5)) / bend - rng.uniform(0.2, 0.8):
-        centre = hub + up * (bend + 3) * np.exp(1j * turn)
+    for angle in np.cumsum(rng.uniform(8, 14, 5)) / bend - rng.uniform(0.2, 0.8):
+        centre = hub + up * (bend + 3) * np.exp(1j * angle)
         rib = blob(centre, rng.uniform(1.5, 3.2), 1.3, rng.uniform(0, 3.1), plane=plane)
         signal = paint(signal, rib - 1, 0.15 * muscle)
         signal = paint(signal, rib + 1, muscle * rng.uniform(0.5, 1.5))

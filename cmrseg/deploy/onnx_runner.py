@@ -43,8 +43,8 @@ def from_onnx(path: Path) -> Callable[[np.ndarray], np.ndarray]:
         if type(problem).__name__ == "InvalidProtobuf":
             raise BadInput(path, "is damaged, or no ONNX file", "Copy or export it again") from None
         _, cure = trouble(problem) or ("", "Give what it was exported from, or update onnxruntime")
-        said = f"can't be run by onnxruntime ({in_short(problem)})"
-        raise BadInput(path, said, cure) from None
+        reason = f"can't be run by onnxruntime ({in_short(problem)})"
+        raise BadInput(path, reason, cure) from None
     if CLEAN not in notes:
         raise BadInput(path, "is not a network that export wrote", "Give one that it wrote")
     if tried.shape != (1, 4, 32, 48) or not np.isfinite(tried).all():

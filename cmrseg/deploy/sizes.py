@@ -57,13 +57,13 @@ def warning(model: str, shape: tuple[int, int], mm: float | None, resize: bool) 
     factor = max(shape) / max(height, width)
     known = f"{width} x {height}" + (f" of {known_mm} mm" if known_mm else "")
     if not resize and not 1 / BEYOND <= factor <= BEYOND:
-        said = f"the slices have {shape[1]} x {shape[0]} pixels, {model} knows {known}"
+        problem = f"the slices have {shape[1]} x {shape[0]} pixels, {model} knows {known}"
         cure = "Add --resize if they show as much of the body; else crop or resample them"
-        return f"{said}: expect worse. {cure}"
+        return f"{problem}: expect worse. {cure}"
     shown_mm = mm and mm * (factor if resize else 1)
     if known_mm and shown_mm and not 1 / BEYOND <= shown_mm / known_mm <= BEYOND:
-        said = f"{model} would see pixels of {shown_mm:.3g} mm, it knows {known}: expect worse"
-        return f"{said}. Resample the slices, or convert with --spacing {known_mm}"
+        problem = f"{model} would see pixels of {shown_mm:.3g} mm, it knows {known}: expect worse"
+        return f"{problem}. Resample the slices, or convert with --spacing {known_mm}"
     return None
 
 

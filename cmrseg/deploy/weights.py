@@ -139,8 +139,8 @@ def load_ensemble(path: Path):
     except (RuntimeError, ValueError, TypeError, LookupError, MemoryError) as problem:
         if trouble(problem):
             raise
-        said = f"is not an ensemble of networks ({in_short(problem)})"
-        raise BadInput(path, said, CURE) from None
+        reason = f"is not an ensemble of networks ({in_short(problem)})"
+        raise BadInput(path, reason, CURE) from None
     if not models or not all(checkpoint.is_finite_output(model, config.scale) for model in models):
         raise BadInput(
             path, "holds no network, or weights that are no numbers or lead to none", CURE

@@ -58,8 +58,8 @@ class ReportUNet(nn.Module):
         poolings, edge = poolings or levels, windows // 3
         possible = {"after": (levels, levels - 1), "before": (levels - 1,)}.get(skips, ())
         if windows not in (2, 3) or poolings not in possible:
-            said = f"skips={skips!r}, windows={windows}, poolings={poolings}"
-            raise ValueError(f"{said}: no network of {levels} levels can be built so")
+            choice = f"skips={skips!r}, windows={windows}, poolings={poolings}"
+            raise ValueError(f"{choice}: no network of {levels} levels can be built so")
 
         def block(inputs: int, outputs: int, size: int = kernel) -> nn.Sequential:
             return conv_block(inputs, outputs, convolutions, size, activation, dropout)
