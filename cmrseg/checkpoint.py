@@ -159,7 +159,9 @@ def load(folder: Path) -> TrainingResult:
         OSError: files that can't be read.
     """
     if not folder.is_dir():
-        raise BadInput(folder, "no such run", "Give the folder that train --out made")
+        raise BadInput(
+            folder, "no such run", "Give final, small, or a folder that train --out made"
+        )
     config = read_config(folder / CONFIG)
     if not (folder / MODEL).is_file():
         cure = "The training has not finished: continue it with train --resume"

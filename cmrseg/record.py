@@ -206,8 +206,8 @@ def _key(record: dict, config: TrainConfig) -> str:
 def _commit() -> str:
     try:
         command, checkout = ["git", "rev-parse", "HEAD"], Path(__file__).parents[1]
-        answer = subprocess.run(command, cwd=checkout, text=True, capture_output=True, check=True)
-        return answer.stdout.strip()
+        answer = subprocess.run(command, cwd=checkout, capture_output=True, check=True)
+        return answer.stdout.decode().strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -64,13 +64,20 @@ def choose(device: str, threads: int | None) -> None:
 
 
 def warn_of_shared(train, held_out) -> None:
-    """Say which patient is on both sides of a split: then the validation Dice is too good."""
-    if shared := sorted(set(train.patients) & set(held_out.patients)):
-        one, more = shared[0], f", and so on for {len(shared)} patients" if shared[1:] else ""
-        names = [s.names[s.patients.tolist().index(one)] for s in (train, held_out)]
-        problem = f"{names[0]} of train and {names[1]} of val are of one patient{more}"
-        cure = "The score will be too good; doctor lists all, and patients.csv says who is who"
-        print(f"warning: {problem}. {cure}", file=sys.stderr)
+    """Say which patient, or else image, is on both sides of a split: the Dice is too good then."""
+    both = train, held_out
+    images = [[image.tobytes() for image in s.images] for s in both]
+    for kind, relation, (here, there) in (
+        ("patients", "of one patient", [s.patients.tolist() for s in both]),
+        ("images", "the same image", images),
+    ):
+        if shared := sorted({*here} & {*there}):
+            more = f", and so on for {len(shared)} {kind}" if shared[1:] else ""
+            names = train.names[here.index(shared[0])], held_out.names[there.index(shared[0])]
+            problem = f"{names[0]} of train and {names[1]} of val are {relation}{more}"
+            cure = "The score will be too good; doctor lists all, and patients.csv says who is who"
+            print(f"warning: {problem}. {cure}", file=sys.stderr)
+            break
 
 
 def keep(out: Path, result, record: dict, pixels: tuple[int, int]) -> None:

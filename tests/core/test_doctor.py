@@ -216,6 +216,13 @@ def test_an_image_and_its_mask_come_together(kind, other, root):
         datasets.load(root, "val")
 
 
+def test_zeros_before_the_number_of_a_mask_are_none_of_its_images_business(root):
+    masks = datasets.load(root, "train").masks
+    move((M12, "train/mask/cmr0012_mask.png"))(root)
+    assert doctor.examine(root) == ([], [])
+    assert (datasets.load(root, "train").masks == masks).all()
+
+
 def test_masks_and_splits_are_of_one_size(root):
     edit("val/mask", change=lambda mask: mask[:-2])(root)
     assert errors_in(root)[0][0] == "val/mask/cmr3_mask.png"

@@ -246,7 +246,7 @@ def test_slices_of_nobody_known_are_numbered_as_ever(root):
 
 
 @pytest.mark.usefixtures("tiny_presets")
-def test_train_warns_of_a_patient_on_both_sides(renumbered, command, tmp_path):
+def test_train_warns_of_a_patient_or_an_image_on_both_sides(renumbered, command, tmp_path):
     renumbered("train", {1: 5, 2: 9})
     root = renumbered("val", {1: 10, 2: 6})
     words = ("train", "--data", root, "--out", tmp_path / "run")
@@ -256,6 +256,11 @@ def test_train_warns_of_a_patient_on_both_sides(renumbered, command, tmp_path):
     (root / "val" / "patients.csv").write_text("image,patient\ncmr1,8\ncmr2,9\n", encoding="utf-8")
     assert "warning" not in command(*words[:-1], tmp_path / "other").err
     assert "warning" not in command(*words[:-1], tmp_path / "phantom", "--data", "phantom").err
+    shutil.copy(root / "train" / "image" / "cmr2.png", root / "val" / "image" / "cmr1.png")
+    (line,) = (
+        x for x in command(*words[:-1], tmp_path / "third").err.splitlines() if "warning" in x
+    )
+    assert "cmr2 of train and cmr1 of val are the same image" in line
 
 
 # --- what is said of a fault, and of its cure ----------------------------------------------------
