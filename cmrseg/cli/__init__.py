@@ -107,7 +107,7 @@ def train(
     epochs: Annotated[Optional[int], Option(min=1, help="Epochs, if not the preset's.")] = None,
     seed: Annotated[int, Option(min=0, max=2**63 - 1, help="Random seed.")] = 0,
     threads: Annotated[
-        Optional[int], Option(min=1, help="CPU threads. [default: all cores it may use]")
+        Optional[int], Option(min=1, max=1024, help="CPU threads. [default: all cores it may use]")
     ] = None,
     device: Annotated[
         Device, Option(help="auto: a GPU, where PyTorch finds one; else the CPU.")
@@ -173,7 +173,7 @@ def predict(
 ) -> None:
     """Segment every image of a folder; each mask is named after its own image."""
     from cmrseg.cli import scores
-    from cmrseg.datasets import folders
+    from cmrseg.datasets import checks, folders
     from cmrseg.deploy import sizes, weights
 
     if device is Device.cuda:
@@ -182,6 +182,8 @@ def predict(
     if resize:
         network = sizes.resized(network, model)
     by_number = folders.check_images(images)
+    for note in checks.foreign_files(checks.Folder([images], [], [])):
+        print(f"warning: {note}", file=sys.stderr)
     paths, mm = [*by_number.values()], None
     with suppress(BadInput):  # a table of other slices
         mm = scores.spacing(by_number, None)
@@ -270,6 +272,8 @@ def evaluate(
     from cmrseg.data import CLASSES
 
     p, t = datasets.folders.read_pairs(pred, truth)
+    if pred.resolve() == truth.resolve():
+        print(f"warning: {pred} is compared with itself", file=sys.stderr)
     paths = datasets.folders.list_pngs(truth, mask=True)
     patients, mm = datasets.known_patients(paths), scores.spacing(paths, spacing)
     shown = metrics.dice_summary(metrics.dice(p, t), patients)

@@ -107,7 +107,7 @@ def shared_patients(folder: Folder) -> Iterator[BadInput]:
                 "Keep a patient on one side of every split; patients.csv says who is who, "
                 "without it each number is a patient"
             )
-            yield BadInput(path, f"is of patient {patient}, as is {other}", cure)
+            yield BadInput(path, f"is of one patient with {other}", cure)
 
 
 # --- sizes and grey levels -----------------------------------------------------------------------

@@ -218,6 +218,11 @@ def patients_of(paths: dict[int, Path], alone: Callable = list) -> np.ndarray:
         siblings = [place / kind / TABLE for place in places for kind in ("", "image", "mask")]
         tables |= {path for path in siblings if os.path.lexists(path)}
     patients = {patient for path in sorted(tables) for patient in _read_table(path).values()}
+    spelled: dict[str, str] = {}
+    for patient in sorted(patients):
+        if (other := spelled.setdefault(_spelling(patient), patient)) != patient:
+            problem = f"names patients {other} and {patient}: one in two spellings, or two"
+            raise BadInput(table or min(tables), problem, "Give each patient one name")
     number = _numbers(patients)
     if table is None:
         return np.array(alone(paths), dtype=np.int64) + max(number.values(), default=0)
@@ -247,12 +252,15 @@ def _find_table(folder: Path, name: str) -> Path | None:
     return next((path for path in above if os.path.lexists(path)), None)
 
 
+def _spelling(patient: str) -> str:
+    """One spelling for capitals, leading zeros, and the fraction of which Excel makes a number."""
+    return re.sub("0*([0-9]+)", r"\1", patient.casefold().removesuffix(".0"))
+
+
 def _numbers(patients: set[str]) -> dict[str, int]:
     """A number for each patient: the name, if all are numbers, else its place in their order."""
     if all(re.fullmatch("[0-9]{1,18}", patient) for patient in patients):
-        numbers = {patient: int(patient) for patient in patients}
-        if len({*numbers.values()}) == len(patients):  # 01 and 1 are two patients
-            return numbers
+        return {patient: int(patient) for patient in patients}
     return {patient: n for n, patient in enumerate(sorted(patients), start=1)}
 
 

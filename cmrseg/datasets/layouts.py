@@ -25,7 +25,8 @@ from cmrseg.datasets.folders import no_folder
 # Stored label -> ours (background, RV, Myo, LV): M&Ms counts the ventricles the other way round.
 ACDC, MNMS = (0, 1, 2, 3), (0, 3, 2, 1)
 FILE = re.compile(r"(.+)\.nii(\.gz)?", re.IGNORECASE | re.DOTALL)
-OTHERS = {".hdr", ".mha", ".mhd", ".nrrd", ".dcm", ".mgz"}  # formats of volumes, too
+# Formats of volumes, too, and of archives.
+OTHERS = {".hdr", ".mha", ".mhd", ".nrrd", ".dcm", ".mgz", ".zip", ".tar", ".gz", ".tgz", ".7z"}
 SERIES = "4d|sa_cine|la|la_ed|la_es|la_cine"  # names of what is left out
 NAME = re.compile(rf"(.+?)_(?:(frame\d+)|sa|sa_ed|sa_es|({SERIES}))(_gt)?", FILE.flags)
 
@@ -138,9 +139,10 @@ def _files(folder: Path, notes: list[BadInput]) -> Iterator[Path]:
             if not path.exists() or (path in volumes and not path.is_file()):
                 cure = "Put the files themselves there, or mend the link"
                 raise BadInput(path, "is a link to nowhere, or no file", cure)
-            if path.suffix.lower() in OTHERS:
-                problem = "is left out: it may be a volume, and is no .nii or .nii.gz"
-                notes.append(BadInput(path, problem, "Convert it to NIfTI, or move it away"))
+            if path not in volumes and path.suffix.lower() in OTHERS:
+                problem = "is left out: it may hold a volume, and is no .nii or .nii.gz"
+                cure = "Unpack it, convert it to NIfTI, or move it away"
+                notes.append(BadInput(path, problem, cure))
         if not volumes and not folders and place != str(folder):
             notes.append(
                 BadInput(place, "holds no NIfTI file", "If it is a patient's, copy it again")

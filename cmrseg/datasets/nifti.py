@@ -27,7 +27,7 @@ from nibabel import affines, orientations
 from nibabel.orientations import apply_orientation
 from scipy.ndimage import binary_dilation, zoom
 
-from cmrseg.data import FOLDS, BadInput, Slices, not_allowed
+from cmrseg.data import CLASSES, FOLDS, BadInput, Slices, not_allowed
 from cmrseg.datasets.layouts import Found, Volume
 
 CURE = "Compare its header with what it holds, or export it again"
@@ -248,11 +248,13 @@ def _are_labels(values: np.ndarray) -> bool:
 
 
 def _check_anatomy(volume: Volume, labels: np.ndarray, notes: list[BadInput]) -> None:
-    """See that the myocardium encloses the LV (labels (X, Y, Z)), and that the RV is above it.
+    """See that the myocardium encloses the LV (labels (X, Y, Z)), and the RV is there, above it.
 
     Of the LV's border more than 0.97 touches the myocardium in each real slice, of the RV's less
     than 0.47.
     """
+    if missing := [CLASSES[c] for c in (1, 2, 3) if not (labels == c).any()]:
+        notes.append(BadInput(volume.labels, f"holds no {' and no '.join(missing)}", CURE))
     cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)[:, :, None]
     enclosed, centre = {1: 0.0, 3: 1.0}, {}
     for c in (1, 3):

@@ -95,6 +95,7 @@ def test_evaluate_as_json_has_plain_numbers_in_the_agreed_shape(tmp_path, comman
     words = ("evaluate", "--pred", tmp_path / "pred", "--truth", tmp_path / "truth")
     said = json.loads(command(*words, "--json").out, parse_constant=pytest.fail)
     assert list(said) == ["images", "dice", "interval", "absent", "metrics"]
+    assert "compared with itself" in command(*words[:3], "--truth", tmp_path / "pred").err
     means = {"RV": pytest.approx(1 / 3), "Myo": 1, "LV": None}
     assert said["images"] == 2 and said["dice"] == means | {"mean": pytest.approx(2 / 3)}
     assert said["absent"] == {"RV": 0, "Myo": 1, "LV": 2} and said["interval"]["LV"] is None
@@ -297,7 +298,9 @@ def test_a_slice_keeps_the_name_of_its_file(model, root, command, tmp_path):
     images.mkdir()
     for path in (root / "val/image").iterdir():
         shutil.copy(path, images / f"cmr00{path.stem[3:]}.png")
-    assert command("predict", "--model", model, "--images", images, "--out", masks).status == 0
+    (images / "cmr009.tif").write_bytes(b"II*")
+    done = command("predict", "--model", model, "--images", images, "--out", masks)
+    assert done.status == 0 and "cmr009.tif: is not a PNG and is ignored" in done.err
     assert files_in(masks) == ["cmr003_mask.png", "cmr004_mask.png"]
     command("submit", "--masks", masks, "--out", tmp_path / "s.csv")
     ids = [row.split(",")[0] for row in (tmp_path / "s.csv").read_text("utf-8").splitlines()[1:]]
@@ -424,6 +427,7 @@ WRONG_OPTIONS = {
     "train --out x --seed -1": "--seed",
     f"train --out x --seed {'9' * 30} --data phantom": "--seed",
     "train --out x --threads 0": "--threads",
+    "train --out x --threads 99999": "--threads",
     "train --out x --precision auto": "auto",
     "data --source mnist": "mnist",
     "doctor": "folder",

@@ -202,9 +202,13 @@ def test_a_table_of_patients_is_found_in_the_folder_and_above_it(place, root):
     assert datasets.load(root, "train").patients.tolist() == [1, 1, 1, 2, 2, 2, 2, 3]
 
 
-def test_zeros_before_a_number_tell_patients_apart(root):
-    write_table(root, {f"cmr{n}": "01" if n < 9 else "1" for n in range(1, 13)})
-    assert datasets.load(root, "train").patients.tolist() == [1] * 4 + [2] * 4
+@pytest.mark.parametrize(("name", "other"), [("01", "1"), ("1", "1.0"), ("P-07", "p-7")])
+def test_one_patient_in_two_spellings_is_refused_also_in_two_splits(name, other, root):
+    """Else nobody would see that a patient is in both."""
+    write_table(root / "train", {f"cmr{n}": name if n < 9 else "70" for n in range(5, 13)})
+    write_table(root / "val", {"cmr3": other, "cmr4": "100"})
+    with pytest.raises(BadInput, match="one in two spellings"):
+        datasets.load(root, "train")
 
 
 def test_a_table_of_patients_counts_for_masks_and_may_hold_names(root):

@@ -173,10 +173,13 @@ def test_what_is_left_out_on_purpose_is_counted(folder):
 
 def test_a_frame_that_its_table_does_not_name_and_files_of_other_formats_are_named(folder):
     (folder / "patient002" / "Info.cfg").write_text("ED: 2\nES: 12\n", encoding="utf-8")
-    (folder / "patient003" / "patient003_frame09.hdr").write_bytes(b"")
+    for name in ("patient003_frame09.hdr", "patient004.zip", "patient005.tar.gz"):
+        (folder / "patient003" / name).write_bytes(b"")
     notes = [f"{Path(note.file).name} {note.problem}" for note in layouts.find(folder).notes]
-    assert len(notes) == 2 and "patient003_frame09.hdr is left out" in notes[0]
-    assert "patient002_frame01.nii.gz is neither ED nor ES" in notes[1]
+    *left_out, other = notes
+    for name in ("patient003_frame09.hdr", "patient004.zip", "patient005.tar.gz"):
+        assert f"{name} is left out" in left_out.pop(0)
+    assert not left_out and "patient002_frame01.nii.gz is neither ED nor ES" in other
 
 
 def test_patients_are_placed_or_named(folder, command):

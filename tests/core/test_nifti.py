@@ -123,6 +123,15 @@ def test_a_heart_upside_down_is_noted(tmp_path):
         assert "p_frame01" in note.file
 
 
+@pytest.mark.parametrize(
+    ("order", "lacks"), [((0, 0, 2, 3), "RV"), ((0, 0, 0, 1), "Myo and no LV")]
+)
+def test_labels_without_a_class_are_noted(order, lacks, tmp_path):
+    """Such as labels of the LV alone, which would be learned as the RV."""
+    _, notes = convert(tmp_path, None, np.uint8(order)[heart()])
+    assert f"holds no {lacks}" in notes[0].problem and "p_frame01_gt" in notes[0].file
+
+
 # --- headers -------------------------------------------------------------------------------------
 
 MILLIMETRE = np.diag([-1.0, -1, 1, 1])  # a form of a wrong scale
