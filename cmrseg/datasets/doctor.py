@@ -69,7 +69,8 @@ def _read(folder: Path) -> tuple[list[BadInput], Folder]:
         errors += more
         images += pictures[0]
         masks += pictures[1]
-    return [*errors, *_unfit_splits(images)], Folder([folder, *places], images, masks)
+    errors = {str(error): error for error in [*errors, *_unfit_splits(images)]}  # each once
+    return [*errors.values()], Folder([folder, *places], images, masks)
 
 
 def _read_alone(folder: Path) -> tuple[list[BadInput], Folder]:
