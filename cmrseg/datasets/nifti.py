@@ -136,6 +136,8 @@ def _load(path: Path, notes: list[BadInput]) -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # nibabel and what unpacks for it raise a dozen kinds
         problem = f"is not a readable NIfTI file ({type(error).__name__}: {error})"
         raise BadInput(path, problem, "Copy or download it again") from None
+    if file.dataobj.offset < header.single_vox_offset:
+        raise BadInput(path, "has its voxels inside its header, by its vox_offset", CURE)
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     pixdim = raw["pixdim"][1:4]  # of which nibabel would make 1 where it is 0
