@@ -2,7 +2,6 @@
 
 import re
 import struct
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -268,11 +267,11 @@ def test_a_file_that_cannot_be_read_is_named(content, tmp_path):
         nifti.read(layouts.find(tmp_path))
 
 
-@pytest.mark.parametrize(("offset", "fits"), [(0, False), (351, True), (352, True)])
-def test_voxels_that_would_begin_in_the_header_are_refused(offset, fits, tmp_path):
+@pytest.mark.parametrize("offset", [0, 351])
+def test_voxels_that_would_begin_in_the_header_are_refused(offset, tmp_path):
     pair(tmp_path / "p_frame01", ending=".nii")
     path = tmp_path / "p_frame01.nii"
     content = path.read_bytes()
     path.write_bytes(content[:108] + struct.pack("<f", offset) + content[112:])
-    with nullcontext() if fits else pytest.raises(BadInput, match=r"p_frame01.*: has its voxels"):
+    with pytest.raises(BadInput, match=r"p_frame01.*: .*(vox_offset|vox offset 351 too low)"):
         nifti.read(layouts.find(tmp_path))
