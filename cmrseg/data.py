@@ -162,7 +162,7 @@ def _chunks_of_pixels(file: BinaryIO, head: bytes) -> tuple[bytes, tuple[str, st
 def _wrong_labels(values: np.ndarray) -> tuple[str, str]:
     """Problem and cure of a mask with these values."""
     shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
-    if set(values) <= STRETCHED:
+    if {85, 170} & {*values} and {*values} <= STRETCHED:  # 0 and 255 may be any one class
         cure = "These are labels stretched for viewing: divide by 85"
     elif len(values) > 20:
         cure = "It looks like an image: are image and mask swapped"

@@ -70,6 +70,7 @@ IMAGES = {
 MASKS = {
     "an image": (SLICE, "are image and mask swapped"),
     "labels to be seen": (data.encode_png(heart(12)[1] * 85), "divide by 85"),
+    "one class to be seen": (data.encode_png(heart(12)[1] // 3 * 255), "Store labels"),
     "a label 7": (data.encode_png(heart(12)[1] // 3 * 7), "mask values 0, 7, expected 0-3"),
     "another size": (data.encode_png(heart(12)[1][:-2]), "is 32 x 30 pixels, expected 32 x 32"),
 }
