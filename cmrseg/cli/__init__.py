@@ -84,7 +84,8 @@ def convert(
     found = layouts.find(nifti)
     progress = partial(tqdm, desc="convert", unit="volume", disable=None)
     splits = read(found, spacing, size, progress)
-    folders.write_slices(out, splits, spacing)
+    with console.hint(lambda: f"stopped; the slices in {out} are not all: convert again"):
+        folders.write_slices(out, splits, spacing)
     for note in found.notes:
         print(f"warning: {note}", file=sys.stderr)
     print(f"{layouts.summary(found, splits)}; they are in {out}")

@@ -377,9 +377,10 @@ def write_slices(out: Path, splits: dict[str, Slices], spacing: float | None = N
     for path in sorted({*files, *(p for split in SPLITS for p in out.glob(f"{split}/*/*.png"))}):
         if path.exists() and (path not in files or path.read_bytes() != files[path]):
             raise taken(path)
-    for path, content in files.items():
+    # Masks last: where the writing is stopped, an image lacks its own, which everyone notices.
+    for path in sorted(files, key=lambda path: path.parent.name == "mask"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, content)
+        write_bytes(path, files[path])
 
 
 def _table(rows: list[tuple]) -> bytes:

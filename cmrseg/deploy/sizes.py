@@ -52,7 +52,7 @@ def warning(model: str, shape: tuple[int, int], mm: float | None, resize: bool) 
         resize: whether :func:`resized` brings them to the size that the network knows.
     """
     if (note := read_size(model)) is None:
-        return None
+        return f"nothing says which size of slices {model} knows: no .size.json lies beside it"
     (height, width), known_mm = note["pixels"], note["spacing_mm"]
     factor = max(shape) / max(height, width)
     known = f"{width} x {height}" + (f" of {known_mm} mm" if known_mm else "")

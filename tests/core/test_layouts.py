@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from volumes import LEVELS, acdc, heart, pair, save
 
-from cmrseg import datasets
+from cmrseg import data, datasets
 from cmrseg.data import BadInput
-from cmrseg.datasets import layouts, nifti
+from cmrseg.datasets import doctor, folders, layouts, nifti
 
 MNMS = np.array(layouts.MNMS, np.uint8)
 
@@ -284,6 +284,31 @@ def test_a_folder_of_another_conversion_stays_as_it_is(folder, mistake, command,
         (other / name).write_text("mine", encoding="utf-8")
         mistake("convert", folder, "--out", other, naming=name)
         (other / name).unlink()
+
+
+def test_a_conversion_that_was_stopped_is_not_taken_for_whole(
+    folder, command, tmp_path, monkeypatch
+):
+    whole, out, write = tmp_path / "whole", tmp_path / "out", data.write_bytes
+    assert command("convert", folder, "--out", whole).status == 0
+    files = [path for path in whole.rglob("*") if path.is_file()]
+    for count in range(len(files)):
+        left = iter(range(count))
+
+        def stop(path, content, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            write(path, content)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(folders, "write_bytes", stop)
+            done = command("convert", folder, "--out", out)
+        assert done.status == 130 and "convert again" in done.err
+        assert not out.exists() or doctor.examine(out)[0]
+    assert command("convert", folder, "--out", out).status == 0
+    assert {p.relative_to(out) for p in out.rglob("*")} == {
+        p.relative_to(whole) for p in whole.rglob("*")
+    }
 
 
 def test_a_patient_who_may_not_be_read_is_named(folder, deny):

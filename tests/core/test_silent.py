@@ -163,6 +163,7 @@ def test_what_train_and_the_delivered_networks_know(root, command, tmp_path, mon
 def test_slices_of_another_size_or_of_other_millimetres_are_named(shape, mm, resize, word):
     said = sizes.warning("small", shape, mm, resize)
     assert said is None if word is None else word in said
+    assert "no .size.json" in sizes.warning("copied.onnx", shape, mm, resize)
 
 
 def test_predict_knows_the_millimetres_that_convert_wrote(root, command, tmp_path):
