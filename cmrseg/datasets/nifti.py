@@ -223,6 +223,10 @@ def _read_labels(
     labels, own = _load(volume.labels, notes)
     step = np.linalg.inv(affine) @ own  # from their voxels to the volume's
     orientation = orientations.io_orientation(step)
+    if np.isnan(orientation).any():  # two of its axes lie along one of the volume's
+        raise BadInput(
+            volume.labels, "lies along other axes than its volume, by their headers", CURE
+        )
     step = step @ orientations.inv_ornt_aff(orientation, labels.shape[:3])
     labels = apply_orientation(labels, orientation)
     if labels.shape != shape:
