@@ -201,6 +201,14 @@ LABELS = {  # of a sound volume: what they are instead of m, and what is said
     "flipped in the header": (lambda m: image(m, np.diag([2.0, -2, 10, 1])), "voxels away"),
     "of no scale": (lambda m: image(m, MILLIMETRE), "voxels away"),
     "lying nowhere": (lambda m: image(m, codes=(0, 0)), "only one of the two headers"),
+    "of next to no spacing": (
+        lambda m: image(m, pixdim=(1e-300, 2, 10), kind=nibabel.Nifti2Image),
+        "voxels of 1e-300 x 2 x 10 mm",
+    ),
+    "beyond all numbers": (
+        lambda m: image(m, shifted(1e308, 0, 0), AFFINE, kind=nibabel.Nifti2Image),
+        "lies nowhere",
+    ),
     "other slices": (lambda m: m[:, :, 1:], "is of shape"),
     "turned": (lambda m: m.swapaxes(0, 1), "is of shape"),
     "over time": (lambda m: FOUR, "is of shape"),
@@ -227,7 +235,7 @@ VOLUMES = {  # of sound labels: what they are instead of v, and what is said
         "right angles",
     ),
     "sheared": (lambda v: image(v, SHEARED), "right angles"),
-    "of no place": (lambda v: image(v, shifted(np.nan, 0, 0), AFFINE), "right angles"),
+    "of no place": (lambda v: image(v, shifted(np.nan, 0, 0), AFFINE), "lies nowhere"),
     "without spacing": (lambda v: image(v, pixdim=(2, 2, 0)), "voxels of 2 x 2 x 0 mm"),
     "of no spacing": (lambda v: image(v, pixdim=(2, np.nan, 10)), "voxels of 2 x nan x 10 mm"),
     "of metres": (lambda v: image(v, pixdim=(2000, 2000, 10)), "voxels of 2000 x 2000 x 10 mm"),
