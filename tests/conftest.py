@@ -22,6 +22,7 @@ import cmrseg
 from cmrseg import checkpoint, cli, datasets
 from cmrseg.config import PRESETS, TrainConfig
 from cmrseg.data import write_png
+from cmrseg.deploy import sizes
 from cmrseg.train import fit
 
 REPOSITORY = Path(cmrseg.__file__).resolve().parents[1]
@@ -99,7 +100,9 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     root = fill(folder / "root")
     config = TrainConfig(channels=(4, 8), epochs=8)
-    checkpoint.save(fit(config, *datasets.split(root, "val")), folder / "run")
+    train, held_out = datasets.split(root, "val")
+    checkpoint.save(fit(config, train, held_out), folder / "run")
+    sizes.write_size(folder / "run" / checkpoint.MODEL, train.images.shape[1:])
     return folder / "run"
 
 

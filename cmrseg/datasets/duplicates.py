@@ -4,9 +4,9 @@ Copies are found even when they were shifted, rescaled or brightened.
 """
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm
 
 POINTS = 24  # a thumbnail has so many points a side
 ZOOMS, SHIFTS = (0.92, 1, 1.08), (-0.015, 0, 0.015)  # how copies are looked for; parts of the width
@@ -88,5 +88,5 @@ def copy_limit(strangers: np.ndarray) -> float:
     z = np.arctanh(np.clip(strangers[:: len(strangers) // 10**6 + 1], -0.999, 0.999))
     middle = np.median(z)
     spread = np.median(np.abs(z - middle)) / 0.6745
-    limit = np.tanh(middle + norm.isf(0.01 / len(strangers)) * spread)
+    limit = np.tanh(middle - NormalDist().inv_cdf(0.01 / len(strangers)) * spread)
     return float(np.clip(limit, FAMILY, TWIN))

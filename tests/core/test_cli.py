@@ -20,7 +20,7 @@ from cmrseg import checkpoint, datasets
 from cmrseg.checkpoint import CHECKPOINT, MODEL
 from cmrseg.data import write_png
 from cmrseg.datasets.folders import read_masks
-from cmrseg.deploy import weights
+from cmrseg.deploy import sizes, weights
 from cmrseg.losses import LOSSES
 from cmrseg.metrics import METRICS
 
@@ -266,7 +266,7 @@ def test_a_wrong_network_gets_one_line_and_no_masks(file, harm, model, root, mis
     words = ("predict", "--images", root / "test/image", "--out", tmp_path / "out", "--model")
     mistake(*words, run, naming=run)
     mistake(*words, tmp_path / "none", naming=tmp_path / "none")
-    assert os.listdir(tmp_path) == ["run"] and len(files_in(run)) <= 2
+    assert os.listdir(tmp_path) == ["run"] and len(files_in(run)) <= 3
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "model"])
@@ -334,8 +334,9 @@ def test_too_little_memory_is_said_in_one_line(problem, root, mistake, monkeypat
         raise problem
 
     monkeypatch.setattr(weights, "find", lambda *_: fail)
+    sizes.write_size(tmp_path / "m.onnx", (32, 32))
     words = ("--images", root / "test/image", "--out", tmp_path / "out")
-    assert "out of memory" in mistake("predict", "--model", "m", *words)
+    assert "out of memory" in mistake("predict", "--model", tmp_path / "m.onnx", *words)
 
 
 # --- mistakes: where to write --------------------------------------------------------------------

@@ -178,6 +178,7 @@ def test_predict_knows_the_millimetres_that_convert_wrote(root, command, tmp_pat
 def test_a_note_of_sizes_that_says_none_is_named(note, root, model, mistake, tmp_path):
     run = shutil.copytree(model, tmp_path / "run")
     words = ("predict", "--model", run, "--images", root / "test/image", "--out", tmp_path / "o")
+    (run / "model.size.json").unlink()
     mistake(*words, "--resize", naming=run)  # no note
     (run / "model.size.json").write_bytes(note.encode("latin-1"))
     mistake(*words, naming="model.size.json")
