@@ -32,7 +32,7 @@ from cmrseg.datasets.layouts import Found, Volume
 
 CURE = "Compare its header with what it holds, or export it again"
 # Of a header that does not say: ACDC's axes, so far away that it fits no header that does.
-UNTOLD = affines.from_matvec(np.diag([-1, -1, 1]), [1e6] * 3)
+UNTOLD = affines.from_matvec(np.diag([-1.0, -1, 1]), [1e6] * 3)
 
 
 def read(

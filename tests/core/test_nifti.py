@@ -157,6 +157,12 @@ def test_axes_and_spacing_of_a_header(header, tmp_path):
         assert len(noted) == 2 * neither
 
 
+def test_where_no_form_has_a_code_millimetres_are_no_whole_numbers(tmp_path):
+    how = {"codes": (0, 0), "pixdim": (2.5, 2.5, 10)}
+    files = image(LEVELS[heart()], **how), image(heart(), **how)
+    assert_plain(convert(tmp_path, *files, spacing=2.5)[0])
+
+
 def test_a_form_of_other_millimetres_than_pixdim_is_named(tmp_path):
     both = [image(v, pixdim=(1, 1, 10)) for v in (LEVELS[heart()], heart())]
     assert "pixdim 1 x 1 x 10" in convert(tmp_path, *both)[1][0].problem
