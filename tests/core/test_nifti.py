@@ -158,7 +158,7 @@ def test_axes_and_spacing_of_a_header(header, tmp_path):
 
 
 def test_where_no_form_has_a_code_millimetres_are_no_whole_numbers(tmp_path):
-    how = {"codes": (0, 0), "pixdim": (2.5, 2.5, 10)}
+    how = {"affine": np.diag([-2.5, -2.5, 10, 1]), "codes": (0, 0), "axes": "LPS"}
     files = image(LEVELS[heart()], **how), image(heart(), **how)
     assert_plain(convert(tmp_path, *files, spacing=2.5)[0])
 
