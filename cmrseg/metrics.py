@@ -12,8 +12,8 @@ The rules for a class that is not there (Dice would be 0/0, distances undefined)
 import warnings
 from functools import partial
 
-import numpy as np
 import cv2
+import numpy as np
 from scipy.ndimage import distance_transform_edt
 
 from cmrseg.data import CLASSES

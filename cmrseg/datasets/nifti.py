@@ -31,7 +31,8 @@ from cmrseg.data import CLASSES, FOLDS, BadInput, Slices, not_allowed
 from cmrseg.datasets.layouts import Found, Volume
 
 CURE = "Compare its header with what it holds, or export it again"
-# Of a header that does not say: ACDC's axes, so far away that it fits no header that does.
+# Of a header that does not say: ACDC's axes, so far away that it fits no header that does. Floats:
+# whole numbers would cut off the fractions of the millimetres that go into a copy of it.
 UNTOLD = affines.from_matvec(np.diag([-1.0, -1, 1]), [1e6] * 3)
 
 
