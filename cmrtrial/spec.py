@@ -1,7 +1,7 @@
-"""Experiments as data: an experiment is a list of :class:`RunSpec`, registered under its name."""
+"""Experiments as data: an experiment is a list of :class:`RunSpec`, an entry of ``EXPERIMENTS``."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def grid(
     return specs + (runs(protocol, splits, settings=extra) if extra else [])
 
 
-def each(field: str, *values, **changes) -> dict[str, dict]:
+def vary(field: str, *values, **changes) -> dict[str, dict]:
     """A setting for each value of a field, named by it; ``changes`` go with all of them."""
     names = [f"{v:g}" if isinstance(v, float) else str(v) for v in values]
     return {name: {field: value} | changes for name, value in zip(names, values)}
@@ -114,26 +114,10 @@ def cumulative(steps: dict[str, dict]) -> dict[str, dict]:
 
 # --- the registry --------------------------------------------------------------------------------
 
-EXPERIMENTS: dict[str, list[RunSpec]] = {}  # filled by the modules of cmrtrial.plans
-POOLED: list[str] = []  # the experiments whose seeds tell how much a network's runs vary
-
-
-def experiment(name: str, pools_seeds: bool = False) -> Callable:
-    """Register the runs that a function returns as the experiment ``name``.
-
-    Args:
-        name: under which ``sweep`` and ``results`` know it.
-        pools_seeds: whether the variance between runs is estimated from its seeds, see
-            :func:`cmrtrial.compare.run_variance`.
-    """
-
-    def register(function: Callable[[], list[RunSpec]]) -> Callable[[], list[RunSpec]]:
-        EXPERIMENTS[name] = function()
-        if pools_seeds:
-            POOLED.append(name)
-        return function
-
-    return register
+# name, by which `sweep` and `results` know it -> runs; filled by the modules of cmrtrial.plans
+EXPERIMENTS: dict[str, list[RunSpec]] = {}
+# From whose seeds the variance between runs is estimated, see cmrtrial.compare.run_variance.
+POOLED = ("baseline", "architectures", "final-ladder")
 
 
 def main_settings(name: str, protocol: str = "replica") -> list[str]:

@@ -1,4 +1,4 @@
-"""What is run: one experiment, one function in a module of this package, found by itself."""
+"""What is run: one experiment, one entry in a module of this package, found by itself."""
 
 import importlib
 import pkgutil

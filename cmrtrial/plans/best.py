@@ -5,7 +5,7 @@ from dataclasses import replace
 from cmrseg.config import PRESETS
 from cmrseg.predict import TTA
 from cmrtrial.corruptions import LEVELS
-from cmrtrial.spec import TRAIN_FOLDS, RunSpec, cumulative, experiment, runs
+from cmrtrial.spec import EXPERIMENTS, TRAIN_FOLDS, RunSpec, cumulative, runs
 
 # Each step keeps what the steps before it brought. The one with the highest mean Dice on the five
 # folds within the training patients becomes the recipe.
@@ -69,51 +69,43 @@ def with_networks(
     return [RunSpec(setting, config, split, "final", tta=tta, **options) for split in splits]
 
 
-@experiment("final-ladder", pools_seeds=True)
-def final_ladder():
-    """The recipes; their networks are kept."""
-    specs = runs("book", TRAIN_FOLDS, settings=LADDER)
-    specs += runs("book", TRAIN_FOLDS, (1, 2), {REPEATED: LADDER[REPEATED]})
-    return [replace(spec, protocol="final", keep=True) for spec in specs]
+# The recipes; their networks are kept.
+EXPERIMENTS["final-ladder"] = [
+    replace(spec, protocol="final", keep=True)
+    for spec in runs("book", TRAIN_FOLDS, settings=LADDER)
+    + runs("book", TRAIN_FOLDS, (1, 2), {REPEATED: LADDER[REPEATED]})
+]
 
+# Test-time augmentation and post-processing of the best recipe.
+EXPERIMENTS["final-ways"] = [
+    spec for name, tta in TTAS.items() for spec in with_networks(name, FINAL, tta, seeds=(0,))
+]
 
-@experiment("final-ways")
-def final_ways():
-    """Test-time augmentation and post-processing of the best recipe."""
-    return [s for name, tta in TTAS.items() for s in with_networks(name, FINAL, tta, seeds=(0,))]
+# Does a network know when it is wrong? One of a recipe with three seeds, and all three.
+EXPERIMENTS["final-trust"] = [
+    spec
+    for name in ("as it is", "turned")
+    for count, seeds in (("one network", (0,)), ("three networks", (0, 1, 2)))
+    for spec in with_networks(f"{count}, {name}", REPEATED, TTAS[name], seeds=seeds)
+]
 
+# Slices as another scanner or another patient would give them.
+EXPERIMENTS["final-shifts"] = [
+    spec
+    for recipe in ("book", FINAL)
+    for change, (_, levels) in LEVELS.items()
+    for level in levels
+    for spec in with_networks(
+        f"{recipe}, {change} {level:g}",
+        recipe,
+        TTA(),
+        seeds=(0,),
+        shift=(change, float(level)),
+    )
+]
 
-@experiment("final-trust")
-def final_trust():
-    """Does a network know when it is wrong? One of a recipe with three seeds, and all three."""
-    return [
-        spec
-        for name in ("as it is", "turned")
-        for count, seeds in (("one network", (0,)), ("three networks", (0, 1, 2)))
-        for spec in with_networks(f"{count}, {name}", REPEATED, TTAS[name], seeds=seeds)
-    ]
-
-
-@experiment("final-shifts")
-def final_shifts():
-    """Slices as another scanner or another patient would give them."""
-    return [
-        spec
-        for recipe in ("book", FINAL)
-        for change, (_, levels) in LEVELS.items()
-        for level in levels
-        for spec in with_networks(
-            f"{recipe}, {change} {level:g}",
-            recipe,
-            TTA(),
-            seeds=(0,),
-            shift=(change, float(level)),
-        )
-    ]
-
-
-@experiment("final")
-def final():
-    """The validation slices, once: five networks, one of each fold; and one of all slices."""
-    five = with_networks("final", FINAL, FINAL_TTA, ["val"], seeds=(0,))
-    return five + with_networks("small", SMALL, SMALL_TTA, ["val"])
+# The validation slices, once: five networks, one of each fold; and one of all slices.
+EXPERIMENTS["final"] = [
+    *with_networks("final", FINAL, FINAL_TTA, ["val"], seeds=(0,)),
+    *with_networks("small", SMALL, SMALL_TTA, ["val"]),
+]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cmrseg.config import PRESETS
-from cmrtrial.spec import FOLDS, TUNE, RunSpec, cumulative, each, experiment, grid, prefixed, runs
+from cmrtrial.spec import EXPERIMENTS, FOLDS, TUNE, RunSpec, cumulative, grid, prefixed, runs, vary
 
 # --- what is changed -----------------------------------------------------------------------------
 
@@ -86,202 +86,162 @@ UNREPAIRED = {
 
 # --- baselines, networks and optimisers ----------------------------------------------------------
 
+# Five seeds of both recipes on every fold.
+EXPERIMENTS["baseline"] = runs("replica", FOLDS, range(5)) + runs("modern", FOLDS, range(5))
 
-@experiment("baseline", pools_seeds=True)
-def baseline():
-    """Five seeds of both recipes on every fold."""
-    return runs("replica", FOLDS, range(5)) + runs("modern", FOLDS, range(5))
+# The report's own split: how large a difference did chance make there?
+EXPERIMENTS["noise-floor"] = runs("replica", ["val"], range(10))
 
-
-@experiment("noise-floor")
-def noise_floor():
-    """The report's own split: how large a difference did chance make there?"""
-    return runs("replica", ["val"], range(10))
-
-
-@experiment("architectures-tuning")
-def architectures_tuning():
-    """Three rates for each network; the best, by Dice after the last epoch, is used below.
-
-    Where it lay at the edge, one more was added beyond it, for all where the U-Net's did.
-    """
-    tried = {"replica": (0.0003, 0.001, 0.003, 0.01), "modern": (0.001, 0.003, 0.01)}
-    specs = [
+# Three rates for each network; the best, by Dice after the last epoch, is used below. Where it lay
+# at the edge, one more was added beyond it, for all where the U-Net's did.
+_TRIED = {"replica": (0.0003, 0.001, 0.003, 0.01), "modern": (0.001, 0.003, 0.01)}
+EXPERIMENTS["architectures-tuning"] = [
+    *(
         spec
-        for protocol, rates in tried.items()
+        for protocol, rates in _TRIED.items()
         for net, changes in NETS.items()
-        for spec in runs(protocol, TUNE, settings=prefixed(net, each("lr", *rates, **changes)))
-    ]
-    with_sgd = each("lr", 0.001, 0.01, 0.1, 1, **ALEXNET, **SGD)
-    more = prefixed("AlexNet, SGD", with_sgd) | prefixed("Ning", each("lr", 0.0001, **NING))
-    specs += runs("replica", TUNE, settings=more)
-    return specs + runs("modern", TUNE, settings=prefixed("Ning", each("lr", 0.03, **NING)))
+        for spec in runs(protocol, TUNE, settings=prefixed(net, vary("lr", *rates, **changes)))
+    ),
+    *runs(
+        "replica",
+        TUNE,
+        settings=prefixed("AlexNet, SGD", vary("lr", 0.001, 0.01, 0.1, 1, **ALEXNET, **SGD))
+        | prefixed("Ning", vary("lr", 0.0001, **NING)),
+    ),
+    *runs("modern", TUNE, settings=prefixed("Ning", vary("lr", 0.03, **NING))),
+]
 
-
-@experiment("optimiser-tuning")
-def optimiser_tuning():
-    """Rates for each optimiser; chosen as in "architectures-tuning"."""
-    settings = (
-        prefixed("SGD", each("lr", 0.01, 0.1, 1, 3, **SGD))
-        | prefixed("SGD with momentum", each("lr", 0.001, 0.01, 0.1, 0.3, **MOMENTUM))
-        | prefixed("Adam", each("lr", 0.0003, 0.001, 0.003, 0.01))
-        | prefixed("AdamW", each("lr", 0.0003, 0.001, 0.003, 0.01, **ADAMW))
-    )
-    return runs("replica", TUNE, settings=settings)
+# Rates for each optimiser; chosen as in "architectures-tuning".
+EXPERIMENTS["optimiser-tuning"] = runs(
+    "replica",
+    TUNE,
+    settings=prefixed("SGD", vary("lr", 0.01, 0.1, 1, 3, **SGD))
+    | prefixed("SGD with momentum", vary("lr", 0.001, 0.01, 0.1, 0.3, **MOMENTUM))
+    | prefixed("Adam", vary("lr", 0.0003, 0.001, 0.003, 0.01))
+    | prefixed("AdamW", vary("lr", 0.0003, 0.001, 0.003, 0.01, **ADAMW)),
+)
 
 
 def _at_best_rate(protocol: str, nets: dict) -> dict:
     return {net: changes | {"lr": RATES[protocol][net]} for net, changes in nets.items()}
 
 
-@experiment("architectures", pools_seeds=True)
-def architectures():
-    """The networks; what carries a headline has three seeds, the rest asks what size, epochs and
-    dropout would change."""
-    nets = _at_best_rate("replica", NETS | {"AlexNet, SGD": ALEXNET | SGD})
-    matched = _at_best_rate("replica", MATCHED)
-    variants = {f"{net}, {what}": nets[net] | changes for (net, what), changes in VARIANTS.items()}
-    return (
-        runs("replica", FOLDS, range(3), nets)
-        + runs("replica", FOLDS, settings={f"{net}, matched": c for net, c in matched.items()})
-        + runs("replica", FOLDS, settings=variants)
-        + runs("modern", FOLDS, range(3), _at_best_rate("modern", NETS))
-    )
+# The networks; what carries a headline has three seeds, the rest asks what size, epochs and dropout
+# would change.
+_NETS = _at_best_rate("replica", NETS | {"AlexNet, SGD": ALEXNET | SGD})
+_MATCHED = {f"{net}, matched": c for net, c in _at_best_rate("replica", MATCHED).items()}
+_VARIANTS = {f"{net}, {what}": _NETS[net] | changes for (net, what), changes in VARIANTS.items()}
+EXPERIMENTS["architectures"] = (
+    runs("replica", FOLDS, range(3), _NETS)
+    + runs("replica", FOLDS, settings=_MATCHED | _VARIANTS)
+    + runs("modern", FOLDS, range(3), _at_best_rate("modern", NETS))
+)
 
+# One fix at a time, one fix alone, and all but one.
+_SO_FAR = cumulative(REPAIRS)
+EXPERIMENTS["repairs"] = (
+    runs("replica", FOLDS, range(3))
+    + runs("replica", FOLDS, settings={f"with {name}": fix for name, fix in REPAIRS.items()})
+    + runs("replica", FOLDS, settings={f"up to {n}": _SO_FAR[n] for n in ("loss", "skips")})
+    + runs("modern", FOLDS, range(3))
+    + runs("modern", FOLDS, settings={f"without {name}": c for name, c in UNREPAIRED.items()})
+)
 
-@experiment("repairs")
-def repairs():
-    """One fix at a time, one fix alone, and all but one."""
-    so_far = cumulative(REPAIRS)
-    return (
-        runs("replica", FOLDS, range(3))
-        + runs("replica", FOLDS, settings={f"with {name}": fix for name, fix in REPAIRS.items()})
-        + runs("replica", FOLDS, settings={f"up to {n}": so_far[n] for n in ("loss", "skips")})
-        + runs("modern", FOLDS, range(3))
-        + runs("modern", FOLDS, settings={f"without {name}": c for name, c in UNREPAIRED.items()})
-    )
-
-
-@experiment("optimiser")
-def optimiser():
-    """SGD, Adam and AdamW, at the report's rate and at their own."""
-    own = {f"{name}, own rate": changes for name, changes in OWN_RATES.items()}
-    modern = {"AdamW": {}}
-    modern |= {n: {"optimiser": n.lower(), "weight_decay": 0.0} for n in ("Adam", "SGD")}
-    return grid("replica", {"SGD": SGD, "Adam": {}, "AdamW": ADAMW} | own) + grid("modern", modern)
+# SGD, Adam and AdamW, at the report's rate and at their own.
+EXPERIMENTS["optimiser"] = grid(
+    "replica",
+    {"SGD": SGD, "Adam": {}, "AdamW": ADAMW}
+    | {f"{name}, own rate": changes for name, changes in OWN_RATES.items()},
+) + grid(
+    "modern",
+    {"AdamW": {}}
+    | {name: {"optimiser": name.lower(), "weight_decay": 0.0} for name in ("Adam", "SGD")},
+)
 
 
 # --- one choice at a time ------------------------------------------------------------------------
 
-
-@experiment("batch-size")
-def batch_size():
-    """Batches of 2 to 32, for as many epochs or steps; and without a short last one."""
-    longest = "32, equal updates"
-    main = each("batch", 2, 8, 32) | {longest: EQUAL_UPDATES[longest]}
-    extra = each("batch", 4, 16) | {n: c for n, c in EQUAL_UPDATES.items() if n != longest}
-    of_100 = {"32 of 100": {"batch": 32}, "32 of 100, drop last": {"batch": 32, "drop_last": True}}
-    return (
-        grid("replica", main, extra)
-        + runs("replica", ["val"], range(3), of_100)
-        + grid("modern", each("batch", 4, 2, 32))
-    )
-
-
-@experiment("activation")
-def activation():
-    """Five activation functions."""
-    return grid(
-        "replica", each("activation", "sigmoid", "leaky-relu", "relu", "tanh", "hardtanh")
-    ) + grid("modern", each("activation", "relu", "sigmoid", "tanh"))
-
-
-@experiment("kernel-size")
-def kernel_size():
-    """Kernels of 1, 3 and 5 pixels."""
-    return grid("replica", each("kernel", 1, 3, 5)) + grid("modern", each("kernel", 1, 3, 5))
-
-
-@experiment("dropout")
-def dropout():
-    """Dropout from 0 to a half."""
-    return grid("replica", each("dropout", 0.0, 0.1, 0.3, 0.5), each("dropout", 0.2, 0.4)) + grid(
-        "modern", each("dropout", 0.0, 0.1, 0.5)
-    )
-
-
-@experiment("augmentation")
-def augmentation():
-    """None, the report's doubled set of mirrored slices, and random changes."""
-    affine, doubled = {"augment": ("affine",)}, {"mirrored_set": True}
-    return grid(
+# Batches of 2 to 32, for as many epochs or steps; and without a short last one.
+_LONGEST = {"32, equal updates": EQUAL_UPDATES["32, equal updates"]}
+_SHORTER = {name: c for name, c in EQUAL_UPDATES.items() if name not in _LONGEST}
+EXPERIMENTS["batch-size"] = (
+    grid("replica", vary("batch", 2, 8, 32) | _LONGEST, vary("batch", 4, 16) | _SHORTER)
+    + runs(
         "replica",
-        {"none": {}, "mirrored, doubled": doubled},
-        {"affine": affine, "affine + intensity": AUGMENT},
-    ) + grid(
-        "modern",
-        {
-            "none": {"augment": ()},
-            "mirrored, doubled": {"augment": ()} | doubled,
-            "affine": affine,
-            "affine + intensity": {},
-        },
+        ["val"],
+        range(3),
+        {"32 of 100": {"batch": 32}, "32 of 100, drop last": {"batch": 32, "drop_last": True}},
     )
+    + grid("modern", vary("batch", 4, 2, 32))
+)
 
+# Five activation functions.
+EXPERIMENTS["activation"] = grid(
+    "replica", vary("activation", "sigmoid", "leaky-relu", "relu", "tanh", "hardtanh")
+) + grid("modern", vary("activation", "relu", "sigmoid", "tanh"))
 
-@experiment("learning-rate-wide")
-def learning_rate_wide():
-    """The report's wide grid: its 28 rates on one fold, those that claims name on five."""
-    wide = [*(n / 1000 for n in range(2, 10)), *(n / 100 for n in range(1, 10))]
-    extra = each("lr", *wide, 0.1, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9)
-    return (
-        grid("replica", each("lr", 0.001, 0.2, 0.6, 1.0), extra, FOLDS[:1])
-        + runs("replica", FOLDS, (1, 2), each("lr", 0.6))  # is it a share of runs that collapses?
-        + grid("modern", each("lr", 0.003, 0.2, 0.6))
-    )
+# Kernels of 1, 3 and 5 pixels.
+_KERNELS = vary("kernel", 1, 3, 5)
+EXPERIMENTS["kernel-size"] = grid("replica", _KERNELS) + grid("modern", _KERNELS)
 
+# Dropout from 0 to a half.
+EXPERIMENTS["dropout"] = grid(
+    "replica", vary("dropout", 0.0, 0.1, 0.3, 0.5), vary("dropout", 0.2, 0.4)
+) + grid("modern", vary("dropout", 0.0, 0.1, 0.5))
 
-@experiment("learning-rate-narrow")
-def learning_rate_narrow():
-    """The report's narrow grid."""
-    return grid("replica", each("lr", 0.001, 0.01, 0.025), each("lr", 0.005, 0.015, 0.02)) + grid(
-        "modern", each("lr", 0.003, 0.001, 0.025)
-    )
+# None, the report's doubled set of mirrored slices, and random changes.
+_AFFINE, _DOUBLED = {"augment": ("affine",)}, {"mirrored_set": True}
+EXPERIMENTS["augmentation"] = grid(
+    "replica",
+    {"none": {}, "mirrored, doubled": _DOUBLED},
+    {"affine": _AFFINE, "affine + intensity": AUGMENT},
+) + grid(
+    "modern",
+    {
+        "none": {"augment": ()},
+        "mirrored, doubled": {"augment": ()} | _DOUBLED,
+        "affine": _AFFINE,
+        "affine + intensity": {},
+    },
+)
 
+# The report's wide grid: its 28 rates on one fold, those that claims name on five.
+_WIDE = [*(n / 1000 for n in range(2, 10)), *(n / 100 for n in range(1, 10))]
+_WIDE += [0.1, 0.3, 0.4, 0.5, 0.7, 0.8, 0.9]
+EXPERIMENTS["learning-rate-wide"] = (
+    grid("replica", vary("lr", 0.001, 0.2, 0.6, 1.0), vary("lr", *_WIDE), FOLDS[:1])
+    + runs("replica", FOLDS, (1, 2), vary("lr", 0.6))  # is it a share of runs that collapses?
+    + grid("modern", vary("lr", 0.003, 0.2, 0.6))
+)
 
-@experiment("learning-rate-small")
-def learning_rate_small():
-    """The report's grid of small rates."""
-    return grid(
-        "replica", each("lr", 0.0001, 0.0005, 0.001, 0.0025), each("lr", 0.0015, 0.002)
-    ) + grid("modern", each("lr", 0.003, 0.0001, 0.0005))
+# The report's narrow grid.
+EXPERIMENTS["learning-rate-narrow"] = grid(
+    "replica", vary("lr", 0.001, 0.01, 0.025), vary("lr", 0.005, 0.015, 0.02)
+) + grid("modern", vary("lr", 0.003, 0.001, 0.025))
 
+# The report's grid of small rates.
+EXPERIMENTS["learning-rate-small"] = grid(
+    "replica", vary("lr", 0.0001, 0.0005, 0.001, 0.0025), vary("lr", 0.0015, 0.002)
+) + grid("modern", vary("lr", 0.003, 0.0001, 0.0005))
 
-@experiment("channels")
-def channels():
-    """Four levels of width, from 1 to 32 channels at the finest."""
-    main = {name: c for name, c in FOUR_LEVELS.items() if name in MAIN_CHANNELS}
-    extra = {name: c for name, c in FOUR_LEVELS.items() if name not in MAIN_CHANNELS}
-    return (
-        grid("replica", main, extra)
-        + runs("replica", FOLDS, (1, 2), {"1-2-4-8": FOUR_LEVELS["1-2-4-8"]})
-        + grid("modern", main)
-    )
+# Four levels of width, from 1 to 32 channels at the finest.
+_CHANNELS = {name: FOUR_LEVELS[name] for name in MAIN_CHANNELS}
+EXPERIMENTS["channels"] = (
+    grid("replica", _CHANNELS, {n: c for n, c in FOUR_LEVELS.items() if n not in _CHANNELS})
+    + runs("replica", FOLDS, (1, 2), {"1-2-4-8": FOUR_LEVELS["1-2-4-8"]})
+    + grid("modern", _CHANNELS)
+)
 
+# Two to five blocks of two to four convolutions.
+_ENDS = {name: TOPOLOGIES[name] for name in ("2 x 2", "5 x 2")}
+EXPERIMENTS["topology"] = grid(
+    "replica", _ENDS, {name: c for name, c in TOPOLOGIES.items() if name not in _ENDS}
+) + grid("modern", _ENDS)
 
-@experiment("topology")
-def topology():
-    """Two to five blocks of two to four convolutions."""
-    main = {name: TOPOLOGIES[name] for name in ("2 x 2", "5 x 2")}
-    extra = {name: c for name, c in TOPOLOGIES.items() if name not in main}
-    return grid("replica", main, extra) + grid("modern", main)
-
-
-@experiment("depth")
-def depth():
-    """Two to six convolutions in a block."""
-    ends = each("convolutions", 2, 6)
-    return grid("replica", ends, each("convolutions", 3, 4, 5)) + grid("modern", ends)
+# Two to six convolutions in a block.
+EXPERIMENTS["depth"] = grid(
+    "replica", vary("convolutions", 2, 6), vary("convolutions", 3, 4, 5)
+) + grid("modern", vary("convolutions", 2, 6))
 
 
 # --- patients, and where networks fail -----------------------------------------------------------
@@ -297,30 +257,31 @@ ON_PHANTOMS = RunSpec(
 )
 
 
-@experiment("patients")
-def patients():
-    """Trainings with some of the 48 patients of a fold, and about as many steps as with all of
-    them; the same begun with phantoms; phantoms alone; and patients judged on phantoms."""
-    specs = []
-    for count in (5, 10, 20, 35, 48):
-        splits = FOLDS if count == 48 else [f"{fold}@{count}" for fold in FOLDS]
-        longer = {"epochs": round(PRESETS["modern"].epochs * 48 / count)}
-        settings = {f"{count}": longer, f"{count}, {PHANTOMS} first": longer | {"start": PHANTOMS}}
-        specs += runs("modern", splits, settings=settings)
-    specs += [replace(ON_PHANTOMS, config=replace(ON_PHANTOMS.config, seed=s)) for s in range(5)]
-    return specs + runs("modern", ["to-phantom"], range(3), {"patients, judged on phantoms": {}})
+def _some_of_48(count: int) -> list[RunSpec]:
+    """As many of the 48 patients of a fold, for about as many steps as with all of them."""
+    splits = FOLDS if count == 48 else [f"{fold}@{count}" for fold in FOLDS]
+    longer = {"epochs": round(PRESETS["modern"].epochs * 48 / count)}
+    settings = {f"{count}": longer, f"{count}, {PHANTOMS} first": longer | {"start": PHANTOMS}}
+    return runs("modern", splits, settings=settings)
 
 
-@experiment("where-it-fails")
-def where_it_fails():
-    """Is the right ventricle hard because of its place, or because of its grey level?"""
-    specs = []
-    for protocol in ("replica", "modern"):
-        specs += runs(protocol, FOLDS, range(5), {"RV": {}})
-        for change, name in (
-            ("shuffled", "positions shuffled"),
-            ("equalised", "grey levels equalised"),
-        ):
-            splits = [f"{fold}+{change}" for fold in FOLDS]
-            specs += runs(protocol, splits, settings={f"RV, {name}": {}})
-    return specs
+# Trainings with some of the patients; the same begun with phantoms; phantoms alone; and patients
+# judged on phantoms.
+EXPERIMENTS["patients"] = [
+    *(spec for count in (5, 10, 20, 35, 48) for spec in _some_of_48(count)),
+    *(replace(ON_PHANTOMS, config=replace(ON_PHANTOMS.config, seed=s)) for s in range(5)),
+    *runs("modern", ["to-phantom"], range(3), {"patients, judged on phantoms": {}}),
+]
+
+# Is the right ventricle hard because of its place, or because of its grey level?
+_RV = {
+    "RV": ("", range(5)),
+    "RV, positions shuffled": ("+shuffled", (0,)),
+    "RV, grey levels equalised": ("+equalised", (0,)),
+}
+EXPERIMENTS["where-it-fails"] = [
+    spec
+    for protocol in ("replica", "modern")
+    for setting, (change, seeds) in _RV.items()
+    for spec in runs(protocol, [fold + change for fold in FOLDS], seeds, {setting: {}})
+]

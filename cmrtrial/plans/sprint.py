@@ -1,7 +1,7 @@
 """Plan of the sprint: how fast can a training go?"""
 
 from cmrseg.config import PRESETS
-from cmrtrial.spec import TRAIN_FOLDS, cumulative, experiment, runs
+from cmrtrial.spec import EXPERIMENTS, TRAIN_FOLDS, cumulative, runs
 
 # From the book's recipe, cut to 18 epochs, each idea kept; then other ideas, each alone. The ends
 # were set beforehand, from trials on some of the folds. The first sprint ended after "+ rate
@@ -66,12 +66,9 @@ LARGER_BATCHES = {
     for batch, epochs in ((10, 24), (8, 24), (10, 26), (8, 26))
 }
 
-
-@experiment("sprint-ideas")
-def sprint_ideas():
-    """All ideas; four more seeds of what was, or might have become, the sprint tell its luck."""
-    ideas = SPRINTS | OTHER_IDEAS | LATER_IDEAS | LARGER_BATCHES
-    repeated = (FIRST_SPRINT, SPRINT, "batch 10, rate 0.014, 26 epochs", *LARGER_BATCHES)
-    return runs("sprint", TRAIN_FOLDS, settings=ideas) + runs(
-        "sprint", TRAIN_FOLDS, range(1, 5), {name: ideas[name] for name in repeated}
-    )
+# All ideas; four more seeds of what was, or might have become, the sprint tell its luck.
+_ALL = SPRINTS | OTHER_IDEAS | LATER_IDEAS | LARGER_BATCHES
+_REPEATED = (FIRST_SPRINT, SPRINT, "batch 10, rate 0.014, 26 epochs", *LARGER_BATCHES)
+EXPERIMENTS["sprint-ideas"] = runs("sprint", TRAIN_FOLDS, settings=_ALL) + runs(
+    "sprint", TRAIN_FOLDS, range(1, 5), {name: _ALL[name] for name in _REPEATED}
+)

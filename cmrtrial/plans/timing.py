@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cmrtrial.plans.report import NETS
-from cmrtrial.spec import EXPERIMENTS, FOLDS, RunSpec, experiment, runs
+from cmrtrial.spec import EXPERIMENTS, FOLDS, RunSpec, runs
 
 # Trainings of different days are not a clock: the same one took a sixth longer on another day. So
 # the claims about time have short trainings of their own, in rounds: each setting once in a round,
@@ -19,12 +19,12 @@ TIMED = {
 CLOCK_BASELINE, ROUNDS = ("kernel-size", "3"), range(10)
 
 
-@experiment("early-stopping")
-def early_stopping():
-    """As long as forty minutes of two cores allow: seven times the recipe's epochs."""
-    return runs("replica", FOLDS, settings={"long": {"epochs": 700}}, score_train=True) + runs(
-        "modern", FOLDS, settings={"long": {"epochs": 240}}, score_train=True
-    )
+# As long as forty minutes of two cores allow: seven times the recipe's epochs.
+EXPERIMENTS["early-stopping"] = [
+    spec
+    for protocol, epochs in (("replica", 700), ("modern", 240))
+    for spec in runs(protocol, FOLDS, settings={"long": {"epochs": epochs}}, score_train=True)
+]
 
 
 def timed(name: str, setting: str, number: int) -> RunSpec:
@@ -34,8 +34,7 @@ def timed(name: str, setting: str, number: int) -> RunSpec:
     return RunSpec(f"{name}, {setting}", config, "val", "replica")
 
 
-@experiment("clock")
-def clock():
+def _rounds() -> list[RunSpec]:
     """All rounds, each begun and ended by the baseline: the second checks, with its own seeds."""
     specs: dict[Path, RunSpec] = {}  # several experiments have the baseline among their settings
     for number in ROUNDS:
@@ -44,3 +43,6 @@ def clock():
         again = timed(*CLOCK_BASELINE, number + len(ROUNDS))
         specs[again.path()] = replace(again, setting="the first once more")
     return list(specs.values())
+
+
+EXPERIMENTS["clock"] = _rounds()

@@ -50,7 +50,7 @@ print(tuple(result.model.layer.weight.shape), len(result.history["loss"]))"""
     assert run("-c", code) == "(4, 1, 5, 5) 1\n"
 
 
-def test_an_experiment_is_a_function(run):
+def test_an_experiment_is_an_entry(run):
     (row,) = json.loads(run("-m", "cmrtrial", "results", "half-rate", "--json"))
     assert row["experiment"] == "half-rate" and row["settings"] == 2
     assert row["runs"] + row["missing"] == 20
