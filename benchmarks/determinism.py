@@ -28,8 +28,8 @@ on a CPU:
 
 | what | is the same as | shown by |
 |---|---|---|
-| a training | the same training again, in another process | `tests/core/test_cli.py` |
-| a training that was stopped (Ctrl-C, SIGTERM) and resumed | the uninterrupted one | `tests/core/test_cli.py` |
+| a training | the same training again, in another process | `tests/core/test_faults.py` |
+| a training that was stopped (Ctrl-C, SIGTERM) and resumed | the uninterrupted one | `tests/core/test_faults.py` |
 | a training that was killed or filled the disk, and resumed | the uninterrupted one | `tests/core/test_faults.py` |
 | a prediction | the same prediction again | `tests/core/test_train.py` |
 | the phantoms, folds and splits | themselves, on every machine | `tests/core/test_phantom.py`, `tests/trial/test_splits.py` |

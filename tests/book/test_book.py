@@ -256,7 +256,7 @@ def write_notebook(path, *code, text=()):
 def test_notebooks_of_this_checkout_run_once_beforehand_and_no_others(
     tmp_path, monkeypatch, capsys
 ):
-    """Others were renamed since the last build, deleted, or are of the checkout this is a copy of."""
+    """Case B2: others were renamed since the last build, deleted, or are of the checkout this is a copy of."""
     monkeypatch.setattr(prepare, "ROOT", tmp_path / "copy")
     notebooks, other = tmp_path / "copy" / "notebooks", tmp_path / "first" / "notebooks"
     for folder in (notebooks, other):
@@ -274,6 +274,20 @@ def test_notebooks_of_this_checkout_run_once_beforehand_and_no_others(
     assert record.uri == str(notebooks / "page.ipynb")
     assert "copy" in str(cache.get_cache_bundle(record.pk).nb.cells[0].outputs)
     assert [r.uri for r in cache.list_unexecuted()] == [str(notebooks / "bad.ipynb")]
+
+
+def test_a_blank_in_the_path_of_the_slices_reaches_the_build_whole(tmp_path):
+    """Case B1: My Drive, My Documents."""
+    slices, show = tmp_path / "my slices", tmp_path / "show"
+    show.write_text('show:\n\t@echo "[$$CMRSEG_DATA]"\n', encoding="utf-8")
+    done = subprocess.run(
+        ["make", "-s", "-f", ROOT / "Makefile", "-f", show, "show"],
+        env=os.environ | {"CMRSEG_DATA": str(slices)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == f"[{slices}]"
 
 
 STUB = """#!/bin/sh

@@ -244,6 +244,7 @@ def nothing(folder):
 VOLUME = "patient002/patient002_frame01.nii.gz"
 LABELS = VOLUME.replace("01.nii", "01_gt.nii")
 REFUSED = {
+    # case N03: packed and unpacked
     "twice": (lambda f: unpack(f / VOLUME), "frame01.nii.* is the same volume as .*2_frame01.nii"),
     "capitals": (lambda f: pair(f / "patient002/Patient002_frame01"), "is the same volume as"),
     "two labels": (lambda f: unpack(f / LABELS), "frame01_gt.nii.* is the same volume as"),

@@ -126,6 +126,7 @@ def test_a_class_that_is_not_there_has_no_code_or_a_run_of_no_length(code, tmp_p
 
 @pytest.mark.parametrize("code", ["1 0 5 2", "5 2 1 0", "2 0", "0 0", "1 0 1 0"])
 def test_a_run_of_no_length_beside_others_may_be_a_slip(code, tmp_path):
+    """Case R1: alone, it is how some encoders write nothing."""
     rows = f"cmr1_mask1,{code}\ncmr1_mask2,\ncmr1_mask3,\n"
     (tmp_path / "s.csv").write_text(f"id,encoding\n{rows}", encoding="utf-8")
     with pytest.raises(BadInput, match=r"line 2: the run \d 0 has no length"):

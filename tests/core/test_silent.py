@@ -1,7 +1,4 @@
-"""Faults that give no sign, or a wrong one: kinds of them that people reported of other software.
-
-Their first cases are in test_cases.py.
-"""
+"""Faults that give no sign, or a wrong one: kinds of them that people reported of other software."""
 
 import errno
 import json
@@ -12,6 +9,7 @@ from pickle import UnpicklingError
 
 import cv2
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from conftest import REPOSITORY, files_in, heart, linux
@@ -243,10 +241,6 @@ def test_own_slices_after_known_ones_in_their_place_are_no_pairs(renumbered):
     assert [*patients(root, "train").values()] == [1, 1, 2, 2, 301, 302]
 
 
-def test_slices_of_nobody_known_are_numbered_as_ever(root):
-    assert patients(root, "val") == {"cmr3": 3, "cmr4": 4}
-
-
 @pytest.mark.usefixtures("tiny_presets")
 def test_train_warns_of_a_patient_or_an_image_on_both_sides(renumbered, command, tmp_path):
     renumbered("train", {1: 5, 2: 9})
@@ -410,6 +404,7 @@ def test_what_lies_in_the_place_of_a_fetched_slice_stays_unless_it_is_torn(tmp_p
     MemoryError(),
 ])  # fmt: skip
 def test_pytorch_does_what_onnxruntime_cannot(problem, command, mistake, tmp_path, monkeypatch):
+    """Case O1: a runtime older than the format of the file."""
     monkeypatch.setattr("onnxruntime.InferenceSession", raising(problem))
     images = stored_at(tmp_path / "in", 96) / "image"
     words = ("predict", "--images", images, "--out", tmp_path / "out", "--model")
@@ -447,12 +442,25 @@ def test_cores_are_those_of_this_process_and_of_its_container(monkeypatch):
 
 @pytest.mark.usefixtures("tiny_presets")
 def test_threads_are_no_more_than_this_process_may_use(root, command, tmp_path, monkeypatch):
+    """Case T9; onnxruntime does not look at OMP_NUM_THREADS."""
     monkeypatch.setattr("cmrseg.cli.runs.cores", lambda: 3)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     chosen = []
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     for n, (words, expected) in enumerate({(): 3, ("--threads", 9): 9}.items()):
         command("train", "--data", root, "--out", tmp_path / str(n), *words)
+        assert chosen.pop() == expected
+    monkeypatch.setattr("cmrseg.deploy.onnx_runner.cores", lambda: 3)
+    session, small = onnxruntime.InferenceSession, str(weights.WEIGHTS / "small.onnx")
+
+    def started(content, options, **how):
+        chosen.append(options.intra_op_num_threads)
+        return session(content, options, **how)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", started)
+    for said, expected in {"": 3, "2": 2}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+        weights.find(small)
         assert chosen.pop() == expected
 
 

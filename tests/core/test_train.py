@@ -1,5 +1,6 @@
 """Training: the configuration and its key, the loop, and that it repeats."""
 
+import inspect
 import json
 import math
 from dataclasses import asdict, fields, replace
@@ -232,6 +233,8 @@ def test_what_cannot_be_trained_on_is_refused(tiny, slices):
 
 
 def test_both_precisions_train_and_say_so(tiny, slices):
+    """Case T1: single precision unless asked, for a GPU that emulates bf16 says it has it."""
+    assert inspect.signature(fit).parameters["precision"].default == "fp32"
     few, one = slices[0][:4], slices[1][:1]
     for precision in ("fp32", "bf16"):
         result = fit(replace(tiny, epochs=1), few, one, precision=precision)
