@@ -21,7 +21,7 @@ from cmrseg import checkpoint, cli, data
 from cmrseg.config import TrainConfig, TrainingResult
 from cmrseg.data import BadInput
 from cmrseg.datasets.folders import read_images, read_masks
-from cmrseg.deploy import weights
+from cmrseg.deploy import sizes, weights
 from cmrseg.deploy.export import export
 from cmrseg.deploy.onnx_runner import from_onnx
 from cmrseg.models import build
@@ -197,10 +197,12 @@ def stored(path):
     return [onnx.numpy_helper.to_array(w) for w in onnx.load(path).graph.initializer]
 
 
-def test_weights_are_stored_in_half_precision_where_nothing_is_lost(small, model, tmp_path):
+def test_weights_are_stored_in_half_precision_where_nothing_is_lost(small, tmp_path):
     floats = [w for w in stored(small / "small.onnx") if w.size > 16 and w.dtype.kind == "f"]
     assert {w.dtype for w in floats} == {np.dtype(np.float16)}
-    ensemble = weights.find_ensemble(str(model))
+    net = torch.nn.Conv2d(1, 4, 3, padding=1)
+    net.multiple = net.stride = 1
+    ensemble = Ensemble([net], "zscore", TTA())
     export(ensemble, tmp_path / "run.onnx")
     assert onnx.load(tmp_path / "run.onnx").metadata_props[0].value == "no"  # to clean up
     expected = ensemble.probabilities(hearts(3))
@@ -247,6 +249,7 @@ def test_the_command_export(command, mistake, model, tmp_path, monkeypatch):
     monkeypatch.setattr("cmrseg.deploy.export.export", write)
     done = command(*words, tmp_path / "x.onnx")
     assert done.status == 0 and str(tmp_path / "x.onnx") in done.out
+    assert sizes.read_size(str(tmp_path / "x.onnx")) == {"pixels": [32, 32], "spacing_mm": None}
     monkeypatch.setattr(cli, "find_spec", lambda name: None)
     mistake(*words, tmp_path / "x.onnx", naming="pip install")
 
