@@ -21,13 +21,13 @@ from cmrseg import datasets
 CLASS_COLOURS = {"RV": "#648FFF", "Myo": "#FFB000", "LV": "#DC267F"}
 GREY = "#808080"
 ACCENT = "#785EF0"
-SAID = "#FE6100"  # what the report said
+CONTRAST = "#FE6100"  # the second colour: what the report said, what is wrong
 LICENCE = "slices: ACDC, CC BY-NC-SA 4.0"
 # Opaque: the ink on it has to suit both themes.
 HEAT = LinearSegmentedColormap.from_list("heat", ["#E9E5FC", ACCENT, "#33238F"])
 # From little to much, for lines: neither end sinks into a light page or a dark one.
-SHADES = LinearSegmentedColormap.from_list("shades", [ACCENT, "#DC267F", SAID, "#FFB000"])
-LINES = (ACCENT, SAID, "#00A078", GREY, "#5B8C9E", "#A0522D")
+SHADES = LinearSegmentedColormap.from_list("shades", [ACCENT, "#DC267F", CONTRAST, "#FFB000"])
+LINES = (ACCENT, CONTRAST, "#00A078", GREY, "#5B8C9E", "#A0522D")
 LABELS = ListedColormap([(0, 0, 0, 0), *(to_rgba(c) for c in CLASS_COLOURS.values())])
 
 
@@ -155,7 +155,7 @@ def settings(
         ax.plot(np.full(len(runs), x), runs, "o", **few)
         ax.plot([x - 0.25, x + 0.25], [np.mean(runs)] * 2, color=ACCENT, solid_capstyle="round")
         if reported and name in reported:
-            ax.plot(x + 0.33, reported[name], "x", color=SAID, markersize=7, markeredgewidth=2)
+            ax.plot(x + 0.33, reported[name], "x", color=CONTRAST, markersize=7, markeredgewidth=2)
     ax.set_xticks(range(len(values)), list(values))
     ax.set_xlim(-0.6, len(values) - 0.4)
     return ax
@@ -166,7 +166,7 @@ def settings_legend(ax: Axes) -> None:
     marks = [
         ("one run", {"marker": "o", "alpha": 0.5, "linestyle": ""}),
         ("their mean", {}),
-        ("the report", {"marker": "x", "color": SAID, "linestyle": "", "markeredgewidth": 2}),
+        ("the report", {"marker": "x", "color": CONTRAST, "linestyle": "", "markeredgewidth": 2}),
         ("one patient", {"marker": ".", "color": GREY, "linestyle": ""}),
     ]
     handles = [Line2D([], [], label=name, **{"color": ACCENT} | look) for name, look in marks]

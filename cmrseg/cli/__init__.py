@@ -81,14 +81,14 @@ def convert(
     from cmrseg.datasets import folders, layouts
     from cmrseg.datasets.nifti import read
 
-    found = layouts.find(nifti)
+    cohort = layouts.find(nifti)
     progress = partial(tqdm, desc="convert", unit="volume", disable=None)
-    splits = read(found, spacing, size, progress)
+    splits = read(cohort, spacing, size, progress)
     with console.hint(lambda: f"stopped; the slices in {out} are not all: convert again"):
         folders.write_slices(out, splits, spacing)
-    for note in found.notes:
+    for note in cohort.notes:
         print(f"warning: {note}", file=sys.stderr)
-    print(f"{layouts.summary(found, splits)}; they are in {out}")
+    print(f"{layouts.summary(cohort, splits)}; they are in {out}")
 
 
 @app.command(epilog="Example: python -m cmrseg train --preset book --out runs/first")

@@ -46,7 +46,7 @@ class Volume:
 
 
 @dataclass
-class Found:
+class Cohort:
     """What lies in a folder: all patients; the volumes to convert, in the order of names.
 
     ``left_out`` counts what is left out on purpose; ``notes`` say what the user should know: which
@@ -60,15 +60,15 @@ class Found:
     notes: list[BadInput] = field(default_factory=list)
 
 
-def find(folder: Path) -> Found:
+def find(folder: Path) -> Cohort:
     """The volumes below a folder, with their labels.
 
     Raises:
         BadInput: no such folder, no volume in it, a name of no layout, a volume or a patient that
             is there twice, labels without their volume, or a link to nowhere.
     """
-    found, files, places = Found(folder, []), {}, {}
-    for path in _files(folder, found.notes):
+    cohort, files, places = Cohort(folder, []), {}, {}
+    for path in _files(folder, cohort.notes):
         stem = FILE.fullmatch(path.name)[1]
         if not (name := NAME.fullmatch(stem)):
             cure = "Name it as ACDC (patient001_frame01, labels patient001_frame01_gt) or M&Ms "
@@ -81,29 +81,29 @@ def find(folder: Path) -> Found:
             raise BadInput(path, f"is of a patient with other files in {other}", cure)
         if (twin := files.setdefault(_plain(stem), (path, name))[0]) != path:
             raise BadInput(path, f"is the same volume as {twin}", "Move one of them elsewhere")
-    found.patients = sorted(places)
+    cohort.patients = sorted(places)
     labelled = {_plain(name[1]) for _, name in files.values() if name[4] and not name[3]}
     for stem, (path, name) in sorted(files.items()):
         patient, (frame, series, is_labels) = _plain(name[1]), name.groups()[1:]
         labels = files.get(f"{stem}_gt", (None,))[0]
         if series:
-            found.left_out["cine or long-axis files"] += 1
+            cohort.left_out["cine or long-axis files"] += 1
         elif is_labels and stem.removesuffix("_gt") not in files:
             raise BadInput(path, "has no volume beside it", "Put it there, or move it away")
         elif not is_labels and (labels or patient not in labelled):
             order = ACDC if frame else MNMS
-            found.volumes.append(Volume(path, labels, name[0], patient, order))
+            cohort.volumes.append(Volume(path, labels, name[0], patient, order))
         elif not is_labels:
             problem = "is left out: other volumes of its patient have labels, it has none"
-            found.notes.append(BadInput(path, problem, "Put its labels beside it"))
-    found.notes.extend(note for volume in found.volumes for note in _other_moment(volume))
-    for patient in sorted({*found.patients} - {volume.patient for volume in found.volumes}):
+            cohort.notes.append(BadInput(path, problem, "Put its labels beside it"))
+    cohort.notes.extend(note for volume in cohort.volumes for note in _other_moment(volume))
+    for patient in sorted({*cohort.patients} - {volume.patient for volume in cohort.volumes}):
         problem = f"patient {patient} is left out: no volume of a short axis"
-        found.notes.append(BadInput(found.folder, problem, "Put one there"))
-    if not found.volumes:
+        cohort.notes.append(BadInput(cohort.folder, problem, "Put one there"))
+    if not cohort.volumes:
         cure = "Give a folder with .nii.gz files of ACDC or M&Ms"
         raise BadInput(folder, "holds no NIfTI volume of a short axis", cure)
-    return found
+    return cohort
 
 
 def _other_moment(volume: Volume) -> Iterator[BadInput]:
@@ -135,14 +135,18 @@ def _files(folder: Path, notes: list[BadInput]) -> Iterator[Path]:
         seen.add(real)
         paths = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
         volumes = [path for path in paths if FILE.fullmatch(path.name)]
+        others: dict[str, list[Path]] = {}
         for path in paths:
             if not path.exists() or (path in volumes and not path.is_file()):
                 cure = "Put the files themselves there, or mend the link"
                 raise BadInput(path, "is a link to nowhere, or no file", cure)
             if path not in volumes and path.suffix.lower() in OTHERS:
-                problem = "is left out: it may hold a volume, and is no .nii or .nii.gz"
-                cure = "Unpack it, convert it to NIfTI, or move it away"
-                notes.append(BadInput(path, problem, cure))
+                others.setdefault(path.suffix.lower(), []).append(path)
+        for path, *more in others.values():  # a series of DICOM files is a hundred of a kind
+            like = f", and so are {len(more)} more {path.suffix} files here" if more else ""
+            problem = f"is left out{like}: it may hold a volume, and is no .nii or .nii.gz"
+            cure = "Unpack it, convert it to NIfTI, or move it away"
+            notes.append(BadInput(path, problem, cure))
         if not volumes and not folders and place != str(folder):
             notes.append(
                 BadInput(place, "holds no NIfTI file", "If it is a patient's, copy it again")
@@ -155,12 +159,12 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def summary(found: Found, splits: dict[str, Slices]) -> str:
+def summary(cohort: Cohort, splits: dict[str, Slices]) -> str:
     """What was found, converted and left out on purpose, in words."""
     patients = {split: len(set(slices.patients)) for split, slices in splits.items()}
     into, left_out = (
         ", ".join(f"{n} {name}" for name, n in numbers.items()) or "nothing"
-        for numbers in (patients, found.left_out)
+        for numbers in (patients, cohort.left_out)
     )
     slices = f"{sum(map(len, splits.values()))} slices of {sum(patients.values())} patients"
-    return f"{slices} of {len(found.patients)} found ({into}); left out: {left_out}"
+    return f"{slices} of {len(cohort.patients)} found ({into}); left out: {left_out}"

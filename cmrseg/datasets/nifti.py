@@ -28,7 +28,7 @@ from nibabel.orientations import apply_orientation
 from scipy.ndimage import binary_dilation, zoom
 
 from cmrseg.data import CLASSES, FOLDS, BadInput, Slices, not_allowed
-from cmrseg.datasets.layouts import Found, Volume
+from cmrseg.datasets.layouts import Cohort, Volume
 
 CURE = "Compare its header with what it holds, or export it again"
 # Of a header that does not say: ACDC's axes, so far away that it fits no header that does. Floats:
@@ -37,16 +37,17 @@ UNTOLD = affines.from_matvec(np.diag([-1.0, -1, 1]), [1e6] * 3)
 
 
 def read(
-    found: Found, spacing: float = 1.8, size: int = 96, progress: Callable = iter
+    cohort: Cohort, spacing: float = 1.8, size: int = 96, progress: Callable = iter
 ) -> dict[str, Slices]:
     """Every slice of the volumes that :func:`cmrseg.datasets.layouts.find` has found.
 
     Of patients with labels, labelled slices are taken: of every fifth into ``"val"``, or of the
     last of two to four; of the others into ``"train"``. Of patients without labels, all slices are
-    taken into ``"test"``. ``found.left_out`` and ``found.notes`` grow by what is not taken or odd.
+    taken into ``"test"``. ``cohort.left_out`` and ``cohort.notes`` grow by what is not taken, and
+    by what is odd.
 
     Args:
-        found: the volumes.
+        cohort: the volumes.
         spacing: millimetres of a pixel in the result.
         size: pixels of the result's sides. The heart should lie near the middle of the volume's
             plane; where labels are cut off, a note says so.
@@ -63,18 +64,18 @@ def read(
             not in the order of their layout, or no label is in any.
     """
     slices: dict[str, list[tuple]] = {}
-    for volume in progress(found.volumes):
-        slices.setdefault(volume.patient, []).extend(_slices(volume, spacing, size, found))
-    labelled = sorted({v.patient for v in found.volumes if v.labels and slices[v.patient]})
-    if not labelled and any(volume.labels for volume in found.volumes):
+    for volume in progress(cohort.volumes):
+        slices.setdefault(volume.patient, []).extend(_slices(volume, spacing, size, cohort))
+    labelled = sorted({v.patient for v in cohort.volumes if v.labels and slices[v.patient]})
+    if not labelled and any(volume.labels for volume in cohort.volumes):
         problem = f"holds no labelled slice, or none within {size} pixels of {spacing:g} mm"
-        raise BadInput(found.folder, problem, "Check the label files and --size")
+        raise BadInput(cohort.folder, problem, "Check the label files and --size")
     held_out = labelled[FOLDS - 1 :: FOLDS] or labelled[1:][-1:]
     if labelled and not held_out:
         problem = f"only patient {labelled[0]} has labels: nobody is held out, there is no val"
-        found.notes.append(BadInput(found.folder, problem, "Add patients to train on them"))
+        cohort.notes.append(BadInput(cohort.folder, problem, "Add patients to train on them"))
     parts: dict[str, list[tuple]] = {"train": [], "val": [], "test": []}
-    for n, patient in enumerate(found.patients, start=1):
+    for n, patient in enumerate(cohort.patients, start=1):
         split = "val" if patient in held_out else "train" if patient in labelled else "test"
         parts[split] += ((*one, n) for one in slices.get(patient, ()))
     splits = {}
@@ -87,24 +88,24 @@ def read(
 
 
 def _slices(
-    volume: Volume, spacing: float, size: int, found: Found
+    volume: Volume, spacing: float, size: int, cohort: Cohort
 ) -> Iterator[tuple[np.ndarray, np.ndarray | None, str]]:
     """Image uint8 (size, size), label map or None, and name of each slice that is taken."""
-    grey, affine = _load(volume.path, found.notes)
+    grey, affine = _load(volume.path, cohort.notes)
     if grey.min() == grey.max() or _are_labels(grey):
         raise BadInput(volume.path, "holds labels or a single grey level, no picture", CURE)
     orientation, pixel = _to_acdc(volume.path, affine, grey.shape)
-    labels = volume.labels and _read_labels(volume, affine, grey.shape, found.notes)
+    labels = volume.labels and _read_labels(volume, affine, grey.shape, cohort.notes)
     factors = (pixel[0] / spacing, pixel[1] / spacing, 1)
     for t in range(grey.shape[3]):
         mask = None
         if labels is not None:
             if not labels[..., t].any():
-                found.left_out["moments without labels"] += 1
+                cohort.left_out["moments without labels"] += 1
                 continue
             turned = apply_orientation(labels[..., t], orientation)
-            _check_anatomy(volume, turned, found.notes)
-            mask = _cropped_labels(volume, turned, factors, size, found.notes)
+            _check_anatomy(volume, turned, cohort.notes)
+            mask = _cropped_labels(volume, turned, factors, size, cohort.notes)
         turned = apply_orientation(grey[..., t], orientation)
         image = _eight_bit(_crop(_resample(turned, factors), size))
         name = f"{volume.name}_time{t}" if grey.shape[3] > 1 else volume.name
@@ -113,7 +114,7 @@ def _slices(
             if part is None or part.any():
                 yield image[:, :, z], part, f"{name}_slice{z}"
             else:
-                found.left_out["slices without labels"] += 1
+                cohort.left_out["slices without labels"] += 1
 
 
 # --- files ---------------------------------------------------------------------------------------

@@ -94,18 +94,18 @@ ax.plot(
     [int(e) for e in again],
     list(again.values()),
     "x",
-    color=plots.SAID,
+    color=plots.CONTRAST,
     markersize=8,
     markeredgewidth=2,
     label="its own code, one run",
 )
-ax.axhline(final["validation_dice"], color=plots.SAID, linewidth=1, linestyle=":")
+ax.axhline(final["validation_dice"], color=plots.CONTRAST, linewidth=1, linestyle=":")
 ax.annotate(
     "the report's best",
     (0, final["validation_dice"]),
     (2, 4),
     textcoords="offset points",
-    color=plots.SAID,
+    color=plots.CONTRAST,
     fontsize=9.5,
 )
 ax.set(xlabel="epoch", ylabel="Dice on the 20 validation slices", ylim=(0, 0.95))
@@ -144,7 +144,7 @@ ax.plot(
     range(3),
     [reported[name]["median"] for name in records.CLASSES],
     "x",
-    color=plots.SAID,
+    color=plots.CONTRAST,
     markersize=9,
     markeredgewidth=2.5,
     zorder=5,

@@ -105,7 +105,7 @@ for ax, (name, maps) in zip(axes, stages.items()):
     around = slice(size // 3, 2 * size // 3)
     plots.show(ax, maps[0, 0, around, around].detach(), f"{name}, {size}²")
 rows, columns = np.divmod(indices[0, 0, 16:32, 16:32].flatten().numpy(), 96)
-axes[0].plot(columns - 32, rows - 32, "o", color=plots.SAID, markersize=1.5);
+axes[0].plot(columns - 32, rows - 32, "o", color=plots.CONTRAST, markersize=1.5);
 # %% [markdown]
 # *The middle of a slice, in one channel after the first block of an untrained SegNet. Orange: the maximum of
 # each square. Unpooled, three pixels of four are black, but what is bright lies where it was. The last
@@ -308,14 +308,14 @@ for ax, protocol in zip(axes, tuning):
         plots.learning_curve(
             ax, list(dice_by_rate), list(dice_by_rate.values()), net, marker="o"
         )
-    ax.axvline(0.001, color=plots.SAID, linewidth=1, linestyle=":")
+    ax.axvline(0.001, color=plots.CONTRAST, linewidth=1, linestyle=":")
     ax.set(xscale="log", xlabel="learning rate", title=protocol, ylim=(0, 1))
 axes[0].annotate(
     "the report's rate",
     (0.001, 0.03),
     xytext=(4, 0),
     textcoords="offset points",
-    color=plots.SAID,
+    color=plots.CONTRAST,
     fontsize=9.5,
 )
 axes[0].set_ylabel("Dice, one training each");
@@ -355,13 +355,13 @@ for protocol in tuning:
 figure, ax = plt.subplots(figsize=(8.5, 3.4))
 plots.differences(ax, leads)
 theirs = REPORT["final"]["validation_dice"] - reported["validation"]
-ax.axvline(theirs, color=plots.SAID, linewidth=1, linestyle=":")
+ax.axvline(theirs, color=plots.CONTRAST, linewidth=1, linestyle=":")
 ax.annotate(
     "the report's lead",
     (theirs, 0),
     xytext=(4, 8),
     textcoords="offset points",
-    color=plots.SAID,
+    color=plots.CONTRAST,
     fontsize=9.5,
 )
 ax.set_xlabel("Dice of the U-Net above SegNet");

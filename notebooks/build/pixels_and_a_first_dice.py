@@ -340,7 +340,7 @@ for c, (name, colour) in enumerate(colours.items()):
     grey = train.images[train.masks == c]
     look = {"histtype": "step", "linewidth": 2, "color": colour, "label": name}
     ax.hist(grey, bins=32, range=(0, 256), density=True, **look)
-ax.axvline(140, color=plots.SAID, linestyle="--")
+ax.axvline(140, color=plots.CONTRAST, linestyle="--")
 ax.set(xlabel="grey level", ylabel="share of the class", yticks=[])
 ax.legend();
 
@@ -426,8 +426,8 @@ bars = axes[1, 1]
 for x, stack in enumerate((bright, static_masks)):
     places, look = x + np.array([-0.25, 0, 0.25]), plots.CLASS_COLOURS.values()
     bars.bar(places, score(stack, val.masks), 0.22, color=list(look))
-bars.axhline(to_beat, color=plots.SAID)
-bars.set_title(f"Dice, to beat: {to_beat:.2f}", color=plots.SAID)
+bars.axhline(to_beat, color=plots.CONTRAST)
+bars.set_title(f"Dice, to beat: {to_beat:.2f}", color=plots.CONTRAST)
 bars.set(ylim=(0, 1), xticks=[0, 1], xticklabels=["brighter", "never looks"]);
 
 # %% [markdown]

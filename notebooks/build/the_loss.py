@@ -487,7 +487,7 @@ curves = [*map(records.curve, compare.runs("noise-floor")["record"])]
 zero = [curve[curve["mean"] < 0.1]["epoch"].max() for curve in curves]  # or NaN
 figure, (above, below) = plt.subplots(2, figsize=(7.5, 5), sharex=True)
 for curve in curves:
-    above.plot(curve["epoch"], curve["loss"], color=plots.SAID, linewidth=1)
+    above.plot(curve["epoch"], curve["loss"], color=plots.CONTRAST, linewidth=1)
     below.plot(curve["epoch"], curve["mean"], color=plots.ACCENT, linewidth=1)
 for ax in (above, below):
     ax.axvspan(0, np.nanmedian(zero), color=plots.GREY, alpha=0.15, linewidth=0)
@@ -587,7 +587,7 @@ plots.overlay(axes[3], val.images[heart], part, "most probable part");
 
 # %%
 chances = np.linspace(0.01, 0.99, 50)
-colours = plots.SAID, plots.ACCENT, "#00A078"
+colours = plots.CONTRAST, plots.ACCENT, "#00A078"
 figure, ax = plt.subplots(figsize=(7.5, 3))
 for (name, loss), colour in zip(LOSSES.items(), colours):
     costs = []

@@ -127,7 +127,7 @@ figure, ax = plt.subplots(figsize=(8.5, 3.2))
 groups = {
     "strangers": (alike[upper & strangers], plots.GREY),
     "siblings": (siblings, plots.ACCENT),
-    "altered copies": (np.concatenate([*copies.values()]), plots.SAID),
+    "altered copies": (np.concatenate([*copies.values()]), plots.CONTRAST),
 }
 for name, (values, colour) in groups.items():
     counts, edges = np.histogram(
@@ -196,7 +196,7 @@ for title, (one, two) in maps.items():
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.6))
 for ax, (title, (one, two)), extra in zip(axes, maps.items(), (0, 4)):
     sizes = {split: len(s) + extra * (split != "train") for split, s in parts.items()}
-    ring(ax, sizes, {plots.ACCENT: one, plots.SAID: two})
+    ring(ax, sizes, {plots.ACCENT: one, plots.CONTRAST: two})
     ax.set_title(title)
 
 # %% [markdown]
@@ -374,7 +374,7 @@ curves = {
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.2))
-for (label, stacks), colour in zip(curves.items(), (plots.SAID, plots.ACCENT)):
+for (label, stacks), colour in zip(curves.items(), (plots.CONTRAST, plots.ACCENT)):
     for ax, score in zip(axes, (metrics.dice, metrics.hd95)):
         values = np.stack([score(masks, truth, [3])[:, 0] for masks in stacks])
         ax.plot(np.array(sides) ** 2, values, color=colour, linewidth=0.8, alpha=0.35)
@@ -432,7 +432,7 @@ for ax, (name, values) in zip(axes, columns.items()):
         markeredgewidth=0,
     )
     ax.plot(
-        x[odd], values[odd], "o", markersize=7, markerfacecolor="none", color=plots.SAID
+        x[odd], values[odd], "o", markersize=7, markerfacecolor="none", color=plots.CONTRAST
     )
     ax.set(yscale="log", xticks=[], xlim=(-0.5, 0.5), xlabel=name)
     ax.set_yticks([30, 100, 300, 1000] if name in records.CLASSES else [30, 50, 100])

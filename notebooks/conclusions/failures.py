@@ -132,7 +132,7 @@ for ax, protocol, title in zip(
     axes, runs_of, ("the report's recipe", "the healthy recipe")
 ):
     plots.boxes(ax, {name: dice_of(protocol, name) for name in names})
-    lines = {"color": plots.SAID, "linewidth": 1.5}
+    lines = {"color": plots.CONTRAST, "linewidth": 1.5}
     ax.bxp(
         [said_box(name) for name in names],
         positions=np.arange(len(names)) - 0.3,

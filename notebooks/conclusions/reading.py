@@ -185,7 +185,7 @@ ax.plot(
     list(leads.values()),
     list(leads),
     "x",
-    color=plots.SAID,
+    color=plots.CONTRAST,
     markersize=8,
     markeredgewidth=2,
 )

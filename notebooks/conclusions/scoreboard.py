@@ -52,7 +52,7 @@ from cmrtrial import claims, compare, records, statistics
 plots.style()
 COLOURS = {
     "confirmed": plots.ACCENT,
-    "contradicted": plots.SAID,
+    "contradicted": plots.CONTRAST,
     "equivalent": "#00A078",
     "inconclusive": "#A0A0A0",
     "ambiguous": "#2F7F9E",

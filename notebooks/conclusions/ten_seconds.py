@@ -111,7 +111,7 @@ COLOURS = {
     "book": "#A0522D",
     "MONAI": "#00A078",
     "nnU-Net": "#5B8C9E",
-    "the report's recipe": plots.SAID,
+    "the report's recipe": plots.CONTRAST,
 }
 figure, ax = plt.subplots(figsize=(9.5, 4))
 for name, group in race.groupby("name", sort=False):

@@ -122,7 +122,7 @@ for name, theirs in zip(NAMES, reported.values()):
         markeredgewidth=0,
     )
     ax.plot(
-        cost[name] * 1.2, theirs, "x", color=plots.SAID, markersize=8, markeredgewidth=2
+        cost[name] * 1.2, theirs, "x", color=plots.CONTRAST, markersize=8, markeredgewidth=2
     )
     ax.annotate(
         name,

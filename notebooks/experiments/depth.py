@@ -98,7 +98,7 @@ ax.plot(
     range(len(images)),
     [reported[name] for name in images],
     "x",
-    color=plots.SAID,
+    color=plots.CONTRAST,
     markersize=8,
     markeredgewidth=2,
     zorder=5,
@@ -122,7 +122,7 @@ figure, ax = plt.subplots(figsize=(8.5, 3))
 ax.axhspan(-0.02, 0.02, color=plots.GREY, alpha=0.15, linewidth=0)
 ax.vlines(range(len(difference)), 0, difference, color=plots.ACCENT, alpha=0.5)
 ax.plot(range(len(difference)), difference, "o", color=plots.ACCENT, markersize=4)
-ax.axhline(estimate.mean, color=plots.SAID)
+ax.axhline(estimate.mean, color=plots.CONTRAST)
 ax.set(xlabel="patients, sorted", ylabel="Dice with 6 minus with 2", xticks=[])
 low, high = estimate.interval()
 print(f"mean difference {estimate.mean:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}")

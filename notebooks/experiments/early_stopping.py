@@ -84,7 +84,7 @@ for ax, (protocol, runs) in zip(axes, LONG.items()):
     for record in runs["record"]:
         epochs, train_dice, held = both(record)
         ax.plot(epochs, train_dice, color=plots.ACCENT, linewidth=1, alpha=0.5)
-        ax.plot(epochs, held, color=plots.SAID, linewidth=1, alpha=0.5)
+        ax.plot(epochs, held, color=plots.CONTRAST, linewidth=1, alpha=0.5)
         ax.fill_between(
             epochs, held, train_dice, color=plots.ACCENT, alpha=0.05, linewidth=0
         )
@@ -95,7 +95,7 @@ for ax, (protocol, runs) in zip(axes, LONG.items()):
         else "the report's recipe",
     )
 axes[0].plot([], [], color=plots.ACCENT, label="training slices")
-axes[0].plot([], [], color=plots.SAID, label="held-out slices")
+axes[0].plot([], [], color=plots.CONTRAST, label="held-out slices")
 axes[0].legend(loc="lower right")
 axes[0].set_ylabel("Dice");
 

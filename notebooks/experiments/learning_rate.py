@@ -180,7 +180,7 @@ ax.plot(
     [float(rate) for rate in WIDE["dice"]],
     list(WIDE["dice"].values()),
     "x",
-    color=plots.SAID,
+    color=plots.CONTRAST,
     markersize=8,
     markeredgewidth=2,
     label="the report",
@@ -190,7 +190,7 @@ for rates, (low, high) in WIDE["ranges"].items():
         [float(rate) for rate in rates.split("-")],
         low,
         high,
-        color=plots.SAID,
+        color=plots.CONTRAST,
         alpha=0.2,
         linewidth=0,
     )

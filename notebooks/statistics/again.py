@@ -81,7 +81,7 @@ for x, (name, values) in enumerate((("last", last), ("best-looking", best))):
         np.full(len(values), x),
         values,
         "o",
-        color=(plots.ACCENT, plots.SAID)[x],
+        color=(plots.ACCENT, plots.CONTRAST)[x],
         alpha=0.6,
     )
     end.plot([x - 0.2, x + 0.2], [values.mean()] * 2, color=plots.GREY)

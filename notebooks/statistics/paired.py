@@ -61,7 +61,7 @@ print(f"patients for whom {A} did better: {(difference > 0).sum()}")
 # %% tags=["hide-input"]
 figure, (ax, hist) = plt.subplots(1, 2, figsize=(9.5, 4), width_ratios=(1, 1.3))
 for left, right in zip(other, one):
-    colour = plots.ACCENT if right > left else plots.SAID
+    colour = plots.ACCENT if right > left else plots.CONTRAST
     ax.plot(
         [0, 1],
         [left, right],
@@ -75,7 +75,7 @@ ax.set_xticks([0, 1], [B, A])
 ax.set(ylabel="Dice of a patient", xlim=(-0.2, 1.2))
 hist.hist(difference, bins=25, color=plots.ACCENT, alpha=0.7)
 hist.axvline(0, color=plots.GREY)
-hist.axvline(difference.mean(), color=plots.SAID)
+hist.axvline(difference.mean(), color=plots.CONTRAST)
 hist.set(xlabel=f"difference of a patient, {A} minus {B}", ylabel="patients");
 # %% [markdown]
 # *Left: a line is a patient, purple where the score rises and orange where it falls. Hearts differ far more

@@ -110,7 +110,7 @@ ax.plot(
     [int(e) for e in again],
     list(again.values()),
     "x",
-    color=plots.SAID,
+    color=plots.CONTRAST,
     markeredgewidth=2,
     label="report, its own code",
 )

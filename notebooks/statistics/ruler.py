@@ -74,7 +74,7 @@ for ax, (name, (low, high)) in zip(axes, ways.items()):
     wrong = (draws[low] > 0) | (draws[high] < 0)
     bins = np.linspace(-0.06, 0.06, 49)
     ax.hist(draws["difference"], bins=bins, color=plots.GREY, alpha=0.4)
-    ax.hist(draws["difference"][wrong], bins=bins, color=plots.SAID)
+    ax.hist(draws["difference"][wrong], bins=bins, color=plots.CONTRAST)
     ax.axvline(0, color=plots.GREY, linewidth=1)
     ax.set(title=f"{name}: {wrong.mean():.1%} false", xlabel="Dice, A minus A")
 axes[0].set_ylabel("pairings");

@@ -26,18 +26,18 @@ def folder(tmp_path):
 
 def read(folder):
     """Slices of a folder by name: (image, mask or None, patient); what was found, and the splits."""
-    found = layouts.find(folder)
-    splits, slices = nifti.read(found, 2.0, 64), {}
+    cohort = layouts.find(folder)
+    splits, slices = nifti.read(cohort, 2.0, 64), {}
     for part in splits.values():
         masks = [None] * len(part) if part.masks is None else part.masks
         slices |= dict(zip(part.names, zip(part.images, masks, part.patients)))
-    return slices, found, splits
+    return slices, cohort, splits
 
 
 def assert_whole(folder, patients):
     """That so many patients lie there, each with the three slices of a heart."""
-    slices, found, _ = read(folder)
-    assert len(found.patients) == len({p for *_, p in slices.values()}) == patients
+    slices, cohort, _ = read(folder)
+    assert len(cohort.patients) == len({p for *_, p in slices.values()}) == patients
     assert len(slices) == 3 * patients
     for name, (pixels, mask, _) in slices.items():
         assert pixels[mask == 3].min() > pixels[mask == 1].max() > pixels[mask == 2].max() > 40
@@ -161,24 +161,26 @@ def test_what_is_left_out_on_purpose_is_counted(folder):
     masks = np.stack([heart() * 0, heart() * np.uint8([1, 1, 0])] * 2, 3)
     pair(folder / "A0S9V9" / "A0S9V9_sa", grey, MNMS[masks])
     save(folder / "A0S9V9" / "A0S9V9_la.nii.gz", grey[..., 0])
-    slices, found, splits = read(folder)
+    slices, cohort, splits = read(folder)
     names = [f"A0S9V9_sa_time{t}_slice{z}" for t in (1, 3) for z in (0, 1)]
     assert [name for name in slices if name.startswith("A0")] == names and len(slices) == 6 * 3 + 4
-    said = layouts.summary(found, splits)
+    said = layouts.summary(cohort, splits)
     assert said.startswith("22 slices of 7 patients of 7 found (6 train, 1 val); left out: ")
     for part in ("7 cine or long-axis files", "2 moments without", "2 slices without"):
         assert part in said
-    assert found.notes == []
+    assert cohort.notes == []
 
 
 def test_a_frame_that_its_table_does_not_name_and_files_of_other_formats_are_named(folder):
     (folder / "patient002" / "Info.cfg").write_text("ED: 2\nES: 12\n", encoding="utf-8")
-    for name in ("patient003_frame09.hdr", "patient004.zip", "patient005.tar.gz"):
+    others = ("patient003_frame09.hdr", "patient004.zip", "patient005.tar.gz", "1.dcm", "2.dcm")
+    for name in others:
         (folder / "patient003" / name).write_bytes(b"")
     notes = [f"{Path(note.file).name} {note.problem}" for note in layouts.find(folder).notes]
     *left_out, other = notes
-    for name in ("patient003_frame09.hdr", "patient004.zip", "patient005.tar.gz"):
-        assert f"{name} is left out" in left_out.pop(0)
+    assert "1.dcm is left out, and so are 1 more .dcm files here" in left_out.pop(0)
+    for name in others[:3]:
+        assert f"{name} is left out:" in left_out.pop(0)
     assert not left_out and "patient002_frame01.nii.gz is neither ED nor ES" in other
 
 
@@ -206,9 +208,9 @@ def test_patients_are_placed_or_named(folder, command):
 
 @pytest.mark.parametrize(("patients", "val"), [(1, []), (2, [2]), (4, [4]), (10, [5, 10])])
 def test_every_fifth_patient_goes_into_val_or_the_last_of_few(patients, val, tmp_path):
-    _, found, splits = read(acdc(tmp_path, patients))
+    _, cohort, splits = read(acdc(tmp_path, patients))
     held_out = sorted({*splits["val"].patients}) if val else []
-    assert held_out == val and ("val" in splits) == bool(val) == (found.notes == [])
+    assert held_out == val and ("val" in splits) == bool(val) == (cohort.notes == [])
     assert len({*splits["train"].patients}) == patients - len(val)
 
 

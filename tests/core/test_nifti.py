@@ -15,11 +15,11 @@ from cmrseg.datasets import layouts, nifti
 def convert(folder, grey, labels, spacing=2.0, size=64):
     """Slices of one volume and its labels, or what is complained of; and notes."""
     pair(folder / "p_frame01", grey, labels)
-    found = layouts.find(folder)
+    cohort = layouts.find(folder)
     try:
-        return nifti.read(found, spacing, size)["train"], found.notes
+        return nifti.read(cohort, spacing, size)["train"], cohort.notes
     except BadInput as problem:
-        return str(problem), found.notes
+        return str(problem), cohort.notes
 
 
 def assert_plain(slices):
