@@ -2,7 +2,9 @@
 
 import os
 import signal
+import struct
 import sys
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,6 +48,34 @@ def nothing_from_outside(monkeypatch):
     torch.set_flush_denormal(False)
 
 
+def raising(problem):
+    """A function that fails so, whatever it is given."""
+
+    def fail(*_, **__):
+        raise problem
+
+    return fail
+
+
+def instead(make):
+    """Make something in the place of a file."""
+    return lambda path: (path.unlink(), make(path))
+
+
+def png(width, height, bits=8, colour=0, rows=None, interlaced=0, more=()):
+    """A PNG by hand: also what no library would write."""
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    rows = bytes(((width * bits * channels + 7) // 8 + 1) * height) if rows is None else rows
+    header = struct.pack(">2I5B", width, height, bits, colour, 0, 0, interlaced)
+    return from_chunks((b"IHDR", header), *more, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+
+
+def from_chunks(*chunks):
+    """The bytes of a PNG of these chunks, with checksums that fit."""
+    checked = [(len(c).to_bytes(4), k + c, zlib.crc32(k + c).to_bytes(4)) for k, c in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(b"".join(chunk) for chunk in checked)
+
+
 def heart(number, size=SIZE):
     """One made-up slice and its label map: a cavity in a wall, and a blob beside it."""
     y, x = np.mgrid[:size, :size] - size / 2
@@ -79,6 +109,12 @@ def fill(root, splits=SPLITS, size=SIZE):
 def root(tmp_path_factory):
     """A data root of twelve made-up slices: train 5-12, val 3-4, test 1-2."""
     return fill(tmp_path_factory.mktemp("slices"))
+
+
+@pytest.fixture
+def slices(root):
+    """Eight slices to learn from, and two that are held out."""
+    return datasets.split(root, "val")
 
 
 @pytest.fixture

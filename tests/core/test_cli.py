@@ -9,14 +9,13 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from conftest import files_in, fill, linux
+from conftest import files_in, fill, instead, linux
 from safetensors.torch import load_file
 
 from cmrseg import checkpoint, datasets
 from cmrseg.checkpoint import CHECKPOINT, MODEL
 from cmrseg.data import write_png
 from cmrseg.datasets.folders import read_masks
-from cmrseg.deploy import sizes, weights
 from cmrseg.losses import LOSSES
 from cmrseg.metrics import METRICS
 
@@ -187,10 +186,6 @@ def put(content):
     return lambda path: path.write_bytes(content)
 
 
-def instead(make):
-    return lambda path: (path.unlink(), make(path))
-
-
 def fields(**values):
     return lambda path: path.write_text(
         json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8"
@@ -325,17 +320,6 @@ def test_a_submission_is_decoded_mask_by_mask(tmp_path, command):
     assert done.status == 0 and len(files_in(out)) == 40 and most < 20e6
 
 
-@pytest.mark.parametrize("problem", [MemoryError(), RuntimeError("can't allocate memory")])
-def test_too_little_memory_is_said_in_one_line(problem, root, mistake, monkeypatch, tmp_path):
-    def fail(*_):
-        raise problem
-
-    monkeypatch.setattr(weights, "find", lambda *_: fail)
-    sizes.write_size(tmp_path / "m.onnx", (32, 32))
-    words = ("--images", root / "test/image", "--out", tmp_path / "out")
-    assert "out of memory" in mistake("predict", "--model", tmp_path / "m.onnx", *words)
-
-
 # --- mistakes: where to write --------------------------------------------------------------------
 
 
@@ -357,9 +341,10 @@ def test_a_run_is_not_overwritten(root, command, mistake, tmp_path):
     assert "seed" in mistake(*words, root, "--resume", "--seed", 9, naming=run)
     assert "slices" in mistake(*words, other, "--resume", naming=run)
     assert {name: (run / name).read_bytes() for name in files_in(run)} == before
-    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
-        instead(make)(run / "record.json")
-        mistake(*words, root, "--resume", naming="record.json")  # it has no end to wait for
+    no_end = (os.mkfifo, lambda path: path.symlink_to("/dev/zero"))  # that one could wait for
+    for harm in (put(b'{"seed": '), *map(instead, no_end)):
+        harm(run / "record.json")
+        mistake(*words, root, "--resume", naming="record.json")
 
 
 def test_masks_go_neither_among_others_nor_among_images(root, model, mistake, command, tmp_path):

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import struct
 import threading
 import time
 import zlib
@@ -15,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import files_in, fill, heart
+from conftest import files_in, fill, heart, png
 from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 
@@ -40,12 +39,9 @@ def test_a_written_png_is_read_back_the_same(shape, tmp_path):
     assert os.listdir(tmp_path) == ["cmr1.png"]
 
 
-def png(shape, rows, interlaced=0, more=b""):
-    """The bytes of a grey PNG made by hand."""
-    header = struct.pack(">2I5B", shape[1], shape[0], 8, 0, 0, 0, interlaced)
-    chunks = [(b"IHDR", header), *more, (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b"")]
-    checked = [struct.pack(">I", len(c)) + k + c + zlib.crc32(k + c).to_bytes(4) for k, c in chunks]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(checked)
+def unfiltered(pixels):
+    """Pixels as they are in a PNG before it is packed."""
+    return b"".join(b"\0" + row.tobytes() for row in pixels)
 
 
 ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
@@ -55,10 +51,10 @@ ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 def test_an_interlaced_png_is_read_unless_a_row_is_missing(shape, tmp_path):
     path, pixels = tmp_path / "cmr1.png", noise(*shape)
     parts = [pixels[y::dy, x::dx] for x, y, dx, dy in [*ADAM7, (0, 1, 1, 2)]]
-    rows = [b"\0" + row.tobytes() for part in parts if part.size for row in part]
-    path.write_bytes(png(shape, rows, interlaced=1))
+    rows = [unfiltered([row]) for part in parts if part.size for row in part]
+    path.write_bytes(png(*shape[::-1], rows=b"".join(rows), interlaced=1))
     np.testing.assert_array_equal(data.read_png(path), pixels)
-    path.write_bytes(png(shape, rows[:-1], interlaced=1))
+    path.write_bytes(png(*shape[::-1], rows=b"".join(rows[:-1]), interlaced=1))
     with pytest.raises(BadInput, match="not a readable PNG"):
         data.read_png(path)
 
@@ -92,7 +88,7 @@ def test_a_chunk_longer_than_its_file_is_refused_undecoded(tmp_path, monkeypatch
 def test_a_long_text_in_a_png_and_bytes_behind_it_are_not_read(tmp_path, monkeypatch):
     path, (pixels, _) = tmp_path / "cmr1.png", heart(1)
     text = (b"zTXt", b"a\0\0" + zlib.compress(bytes(10**8)))
-    path.write_bytes(png((32, 32), [b"\0" + row.tobytes() for row in pixels], more=[text]))
+    path.write_bytes(png(32, 32, rows=unfiltered(pixels), more=[text]))
     with path.open("ab") as file:
         file.truncate(10**9)
     started = time.process_time()
@@ -106,12 +102,12 @@ def test_what_only_says_how_to_show_a_png_is_not_even_decoded(tmp_path, monkeypa
     """Longer than OpenCV takes, or turning and colouring what a viewer shows."""
     path, pixels = tmp_path / "cmr1.png", noise(5, 9)
     more = [(b"tEXt", b"a\0" + b"x" * 4 * 10**7), (b"eXIf", b"MM"), (b"tRNS", b"\0\5")]
-    path.write_bytes(png((5, 9), [b"\0" + row.tobytes() for row in pixels], more=more))
+    path.write_bytes(png(9, 5, rows=unfiltered(pixels), more=more))
     given, decode = [], cv2.imdecode
     monkeypatch.setattr(cv2, "imdecode", lambda c, *how: given.append(len(c)) or decode(c, *how))
     np.testing.assert_array_equal(data.read_png(path), pixels)
     assert given[0] < 200
-    path.write_bytes(png((5, 9), [b"\0" + row.tobytes() for row in pixels], more=[(b"ABCd", b"")]))
+    path.write_bytes(png(9, 5, rows=unfiltered(pixels), more=[(b"ABCd", b"")]))
     with pytest.raises(BadInput, match="not a readable PNG"):  # what pixels may depend on is kept
         data.read_png(path)
 

@@ -25,9 +25,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import files_in
-from filelock import FileLock
 
-from cmrseg import checkpoint, cli, data, datasets
+from cmrseg import checkpoint, cli, data
 from cmrseg.checkpoint import CHECKPOINT, MODEL
 from cmrseg.config import PRESETS, TrainConfig
 from cmrseg.data import BadInput
@@ -39,11 +38,6 @@ resource = pytest.importorskip("resource")  # not on Windows
 # augmentation.
 CHANCE = ("mirror", "affine", "elastic", "intensity", "low-resolution")
 STATEFUL = TrainConfig(channels=(4, 8), epochs=8, ema=0.9, dropout=0.2, batch=2, augment=CHANCE)
-
-
-@pytest.fixture
-def slices(root):
-    return datasets.split(root, "val")
 
 
 def stop_after(*epochs):
@@ -400,7 +394,7 @@ def test_a_file_that_cannot_grow_is_named_and_the_old_one_stays(root, mistake, t
     ]
 
 
-# --- signals and company -------------------------------------------------------------------------
+# --- signals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -428,15 +422,3 @@ def test_a_stopped_prediction_leaves_whole_masks_or_none(
     for name in files_in(masks):
         assert (masks / name).read_bytes() == (tmp_path / "all" / name).read_bytes()
     assert command(*options, masks).status == 0 and files_in(masks) == files_in(tmp_path / "all")
-
-
-@pytest.mark.usefixtures("tiny_presets")
-def test_two_trainings_do_not_share_a_folder(root, command, mistake, tmp_path):
-    out = tmp_path / "run"
-    out.mkdir()
-    (out / f".{CHECKPOINT}.123.part").write_bytes(b"a killed process left this")
-    with FileLock(out / ".lock"):
-        line = mistake("train", "--data", root, "--out", out, naming=out)
-        assert "another process" in line
-    assert command("train", "--data", root, "--out", out).status == 0
-    assert files_in(out) == ["config.json", MODEL, "model.size.json", "record.json"]

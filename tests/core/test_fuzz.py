@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import files_in
+from conftest import files_in, from_chunks
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -156,8 +156,7 @@ def png(draw):
         chunks.insert(draw(st.integers(0, len(chunks))), extra)
     if not draw(st.integers(0, 9)):
         del chunks[draw(st.integers(0, len(chunks) - 1))]
-    checked = [(len(c).to_bytes(4), k + c, zlib.crc32(k + c).to_bytes(4)) for k, c in chunks]
-    content = b"\x89PNG\r\n\x1a\n" + b"".join(b"".join(chunk) for chunk in checked)
+    content = from_chunks(*chunks)
     return mutated(draw, content) if not draw(st.integers(0, 2)) else content
 
 

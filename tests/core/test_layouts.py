@@ -289,9 +289,8 @@ def test_a_folder_of_another_conversion_stays_as_it_is(folder, mistake, command,
         (other / name).unlink()
 
 
-def test_a_conversion_that_was_stopped_is_not_taken_for_whole(
-    folder, command, tmp_path, monkeypatch
-):
+def test_a_conversion_that_was_stopped_is_not_taken_for_whole(command, tmp_path, monkeypatch):
+    folder = acdc(tmp_path / "in", 2)
     whole, out, write = tmp_path / "whole", tmp_path / "out", data.write_bytes
     assert command("convert", folder, "--out", whole).status == 0
     files = [path for path in whole.rglob("*") if path.is_file()]

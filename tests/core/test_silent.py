@@ -12,12 +12,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import REPOSITORY, files_in, heart, linux
+from conftest import REPOSITORY, files_in, fill, heart, linux, raising
 
 from cmrseg import checkpoint, datasets, machine, metrics, train
-from cmrseg.checkpoint import MODEL
+from cmrseg.checkpoint import CHECKPOINT, MODEL
 from cmrseg.cli import runs
-from cmrseg.config import PRESETS
 from cmrseg.data import BadInput, encode_png, write_png
 from cmrseg.deploy import sizes, weights
 from cmrtrial import runner
@@ -28,17 +27,14 @@ from cmrtrial.spec import RunSpec
 
 @linux
 @pytest.mark.usefixtures("tiny_presets")
-@pytest.mark.parametrize("said", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_without_locks_in_the_file_system_a_file_is_one(
-    said, root, command, mistake, tmp_path, monkeypatch
-):
-    """A network share, for instance."""
-
-    def flock(*_):
-        raise OSError(said, os.strerror(said))
-
-    monkeypatch.setattr("fcntl.flock", flock)
+@pytest.mark.parametrize("said", [None, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_two_trainings_do_not_share_a_folder(said, root, command, mistake, tmp_path, monkeypatch):
+    """Also where a file system has no locks: on a network share, for instance."""
+    if said:
+        monkeypatch.setattr("fcntl.flock", raising(OSError(said, os.strerror(said))))
     words, seen = ("train", "--data", root, "--out", tmp_path / "run"), []
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / f".{CHECKPOINT}.123.part").write_bytes(b"a killed process left this")
 
     def epoch(*arguments, whole=train.train_epoch):
         if not seen:
@@ -79,40 +75,37 @@ def test_no_weight_is_mapped_from_its_file():
 # --- slices of another size than a network knows -------------------------------------------------
 
 
-def stored_at(folder, width, height=None, count=2):
-    """Images of hearts with so many pixels, and their masks."""
-    for n in range(1, count + 1):
-        pixels = zip(("image", "mask"), heart(n, 96), (cv2.INTER_AREA, cv2.INTER_NEAREST))
-        for kind, picture, how in pixels:
-            end = "_mask" if kind == "mask" else ""
-            (folder / kind).mkdir(parents=True, exist_ok=True)
-            size = (width, height or width)
-            picture = cv2.resize(picture, size, interpolation=how)
-            write_png(folder / kind / f"cmr{n}{end}.png", picture)
-    return folder
+SEEN = [  # shape and millimetres of slices, whether they are resized, and what is said of them
+    ((96, 96), None, False, None),
+    ((124, 124), None, False, None),
+    ((125, 125), None, False, "125 x 125"),
+    ((74, 74), None, False, None),
+    ((73, 73), None, False, "73 x 73"),
+    ((125, 20), None, False, "20 x 125"),  # the longer side counts
+    ((96, 20), None, False, None),
+    ((96, 96), 1.6, False, None),
+    ((96, 96), 1.0, False, "of 1 mm"),
+    ((256, 256), 1.8, True, "of 4.8 mm"),
+    ((256, 256), 0.7, True, None),
+]
 
 
-@pytest.fixture
-def knows_32(tmp_path):
-    """A network that has learned from slices of 32 pixels, so it says."""
-    path = shutil.copy(weights.WEIGHTS / "small.onnx", tmp_path / "net.onnx")
-    sizes.write_size(path, (32, 32))
-    return path
+@pytest.mark.parametrize(("shape", "mm", "resize", "word"), SEEN)
+def test_slices_of_another_size_or_of_other_millimetres_are_named(shape, mm, resize, word):
+    said = sizes.warning("small", shape, mm, resize)
+    assert said is None if word is None else word in said
+    assert "no .size.json" in sizes.warning("copied.onnx", shape, mm, resize)
 
 
-@pytest.mark.parametrize("width, height, warned", [
-    (32, 32, False), (41, 41, False), (42, 42, True), (25, 25, False), (24, 24, True),
-    (20, 64, True), (20, 32, False),
-])  # fmt: skip
-def test_a_size_beyond_a_factor_is_warned_of(width, height, warned, knows_32, command, tmp_path):
-    images = stored_at(tmp_path / "in", width, height) / "image"
-    words = ("predict", "--model", knows_32, "--images", images, "--out", tmp_path / "out")
+def test_predict_warns_of_slices_of_another_size(command, tmp_path):
+    """Case P1: 256 pixels a side, where the delivered networks know 96."""
+    images = fill(tmp_path, {"test": range(1, 3)}, 256) / "test" / "image"
+    words = ("predict", "--model", "small", "--images", images, "--out", tmp_path / "out")
     done = command(*words)
-    lines = [line for line in done.err.splitlines() if line.startswith("warning")]
-    assert done.status == 0 and len(lines) == warned
-    if warned:
-        assert f"{width} x {height}" in lines[0] and "32 x 32" in lines[0]
-        assert "--resize" in lines[0] and str(images) in lines[0]
+    (line,) = (line for line in done.err.splitlines() if line.startswith("warning"))
+    assert done.status == 0 and all(
+        word in line for word in ("256 x 256", "96 x 96", "--resize", str(images))
+    )
     assert "warning" not in command(*words, "--resize").err
 
 
@@ -143,23 +136,6 @@ def test_what_train_and_the_delivered_networks_know(root, command, tmp_path):
     assert "const SIDE = 96;" in script and f"{sizes.BEYOND} * SIDE" in script
     for name in weights.DELIVERED:
         assert sizes.read_size(name) == {"pixels": [96, 96], "spacing_mm": 1.8}
-
-
-@pytest.mark.parametrize(
-    ("shape", "mm", "resize", "word"),
-    [
-        ((96, 96), None, False, None),
-        ((96, 96), 1.6, False, None),
-        ((96, 96), 1.0, False, "of 1 mm"),
-        ((256, 256), None, False, "--resize"),
-        ((256, 256), 1.8, True, "of 4.8 mm"),
-        ((256, 256), 0.7, True, None),
-    ],
-)
-def test_slices_of_another_size_or_of_other_millimetres_are_named(shape, mm, resize, word):
-    said = sizes.warning("small", shape, mm, resize)
-    assert said is None if word is None else word in said
-    assert "no .size.json" in sizes.warning("copied.onnx", shape, mm, resize)
 
 
 def test_predict_knows_the_millimetres_that_convert_wrote(root, command, tmp_path):
@@ -217,11 +193,10 @@ def test_known_slices_under_other_numbers_keep_their_patients(renumbered):
     assert datasets.known_patients(masks).tolist() == [6, 3, 6, 3]  # as evaluate asks
 
 
-@pytest.mark.parametrize("place", ["", "train", "train/image"])
-def test_a_table_wins_over_what_is_known(place, renumbered):
+def test_a_table_wins_over_what_is_known(renumbered):
     root = renumbered("train", {1: 1, 2: 2, 3: 7, 4: 8})
     table = "image,patient\ncmr1,A\ncmr2,B\ncmr3,B\ncmr4,C\n"
-    (root / place / "patients.csv").write_text(table, encoding="utf-8")
+    (root / "patients.csv").write_text(table, encoding="utf-8")
     assert patients(root, "train") == {"cmr1": 1, "cmr2": 2, "cmr3": 2, "cmr4": 3}
 
 
@@ -260,15 +235,6 @@ def test_train_warns_of_a_patient_or_an_image_on_both_sides(renumbered, command,
 
 
 # --- what is said of a fault, and of its cure ----------------------------------------------------
-
-
-def raising(problem):
-    """A function that fails so, whatever it is given."""
-
-    def fail(*_, **__):
-        raise problem
-
-    return fail
 
 
 LACKS = {  # what libraries say of the machine -> words of the one line
@@ -347,39 +313,24 @@ def test_a_whole_checkpoint_of_another_version_is_not_damaged(
     assert "damaged" not in str(said.value) and "emove" not in str(said.value)
 
 
-@pytest.mark.parametrize("how", ["denied", "torn"])
+@pytest.mark.usefixtures("tiny_presets")
 @pytest.mark.parametrize(
-    "name", ["checkpoint.pt", MODEL, "config.json", "record.json", "net.onnx", "net.safetensors"]
+    "name", [CHECKPOINT, MODEL, "config.json", "record.json", "net.onnx", "net.safetensors"]
 )
-def test_a_denied_file_is_not_damaged_and_a_torn_one_is(
-    name, how, root, model, tiny, command, mistake, tmp_path, monkeypatch
-):  # fmt: skip
-    monkeypatch.setitem(PRESETS, "book", tiny)
-    run, file = tmp_path / "run", tmp_path / "run" / name
-    begun = ("train", "--data", root, "--out", run)
-    if name.startswith("net"):
-        run.mkdir()
-        shutil.copy(weights.WEIGHTS / f"small{file.suffix}", file)
-    elif name == "checkpoint.pt":
-        run.mkdir()
-        train.fit(tiny, *datasets.split(root, "val"), out=run)
-    else:
-        assert command(*begun).status == 0
-    words = ("predict", "--model", file if name.startswith("net") else run)
-    words += ("--images", root / "test/image", "--out", tmp_path / "masks")
-    if name in ("checkpoint.pt", "record.json"):
-        words = (*begun, "--resume")
-    if how == "torn":
-        file.write_bytes(file.read_bytes()[:-40])
-        assert "ermission" not in mistake(*words, naming=file)
-        return
-    denied = PermissionError(errno.EACCES, "Permission denied", str(file))
-    read, opened = Path.read_bytes, Path.open
-    for method, real in (("read_bytes", read), ("open", opened)):
-        monkeypatch.setattr(
-            Path, method, lambda path, *a, real=real, **k:
-            raising(denied)() if path == file else real(path, *a, **k),
-        )  # fmt: skip
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    name, root, model, mistake, deny, tmp_path
+):
+    run = shutil.copytree(model, tmp_path / "run")
+    file, images = run / name, root / "test" / "image"
+    file.touch()
+    words = ("predict", "--images", images, "--out", tmp_path / "masks", "--model")
+    words += (file if name.startswith("net") else run,)
+    if name in (CHECKPOINT, "record.json"):
+        words = ("train", "--data", root, "--epochs", 8, "--out", run, "--resume")
+    if name == CHECKPOINT:
+        (run / MODEL).unlink()
+    deny("read_bytes", file)
+    deny("open", file)
     line = mistake(*words, naming=file)
     assert "ermission" in line and "damaged" not in line and "emove" not in line
 
@@ -406,7 +357,7 @@ def test_what_lies_in_the_place_of_a_fetched_slice_stays_unless_it_is_torn(tmp_p
 def test_pytorch_does_what_onnxruntime_cannot(problem, command, mistake, tmp_path, monkeypatch):
     """Case O1: a runtime older than the format of the file."""
     monkeypatch.setattr("onnxruntime.InferenceSession", raising(problem))
-    images = stored_at(tmp_path / "in", 96) / "image"
+    images = fill(tmp_path, {"test": range(1, 3)}, 96) / "test" / "image"
     words = ("predict", "--images", images, "--out", tmp_path / "out", "--model")
     done = command(*words, "small")
     assert done.status == 0 and "warning" in done.err and "damaged" not in done.err

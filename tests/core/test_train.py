@@ -11,7 +11,7 @@ import torch
 from conftest import files_in
 from torch import nn
 
-from cmrseg import datasets, metrics, train
+from cmrseg import metrics, train
 from cmrseg.augment import AUGMENTATIONS
 from cmrseg.checkpoint import CHECKPOINT
 from cmrseg.config import PRESETS, TrainConfig
@@ -42,12 +42,6 @@ def weights(result):
 
 def same(a, b):
     return all(torch.equal(p, q) for p, q in zip(a, b, strict=True))
-
-
-@pytest.fixture
-def slices(root):
-    """Eight slices to learn from, and two that are held out."""
-    return datasets.split(root, "val")
 
 
 # --- configurations ------------------------------------------------------------------------------
