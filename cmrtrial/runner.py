@@ -12,6 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -40,15 +41,13 @@ def failed_runs(plan: list[RunSpec], fingerprint: str = ACDC96, store: Path = ST
     return [note for note, path in notes.items() if note.is_file() and not path.is_file()]
 
 
-def missing(
-    plan: list[RunSpec], fingerprint: str = ACDC96, store: Path = STORE, retry: bool = False
-) -> list[RunSpec]:
-    """The runs of a plan, once each, without record or (unless ``retry``) note of failure."""
+def missing(plan: list[RunSpec], fingerprint: str = ACDC96, store: Path = STORE) -> list[RunSpec]:
+    """The runs of a plan, once each, without record or note of failure."""
     by_path = {spec.path(fingerprint, store): spec for spec in plan}
     return [
         spec
         for path, spec in by_path.items()
-        if not path.is_file() and (retry or not failure_note(spec, fingerprint, store).is_file())
+        if not path.is_file() and not failure_note(spec, fingerprint, store).is_file()
     ]
 
 
@@ -70,14 +69,14 @@ def overview(name: str, protocol: str, store: Path = STORE) -> dict:
         BadInput: a damaged record.
     """
     plan = [spec for spec in EXPERIMENTS[name] if spec.protocol == protocol]
-    plan = list({spec.path(ACDC96, store): spec for spec in plan}.values())
     check_records(plan, ACDC96, store)
     lacking, failed = len(missing(plan, ACDC96, store)), len(failed_runs(plan, ACDC96, store))
+    planned = {spec.path(ACDC96, store) for spec in plan}
     return {
         "experiment": name,
         "protocol": protocol,
         "settings": len({spec.setting for spec in plan}),
-        "runs": len(plan) - lacking - failed,
+        "runs": len(planned) - lacking - failed,
         "missing": lacking,
         "failed": failed,
     }
@@ -152,7 +151,7 @@ def run_missing(
     workers: int = 1,
     limit_minutes: float | None = None,
     retry: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, planned: None,
     engine: str = "local",
 ) -> int:
     """Compute what is missing of a plan, one process per worker with one thread each.
@@ -173,55 +172,45 @@ def run_missing(
     deadline = None if limit_minutes is None else time.time() + 60 * limit_minutes
     fingerprint = datasets.load(source, "labelled").fingerprint
     check_records(plan, fingerprint, store)
-    todo = missing(plan, fingerprint, store, retry)
+    for note in failed_runs(plan, fingerprint, store) if retry else ():
+        note.unlink(missing_ok=True)  # what failed before is missing from now on
+    todo = missing(plan, fingerprint, store)
     if not todo:
         return 0
-    for spec in todo if retry else ():  # what failed before is missing from now on
-        failure_note(spec, fingerprint, store).unlink(missing_ok=True)
-
-    def show() -> None:
-        if progress is not None:
+    run = {"local": _run_in_processes, "ray": _run_on_ray}[engine]
+    with closing(run(todo, source, store, deadline, min(workers, len(todo)))) as seconds:
+        for _ in seconds:
             progress(len(todo) - len(missing(todo, fingerprint, store)), len(todo))
-
-    start = {"local": _start_local, "ray": _start_ray}[engine]
-    running, stop = start(todo, source, store, deadline, min(workers, len(todo)))
-    try:
-        while running():
-            show()
             time.sleep(1)
-        show()
-    finally:
-        stop()
-    return len(missing(todo, fingerprint, store))
+    left = len(missing(todo, fingerprint, store))
+    progress(len(todo) - left, len(todo))
+    return left
 
 
-def _start_local(todo: list[RunSpec], source: str, store: Path, deadline, workers: int):
-    """Start processes; returns two functions: are any still running, and stop them."""
+def _run_in_processes(todo: list[RunSpec], source: str, store: Path, deadline, workers: int):
+    """Start processes, and yield as long as any is alive; when closed, they are stopped."""
     context = multiprocessing.get_context("spawn")
     troubles = context.SimpleQueue()
     args = (todo, source, store, deadline, troubles)
     processes = [context.Process(target=_work, args=args, daemon=True) for _ in range(workers)]
     for process in processes:
         process.start()
-
-    def stop() -> None:
-        for process in processes:
-            process.terminate()  # on Ctrl-C; a worker that is through does not mind
-            process.join()
-
-    def running() -> bool:
-        alive = any(process.is_alive() for process in processes)
-        if not troubles.empty():
-            raise troubles.get()
-        lost = [process.exitcode for process in processes if process.exitcode]
-        if lost and not alive:
+    try:
+        alive = True
+        while alive:
+            yield
+            alive = any(process.is_alive() for process in processes)
+            if not troubles.empty():
+                raise troubles.get()
+        if lost := [process.exitcode for process in processes if process.exitcode]:
             cure = "Perhaps memory is short: the same command goes on, with fewer --workers"
             if lost[0] > 0:  # it ended by itself, and not by the system's hand
                 cure = "It said why; a script that starts workers needs if __name__ == '__main__':"
             raise BadInput("sweep", f"a worker ended with status {lost[0]}", cure)
-        return alive
-
-    return running, stop
+    finally:
+        for process in processes:
+            process.terminate()  # on Ctrl-C; a worker that is through does not mind
+            process.join()
 
 
 def _work(todo: list[RunSpec], source: str, store: Path, deadline, troubles) -> None:
@@ -239,8 +228,8 @@ def _die_with(parent) -> None:
     os._exit(1)  # nothing is lost: a record is written whole or not at all
 
 
-def _start_ray(todo: list[RunSpec], source: str, store: Path, deadline, workers: int):
-    """As :func:`_start_local`, as tasks of a Ray cluster that shares the folder of the store."""
+def _run_on_ray(todo: list[RunSpec], source: str, store: Path, deadline, workers: int):
+    """As :func:`_run_in_processes`, as tasks of a Ray cluster that shares the store's folder."""
     import ray
 
     at = os.environ.get("RAY_ADDRESS")
@@ -250,14 +239,12 @@ def _start_ray(todo: list[RunSpec], source: str, store: Path, deadline, workers:
     # a run may be held by the lost node's worker, which will not live long: so a task waits
     task = ray.remote(num_cpus=1, max_retries=5)(run_in_turn)
     tasks = [task.remote([spec], source, store, deadline, wait=True) for spec in todo]
-
-    def running() -> bool:
-        nonlocal tasks
-        done, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=0) if tasks else ([], [])
-        try:
+    try:
+        while tasks:
+            yield
+            done, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=0)
             ray.get(done)
-        except ray.exceptions.RayTaskError as problem:  # which says and knows less than its cause
-            raise problem.cause from problem
-        return bool(tasks)
-
-    return running, ray.shutdown
+    except ray.exceptions.RayTaskError as problem:  # which says and knows less than its cause
+        raise problem.cause from problem
+    finally:
+        ray.shutdown()

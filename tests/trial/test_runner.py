@@ -58,11 +58,11 @@ def fingerprint(root):
 def here(monkeypatch):
     """Workers work in this process; to start others takes seconds."""
 
-    def start(todo, source, store, deadline, _workers):
+    def work(todo, source, store, deadline, _workers):
         runner.run_in_turn(todo, source, store, deadline)
-        return lambda: False, lambda: None
+        yield
 
-    monkeypatch.setattr(runner, "_start_local", start)
+    monkeypatch.setattr(runner, "_run_in_processes", work)
 
 
 # --- one run -------------------------------------------------------------------------------------
