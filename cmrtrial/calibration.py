@@ -7,6 +7,7 @@ arrays (N, H, W).
 from itertools import combinations
 
 import numpy as np
+from scipy import ndimage
 
 from cmrseg import metrics
 from cmrseg.record import rounded
@@ -53,13 +54,9 @@ def _near_a_border(labels: np.ndarray, reach: int) -> np.ndarray:
     """Pixels with another label within ``reach`` pixels to the side, above or below."""
     near = np.zeros(labels.shape, bool)
     for axis in (1, 2):
-        for step in range(1, reach + 1):
-            here = [slice(None)] * 3
-            there = [slice(None)] * 3
-            here[axis], there[axis] = slice(step, None), slice(None, -step)
-            differs = labels[tuple(here)] != labels[tuple(there)]
-            near[tuple(here)] |= differs
-            near[tuple(there)] |= differs
+        window = {"size": 2 * reach + 1, "axis": axis, "mode": "nearest"}
+        highest = ndimage.maximum_filter1d(labels, **window)
+        near |= highest != ndimage.minimum_filter1d(labels, **window)
     return near
 
 
@@ -73,14 +70,10 @@ def calibration_error(table: dict[str, list]) -> float:
 def expected_dice(probability: np.ndarray) -> np.ndarray:
     """The Dice (N, 3) that the network expects of its own masks, RV, Myo and LV: the soft Dice
     between probabilities and decision; NaN where a class is not predicted."""
-    decided, scores = probability.argmax(1), []
-    for c in (1, 2, 3):
-        mine, p = decided == c, probability[:, c]
-        size = mine.sum((1, 2)) + p.sum((1, 2))
-        scores.append(
-            np.where(mine.any((1, 2)), 2 * (p * mine).sum((1, 2)) / np.maximum(size, 1e-9), np.nan)
-        )
-    return np.stack(scores, 1)
+    p, classes = probability[:, 1:], np.array([1, 2, 3])[:, None, None]
+    mine = probability.argmax(1)[:, None] == classes
+    both, size = (p * mine).sum((2, 3)), p.sum((2, 3)) + mine.sum((2, 3))
+    return np.where(mine.any((2, 3)), 2 * both / np.maximum(size, 1e-9), np.nan)
 
 
 def agreement(masks: list[np.ndarray]) -> np.ndarray:

@@ -18,7 +18,8 @@ from cmrtrial.compare import Comparison, by_fold, by_round, compare, endpoint, r
 from cmrtrial.plans import EXPERIMENTS
 from cmrtrial.plans.timing import timed
 from cmrtrial.records import CLASSES, STORE
-from cmrtrial.statistics import MARGIN, Proportion, verdict
+from cmrtrial.second.statistics import Proportion
+from cmrtrial.statistics import MARGIN, verdict
 
 FAMILY_DRAWS = 10_000
 

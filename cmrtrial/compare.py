@@ -18,8 +18,9 @@ from cmrseg.record import mean_dice, read_record
 from cmrtrial.plans import EXPERIMENTS, POOLED
 from cmrtrial.plans.timing import ROUNDS
 from cmrtrial.records import CLASSES, STORE, curve, dice_table
+from cmrtrial.second.statistics import Proportion
 from cmrtrial.spec import RunSpec
-from cmrtrial.statistics import Difference, Proportion, paired_difference, pooled_run_variance
+from cmrtrial.statistics import Difference, paired_difference, pooled_run_variance
 
 RUN_COLUMNS = ("setting", "split", "seed", "key", "dice", "dice_best", "loss", "seconds")
 RUN_COLUMNS += ("collapsed", "patients", "record")
@@ -171,12 +172,13 @@ def _seed_groups(
     names: Iterable[str], protocol: str, what: str, store: Path
 ) -> list[tuple[str, list[float]]]:
     """Network and mean Dice of each seed's run, for every setting and fold with several seeds."""
-    groups = []
-    for table in (runs(name, protocol, store) for name in names):
-        for _, group in table[table["collapsed"].eq(False)].groupby(["setting", "split"]):
-            if len(group) > 1:
-                groups.append((network(group), _run_means(group, what)))
-    return groups
+    tables = (runs(name, protocol, store) for name in names)
+    return [
+        (network(group), _run_means(group, what))
+        for table in tables
+        for _, group in table[table["collapsed"].eq(False)].groupby(["setting", "split"])
+        if len(group) > 1
+    ]
 
 
 def _run_means(table: pd.DataFrame, what: str) -> list[float]:

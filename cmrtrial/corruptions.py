@@ -79,15 +79,8 @@ def shuffle_positions(slices: Slices, most: int = 16, margin: int = 4, seed: int
         for axis, length in enumerate(mask.shape):
             (used,) = mask.any(1 - axis).nonzero()
             low, high = (used.min(), used.max()) if len(used) else (margin, length - 1 - margin)
-            by.append(
-                int(
-                    np.clip(
-                        rng.integers(-most, most + 1),
-                        min(0, margin - low),
-                        max(0, length - 1 - margin - high),
-                    )
-                )
-            )
+            least, greatest = min(0, margin - low), max(0, length - 1 - margin - high)
+            by.append(np.clip(rng.integers(-most, most + 1), least, greatest))
         images[n] = ndimage.shift(slices.images[n], by, order=0, mode="reflect")
         masks[n] = ndimage.shift(mask, by, order=0, mode="constant")
     return replace(slices, images=images, masks=masks)

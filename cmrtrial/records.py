@@ -44,13 +44,12 @@ def class_table(record: dict) -> pd.DataFrame:
     Columns: name, patient, class, dice, hd95, surface_dice_1px, surface_dice_2px (NaN: in neither
     mask), area_true, area_pred (pixels).
     """
-    images, rows = record["images"], []
-    measures = [name for name, column in images.items() if isinstance(column[0], list)]
-    for n, (name, patient) in enumerate(zip(images["name"], images["patient"])):
-        for place, c in enumerate(CLASSES):
-            values = {measure: images[measure][n][place] for measure in measures}
-            rows.append({"name": name, "patient": patient, "class": c, **values})
-    return pd.DataFrame(rows).astype(dict.fromkeys(measures, float))
+    images = record["images"]
+    columns = {name: np.repeat(images[name], len(CLASSES)) for name in ("name", "patient")}
+    columns["class"] = CLASSES * len(images["name"])
+    measures = {name: column for name, column in images.items() if isinstance(column[0], list)}
+    columns |= {name: np.ravel(np.array(column, float)) for name, column in measures.items()}
+    return pd.DataFrame(columns)
 
 
 def curve(record: dict) -> pd.DataFrame:

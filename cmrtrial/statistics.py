@@ -1,45 +1,9 @@
 """Statistics of the first trial: the difference of two settings, its error, and what it says of a
 claim."""
 
-from dataclasses import dataclass
-
 import numpy as np
-from scipy import stats
 
-MARGIN = 0.02  # of Dice: settings closer than this are called equivalent
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A paired difference of two settings and its standard error, with degrees of freedom."""
-
-    mean: float
-    se: float
-    df: float
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Student's interval round the mean: (low, high)."""
-        half = stats.t.ppf((1 + level) / 2, self.df) * self.se
-        return float(self.mean - half), float(self.mean + half)
-
-
-@dataclass(frozen=True)
-class Proportion:
-    """A share of runs, minus a level; its interval is Wilson's (1927), which suits a few runs."""
-
-    yes: int
-    of: int
-    level: float
-
-    @property
-    def mean(self) -> float:
-        """The share minus the level."""
-        return self.yes / self.of - self.level
-
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """(low, high)."""
-        wilson = stats.binomtest(self.yes, self.of).proportion_ci(level, method="wilson")
-        return wilson.low - self.level, wilson.high - self.level
+from cmrtrial.second.statistics import MARGIN, Difference  # the same in both trials
 
 
 def paired_difference(

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from cmrtrial.statistics import Proportion, paired_difference, pooled_run_variance, verdict
+from cmrtrial.second.statistics import Proportion
+from cmrtrial.statistics import paired_difference, pooled_run_variance, verdict
 
 
 def test_without_variance_between_runs_it_is_the_paired_t_test():
