@@ -31,37 +31,36 @@ def test_a_family_of_claims_errs_together_as_rarely_as_one(monkeypatch):
     assert one_question == pytest.approx(0.95, abs=0.01)
 
 
-def claim(name, **fields):
-    """A claim as claims.toml has it."""
-    fields = {"id": name, "text": f"{name}.", "source": "s", "said": "1"} | fields
-    lines = [f"{k} = {v if isinstance(v, float) else repr(v)}" for k, v in fields.items()]
-    return "\n".join(["[[claim]]", *lines, ""])
-
-
 BETTER = {"experiment": "trial", "a": "a", "b": "b", "endpoint": "dice", "claim": "greater"}
-CLAIMS = [
-    claim("better", **BETTER),
-    claim("slower", **BETTER | {"endpoint": "seconds", "margin": 0.1}),
-    claim("dead", experiment="trial", a="c", endpoint="collapsed", claim="greater", level=0.3),
-    claim(
-        "classes",
-        **BETTER | {"a": "RV", "b": "Myo", "endpoint": "class", "claim": "less"},
-        setting="b",
-    ),
-    claim("later", experiment="another", a="a", endpoint="dice", claim="less", level=0.5),
-    claim("hidden", testable="not here", claim="none"),
-]
+CLASSES = {"a": "RV", "b": "Myo", "endpoint": "class", "setting": "b", "claim": "less"}
+DEAD = {"experiment": "trial", "a": "c", "endpoint": "collapsed", "level": 0.3}
+CLAIMS = {
+    "better": BETTER,
+    "slower": BETTER | {"endpoint": "seconds", "margin": 0.1},
+    "dead": DEAD | {"claim": "greater"},
+    "classes": BETTER | CLASSES,
+    "later": BETTER | {"experiment": "another"},
+    "hidden": {"claim": "none"},
+}
 NUMBERS = ["estimate", "low", "high", "low_alone", "high_alone"]
 
 
-def judged(store, *more, **replaced):
-    """The verdicts on CLAIMS and more of them."""
-    texts = [replaced.get(text.split("'")[1], text) for text in CLAIMS]
-    (store / "claims.toml").write_text("\n".join([*texts, *more]), encoding="utf-8")
-    return claims.judge(store).set_index("id")
+@pytest.fixture
+def judged(monkeypatch):
+    """The verdicts on CLAIMS, of which some may be changed or added."""
+
+    def judge(store, **changed):
+        asked = [
+            {"id": name, "text": f"{name}.", "source": "s", "said": "1"} | claim
+            for name, claim in (CLAIMS | changed).items()
+        ]
+        monkeypatch.setattr(claims, "claims", lambda _: asked)
+        return claims.judge(store).set_index("id")
+
+    return judge
 
 
-def test_claims_are_judged_from_records(trial):
+def test_claims_are_judged_from_records(trial, judged):
     collapses = [("c", f"fold{k}") for k in range(5)]
     store = trial({"a": 0.1, "b": 0.0, "c": 0.0}, collapses=collapses)
     table = judged(store)
@@ -80,11 +79,10 @@ def test_claims_are_judged_from_records(trial):
     assert judged(store).loc["dead", "verdict"] == "not run yet"
 
 
-def test_late_claims_are_a_family_of_their_own(trial):
+def test_late_claims_are_a_family_of_their_own(trial, judged):
     store = trial({"a": 0.1, "b": 0.0})
     alone = judged(store)
-    late = claim("afterthought", **BETTER).replace("[[claim]]", "[[claim]]\nlate = true")
-    table = judged(store, late)
+    table = judged(store, afterthought=BETTER | {"late": True})
     assert table.index[table["late"]].tolist() == ["afterthought"]
     assert table.loc[alone.index, NUMBERS].equals(alone[NUMBERS])  # the first family is as it was
     row = table.loc["afterthought"]
@@ -94,10 +92,10 @@ def test_late_claims_are_a_family_of_their_own(trial):
     assert shown.tolist() == ["confirmed", "confirmed (asked late)"]
 
 
-def test_an_ambiguous_claim_is_computed_and_not_judged(trial):
+def test_an_ambiguous_claim_is_computed_and_not_judged(trial, judged):
     store = trial({"a": 0.1, "b": 0.0, "c": 0.0})
     before = judged(store)
-    table = judged(store, better=claim("better", **BETTER, ambiguous="Two readings."))
+    table = judged(store, better=BETTER | {"ambiguous": "Two readings."})
     reasons = dict.fromkeys(before.index, "") | {"better": "Two readings."}
     assert table["ambiguous"].to_dict() == reasons
     assert table.loc["better", ["verdict", "alone"]].tolist() == ["ambiguous"] * 2
@@ -105,7 +103,7 @@ def test_an_ambiguous_claim_is_computed_and_not_judged(trial):
     assert table["verdict"].drop("better").equals(before["verdict"].drop("better"))
 
 
-def test_verdicts_are_those_of_one_experiment_or_of_some_claims(trial):
+def test_verdicts_are_those_of_one_experiment_or_of_some_claims(trial, judged):
     store = trial({"a": 0.1, "b": 0.0})
     judged(store)
     table = claims.verdicts("trial", store=store)
