@@ -97,17 +97,15 @@ def _planned(name: str, protocol: Preset | None) -> list:
 
 def _progress(name: str, bar: tqdm):
     """A function that shows how many runs are done: a bar; where nobody looks, lines."""
-    started, known = time.monotonic(), -1
+    started = time.monotonic()
 
     def show(done: int, planned: int) -> None:
-        nonlocal known
-        bar.total = planned
-        bar.update(done - bar.n)
-        if bar.disable and done > max(known, 0):
+        if bar.disable and done > bar.n:
             left = (time.monotonic() - started) / done * (planned - done) / 60
             line = f"{name}: {done} of {planned} runs, about {left:.0f} min left"
             print(line, file=sys.stderr, flush=True)
-        known = done
+        bar.n, bar.total = done, planned
+        bar.refresh()
 
     return show
 

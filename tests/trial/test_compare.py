@@ -22,9 +22,14 @@ def settings(store, *names):
     return [table[table["setting"] == name] for name in names]
 
 
-def size(comparison):
-    """The standard error that the loadings add up to."""
-    return sum(v**2 for v in comparison.loadings.values()) ** 0.5
+def assert_compared(a, b, store, *run_parts):
+    """The difference has both parts of the error, and its loadings add up to it."""
+    found = compare.compare(a, b, store=store)
+    expected = paired_difference((by_patient(a) - by_patient(b)).to_numpy(), 0.0, run_parts)
+    for name in ("mean", "se", "df"):
+        assert getattr(found.difference, name) == pytest.approx(getattr(expected, name))
+    size = sum(v**2 for v in found.loadings.values()) ** 0.5
+    assert size == pytest.approx(expected.se, rel=0.02)
 
 
 # --- reading -------------------------------------------------------------------------------------
@@ -105,10 +110,7 @@ def test_a_comparison_has_both_parts_of_the_error(trial):
     store = trial({"a": 0.05, "b": 0.0})
     a, b = settings(store, "a", "b")
     variance, df = run_variance("replica", store=store)
-    comparison = compare.compare(a, b, store=store)
-    d = (by_patient(a) - by_patient(b)).to_numpy()
-    assert comparison.difference == paired_difference(d, 0.0, [(2 * variance / 5, df)])
-    assert size(comparison) == pytest.approx(comparison.difference.se, rel=0.02)
+    assert_compared(a, b, store, (2 * variance / 5, df))
     level = compare.compare(a, 0.8, store=store).difference
     assert level.mean == pytest.approx(by_patient(a).mean() - 0.8)
 
@@ -123,11 +125,7 @@ def test_each_network_has_a_luck_of_its_own(trial, monkeypatch):
     assert df == 10 and variance > 4 * calm[0]
     (a, b), wild = settings(store, "a", "b"), compare.runs("architectures", store=store)
     assert compare.compare(a, b, store=store).difference.se < 0.02
-    comparison = compare.compare(a, wild, store=store)
-    d = (by_patient(a) - by_patient(wild)).to_numpy()
-    run_parts = [(calm[0] / 5, calm[1]), (variance / 15, df)]
-    assert comparison.difference == paired_difference(d, 0.0, run_parts)
-    assert size(comparison) == pytest.approx(comparison.difference.se, rel=0.02)
+    assert_compared(a, wild, store, (calm[0] / 5, calm[1]), (variance / 15, df))
     unknown = run_variance("replica", store=store, model="segnet")
     assert unknown[1] == 30  # no seeds of its own: all that there are
 
@@ -138,12 +136,7 @@ def test_a_setting_with_seeds_on_each_fold_brings_its_own_luck(trial):
     (table, a), calm = settings(store, "wild", "a"), run_variance("replica", store=store)
     variance, df = pooled_run_variance([group["dice"] for _, group in table.groupby("split")])
     assert df == 10 and variance > 4 * calm[0]
-    comparison = compare.compare(table, a, store=store)
-    d = (by_patient(table) - by_patient(a)).to_numpy()
-    expected = paired_difference(d, 0.0, [(variance / 15, df), (calm[0] / 5, calm[1])])
-    assert comparison.difference.se == pytest.approx(expected.se)
-    assert comparison.difference.df == pytest.approx(expected.df)
-    assert size(comparison) == pytest.approx(expected.se, rel=0.02)
+    assert_compared(table, a, store, (variance / 15, df), (calm[0] / 5, calm[1]))
     two = compare.compare(table[table["seed"] < 2], 0.5, store=store)
     # two seeds are too few to tell: the network's luck
     assert two.difference.se < compare.compare(table, 0.5, store=store).difference.se
