@@ -140,22 +140,21 @@ def _chunks_of_pixels(file: BinaryIO, head: bytes) -> tuple[bytes, tuple[str, st
 
     Those may turn, colour or fade it (eXIf, gAMA, tRNS), or be texts that OpenCV finds too long.
     """
-    size, kind = os.fstat(file.fileno()).st_size, b""
+    kind = b""
     while kind != b"IEND":
         start = file.read(8)
         length, kind = int.from_bytes(start[:4]), start[4:]
         if kind == b"acTL":  # an animation
             count = int.from_bytes(file.read(4))
             return b"", (f"holds {count} pictures", "Store each in a file of its own")
-        # Of a length beyond the end, OpenCV would allocate up to 2 GB.
-        if len(start) < 8 or file.tell() + length + 4 > size:
-            return b"", DAMAGED
         if kind[:1].islower():
             file.seek(length + 4, os.SEEK_CUR)
-        elif len(head) + length > 2 * LARGEST**2:  # twice what any slice takes
+            continue
+        # Twice what any slice takes. OpenCV would allocate what a chunk says it holds, up to 2 GB.
+        too_long = len(head) + length > 2 * LARGEST**2
+        if too_long or len(chunk := file.read(length + 4)) < length + 4:
             return b"", DAMAGED
-        else:
-            head += start + file.read(length + 4)
+        head += start + chunk
     return head, None
 
 

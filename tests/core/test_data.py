@@ -77,12 +77,18 @@ def test_a_png_torn_or_with_a_wrong_bit_is_refused_or_loses_no_pixel(tmp_path, c
     assert capfd.readouterr() == ("", "")  # libpng is not heard
 
 
-def test_a_chunk_longer_than_its_file_is_refused_undecoded(tmp_path, monkeypatch):
-    content = data.encode_png(heart(1)[0])  # OpenCV would take 2 GB for it
-    (tmp_path / "cmr1.png").write_bytes(content[:33] + b"\x7f\xff\xff\xff" + content[37:])
+def test_a_chunk_longer_than_its_file_or_than_any_slice_is_refused_undecoded(tmp_path, monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    path, content, longest = tmp_path / "cmr1.png", data.encode_png(heart(1)[0]), 2 * 4096**2
+    path.write_bytes(content[:-1])
     with pytest.raises(BadInput, match="not a readable PNG"):
-        data.read_png(tmp_path / "cmr1.png")
+        data.read_png(path)
+    with path.open("wb") as file:  # OpenCV would take as much memory as the chunk says
+        file.write(content[:33] + longest.to_bytes(4) + b"IDAT")
+        file.seek(longest + 4, os.SEEK_CUR)
+        file.write(content[-12:])
+    with pytest.raises(BadInput, match="not a readable PNG"):
+        data.read_png(path)
 
 
 def test_a_long_text_in_a_png_and_bytes_behind_it_are_not_read(tmp_path, monkeypatch):
