@@ -6,12 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from monai.metrics import (
-    DiceMetric,
-    compute_dice,
-    compute_hausdorff_distance,
-    compute_surface_dice,
-)
 from scipy import stats
 from scipy.ndimage import gaussian_filter
 
@@ -19,6 +13,14 @@ from cmrseg import metrics
 
 NAN = np.nan
 ONE_EMPTY = pytest.approx(np.hypot(24, 20))
+
+
+@pytest.fixture(scope="module")
+def monai():
+    """MONAI's metrics. To import them takes seconds, which not every process should spend."""
+    from monai import metrics
+
+    return metrics
 
 
 def blobs(n, seed, size=(24, 20)):
@@ -36,21 +38,21 @@ PAIRS += [(truth, np.roll(truth, (1, -2), (1, 2))) for _, truth in PAIRS]  # clo
 
 
 @pytest.mark.parametrize("pred, truth", PAIRS)
-def test_dice_is_that_of_monai(pred, truth):
-    expected = compute_dice(one_hot(pred), one_hot(truth), include_background=False)
+def test_dice_is_that_of_monai(monai, pred, truth):
+    expected = monai.compute_dice(one_hot(pred), one_hot(truth), include_background=False)
     np.testing.assert_allclose(metrics.dice(pred, truth), expected, atol=1e-6)
-    average = DiceMetric(include_background=False, reduction="mean_batch")
+    average = monai.DiceMetric(include_background=False, reduction="mean_batch")
     average(one_hot(pred), one_hot(truth))
     found = metrics.per_class(metrics.dice(pred, truth))
     np.testing.assert_allclose(found, average.aggregate(), atol=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.integers(1, 3))
-def test_dice_with_absent_classes_is_that_of_monai(seed, most):
+@given(seed=st.integers(0, 10**6), most=st.integers(1, 3))
+def test_dice_with_absent_classes_is_that_of_monai(monai, seed, most):
     rng = np.random.default_rng(seed)
     pred, truth = rng.integers(0, most + 1, (2, 3, 2, 2))  # tiny, so classes are often absent
-    expected = compute_dice(
+    expected = monai.compute_dice(
         one_hot(pred), one_hot(truth), include_background=False, ignore_empty=False
     )
     np.testing.assert_allclose(metrics.dice(pred, truth, empty=1.0), expected, atol=1e-6)
@@ -85,15 +87,15 @@ def test_each_square_takes_the_label_of_most_of_its_pixels_the_smaller_of_two_eq
 
 
 @pytest.mark.parametrize("pred, truth", PAIRS)
-def test_hd95_is_that_of_monai(pred, truth):
-    expected = compute_hausdorff_distance(one_hot(pred), one_hot(truth), percentile=95)
+def test_hd95_is_that_of_monai(monai, pred, truth):
+    expected = monai.compute_hausdorff_distance(one_hot(pred), one_hot(truth), percentile=95)
     np.testing.assert_allclose(metrics.hd95(pred, truth), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("tolerance", [0, 1, 2, 3.5])
 @pytest.mark.parametrize("pred, truth", PAIRS)
-def test_surface_dice_is_that_of_monai(pred, truth, tolerance):
-    expected = compute_surface_dice(one_hot(pred), one_hot(truth), [tolerance] * 3)
+def test_surface_dice_is_that_of_monai(monai, pred, truth, tolerance):
+    expected = monai.compute_surface_dice(one_hot(pred), one_hot(truth), [tolerance] * 3)
     np.testing.assert_allclose(metrics.surface_dice(pred, truth, tolerance), expected, rtol=1e-5)
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from pickle import UnpicklingError
 
 import cv2
 import numpy as np
@@ -292,25 +291,6 @@ def test_a_run_that_the_machine_could_not_do_is_tried_again(root, tiny, tmp_path
     with pytest.raises(BadInput, match="out of memory"):
         runner.run_one(spec, str(root), tmp_path)
     assert not [*tmp_path.glob("modern/*")]  # no note that it failed
-
-
-OF_ANOTHER_VERSION = {
-    "torch": (torch, "load", RuntimeError("PytorchStreamReader: unsupported version 9")),
-    "an optimiser": (torch.optim.Optimizer, "load_state_dict", ValueError("parameter group")),
-    "a pickle": (torch, "load", UnpicklingError("Weights only load failed. Unsupported global")),
-}
-
-
-@pytest.mark.parametrize("what", OF_ANOTHER_VERSION)
-def test_a_whole_checkpoint_of_another_version_is_not_damaged(
-    what, root, tiny, tmp_path, monkeypatch
-):
-    slices, (place, name, problem) = datasets.load(root, "train"), OF_ANOTHER_VERSION[what]
-    train.fit(tiny, slices, out=tmp_path)
-    monkeypatch.setattr(place, name, raising(problem))
-    with pytest.raises(BadInput, match=str(problem)[:20]) as said:
-        train.fit(tiny, slices, out=tmp_path, resume=True)
-    assert "damaged" not in str(said.value) and "emove" not in str(said.value)
 
 
 @pytest.mark.usefixtures("tiny_presets")
