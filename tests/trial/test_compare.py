@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from made_up import only, trial, wild_runs  # noqa: F401
 
+from cmrseg.data import BadInput
 from cmrtrial import checks, compare, records
 from cmrtrial.compare import by_patient, run_variance
 from cmrtrial.plans import EXPERIMENTS
@@ -45,6 +46,17 @@ def test_runs_are_those_of_one_protocol_with_a_row_of_patients_each(trial):
     dice = np.array(images["dice"])[np.array(images["patient"]) == 5]
     assert by_patient(a)[5] == pytest.approx(dice.mean())
     assert by_patient(a, "RV-Myo")[5] == pytest.approx((dice[:, 0] - dice[:, 1]).mean())
+
+
+def test_records_come_with_what_was_planned_and_a_missing_one_says_how_to_make_it(trial):
+    store = trial({"a": 0.0})
+    pairs, plan = compare.records("trial", store), EXPERIMENTS["trial"]
+    assert [spec for spec, _ in pairs] == plan
+    assert [record["key"] for _, record in pairs] == [spec.key() for spec in plan]
+    plan[2].path(store=store).unlink()
+    with pytest.raises(BadInput, match="no record yet for trial, a") as caught:
+        compare.records("trial", store)
+    assert "python -m cmrtrial sweep trial" in caught.value.cure
 
 
 def test_a_mean_curve_is_that_of_its_runs():

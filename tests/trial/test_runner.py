@@ -31,8 +31,7 @@ from cmrseg.record import image_table, read_record
 from cmrtrial import cli, compare, networks, runner
 from cmrtrial.plans import EXPERIMENTS
 from cmrtrial.plans.report import PHANTOMS
-from cmrtrial.records import write_record
-from cmrtrial.spec import ACDC96, RunSpec
+from cmrtrial.spec import RunSpec
 from cmrtrial.splits import split
 
 # ruff: noqa: F811
@@ -456,28 +455,3 @@ def test_a_fold_begins_with_phantoms_of_its_own(tiny, root, tmp_path, monkeypatc
     assert begun[0] is None and len(begun) == 2  # the phantoms, and then the patients
     for p, q in zip(begun[1].parameters(), expected.parameters()):
         assert torch.equal(p, q)
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-def test_records_come_with_what_was_planned_and_a_missing_one_says_how_to_make_it(
-    plan, tmp_path, monkeypatch
-):
-    monkeypatch.setitem(EXPERIMENTS, "small", plan)
-
-    def file(spec):
-        record = {"version": 1, "protocol": "modern", "key": spec.key(), "split": spec.split}
-        record |= {"config": vars(spec.config), "seed": spec.config.seed, "fingerprint": ACDC96}
-        record |= {"images": {"dice": [[0.5, None, 0.7]]}, "dice_last": 0.6}
-        write_record(record, tmp_path)
-
-    for spec in plan[:2]:
-        file(spec)
-    with pytest.raises(data.BadInput, match="no record yet for small, seed 2") as caught:
-        compare.records("small", tmp_path)
-    assert "python -m cmrtrial sweep small" in caught.value.cure
-    file(plan[2])
-    pairs = compare.records("small", tmp_path)
-    assert [spec.setting for spec, _ in pairs] == [spec.setting for spec in plan]
-    assert pairs[2][1]["key"] == plan[2].key() and pairs[0][1] == pairs[3][1]
