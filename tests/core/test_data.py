@@ -133,21 +133,6 @@ def test_a_file_of_text_is_plain_and_short(tmp_path):
             data.read_text(other)
 
 
-def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path, write_bytes = tmp_path / "cmr1.png", Path.write_bytes
-    data.write_png(path, np.zeros((4, 4), np.uint8))
-    before = path.read_bytes()
-
-    def stop(self, content):
-        write_bytes(self, content[:5])
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Path, "write_bytes", stop)
-    with pytest.raises(KeyboardInterrupt):
-        data.write_png(path, np.ones((4, 4), np.uint8))
-    assert path.read_bytes() == before and os.listdir(tmp_path) == ["cmr1.png"]
-
-
 @pytest.mark.parametrize("index", [slice(2, 5), [7, 0, 3], np.arange(12) % 3 == 0, np.array([1])])
 def test_a_part_of_slices_keeps_everything_together(index):
     whole = some()

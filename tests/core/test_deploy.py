@@ -370,8 +370,9 @@ def test_slices_are_predicted_a_few_at_a_time_and_large_ones_alone(tmp_path, com
         return images // 64
 
     monkeypatch.setattr(cli, "AT_ONCE", 4)
+    monkeypatch.setattr(cli, "PIXELS_AT_ONCE", 2 * 64 * 64)
     monkeypatch.setattr(weights, "find", lambda *_: network)
-    for size, expected in ((32, [4, 1]), (1000, [1] * 5)):
+    for size, expected in ((32, [4, 1]), (64, [2, 2, 1]), (128, [1] * 5)):
         fill(tmp_path / f"{size}", {"test": range(1, 6)}, size)
         images, masks = tmp_path / f"{size}" / "test" / "image", tmp_path / f"{size}" / "masks"
         done = command("predict", "--model", "small", "--images", images, "--out", masks)

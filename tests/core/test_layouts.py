@@ -161,11 +161,15 @@ def test_what_is_left_out_on_purpose_is_counted(folder):
     masks = np.stack([heart() * 0, heart() * np.uint8([1, 1, 0])] * 2, 3)
     pair(folder / "A0S9V9" / "A0S9V9_sa", grey, MNMS[masks])
     save(folder / "A0S9V9" / "A0S9V9_la.nii.gz", grey[..., 0])
+    save(folder / "B1" / "B1_sa.nii.gz", grey)  # without labels, all moments count
     slices, cohort, splits = read(folder)
     names = [f"A0S9V9_sa_time{t}_slice{z}" for t in (1, 3) for z in (0, 1)]
-    assert [name for name in slices if name.startswith("A0")] == names and len(slices) == 6 * 3 + 4
+    assert [name for name in slices if name.startswith("A0")] == names
+    assert len(slices) == 6 * 3 + 4 + len(splits["test"]) and len(splits["test"]) == 4 * 3
     said = layouts.summary(cohort, splits)
-    assert said.startswith("22 slices of 7 patients of 7 found (6 train, 1 val); left out: ")
+    assert said.startswith(
+        "34 slices of 8 patients of 8 found (6 train, 1 val, 1 test); left out: "
+    )
     for part in ("7 cine or long-axis files", "2 moments without", "2 slices without"):
         assert part in said
     assert cohort.notes == []
