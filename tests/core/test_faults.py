@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import files_in
+from conftest import files_in, fill
 
 from cmrseg import checkpoint, cli
 from cmrseg.checkpoint import CHECKPOINT, MODEL
@@ -262,12 +262,14 @@ def killed_and_resumed(forked, root, out, kills, rng):
     return digest(out)
 
 
-@pytest.fixture
-def straight(root, tmp_path, monkeypatch, command):
+@pytest.fixture(scope="module")
+def straight(forked, tmp_path_factory):
     """The folder of a training that nothing stopped."""
-    monkeypatch.setitem(PRESETS, "modern", STATEFUL)
-    assert command(*train_words(root, tmp_path / "straight")).status == 0
-    return tmp_path / "straight"
+    place = tmp_path_factory.mktemp("straight")
+    process = forked(*train_words(fill(place / "root"), place / "run"))
+    process.join(1200)
+    assert process.exitcode == 0
+    return place / "run"
 
 
 LAST = STATEFUL.epochs + 4  # record, size and configuration are written before the network

@@ -37,16 +37,6 @@ PAIRS = [(blobs(6, seed), blobs(6, seed + 100)) for seed in range(3)]
 PAIRS += [(truth, np.roll(truth, (1, -2), (1, 2))) for _, truth in PAIRS]  # close to the truth
 
 
-@pytest.mark.parametrize("pred, truth", PAIRS)
-def test_dice_is_that_of_monai(monai, pred, truth):
-    expected = monai.compute_dice(one_hot(pred), one_hot(truth), include_background=False)
-    np.testing.assert_allclose(metrics.dice(pred, truth), expected, atol=1e-6)
-    average = monai.DiceMetric(include_background=False, reduction="mean_batch")
-    average(one_hot(pred), one_hot(truth))
-    found = metrics.per_class(metrics.dice(pred, truth))
-    np.testing.assert_allclose(found, average.aggregate(), atol=1e-6)
-
-
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), most=st.integers(1, 3))
 def test_dice_with_absent_classes_is_that_of_monai(monai, seed, most):
