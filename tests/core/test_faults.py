@@ -16,7 +16,6 @@ import time
 import zipfile
 from dataclasses import replace
 from fractions import Fraction
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -205,11 +204,11 @@ def _train(words):
     cli.main()
 
 
-def _train_until(words, moment, write, number):
+def _train_until(words, moment, write, name):
     """A training that sends itself a signal while it writes a file, counted from 1: with half of it
     written, or as soon as the file is there."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    writes, move = itertools.count(1), os.replace
+    writes, move, number = itertools.count(1), os.replace, getattr(signal, name)
 
     def dying(source, target):
         at = next(writes) == write
@@ -228,15 +227,14 @@ def _train_until(words, moment, write, number):
 def forked():
     """Start a training at once: its process comes from one that has imported the package."""
     context = multiprocessing.get_context("forkserver")
-    modules = [
-        "cmrseg.datasets.doctor",
-        "cmrseg.record",
-        "torch._dynamo",
-    ]  # the last: of optimisers
+    # PyTorch imports the last for its first optimiser, which takes longer than a whole training.
+    modules = ["cmrseg.datasets.doctor", "cmrseg.record", "torch._dynamo"]
     context.set_forkserver_preload([__name__, *modules])
-    with pytest.MonkeyPatch.context() as patch:  # the server imports by it alone
+    with pytest.MonkeyPatch.context() as patch:  # what the server finds its modules by
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        forkserver.ensure_running()
+        first = context.Process()
+        first.start()
+        first.join()
 
     def start(*words, target=_train, more=()):
         process = context.Process(target=target, args=(words, *more))
@@ -275,29 +273,30 @@ def straight(forked, tmp_path_factory):
 LAST = STATEFUL.epochs + 4  # record, size and configuration are written before the network
 
 
+ALL = [CHECKPOINT, "config.json", MODEL, "model.size.json", "record.json"]
 MOMENTS = [  # which write, how much of it, by which signal, and what is left
-    (1, "half", signal.SIGKILL, []),
-    (1, "whole", signal.SIGKILL, [CHECKPOINT]),
-    (7, "half", signal.SIGKILL, [CHECKPOINT]),
-    (7, "whole", signal.SIGKILL, [CHECKPOINT]),
-    (LAST - 3, "half", signal.SIGKILL, [CHECKPOINT]),
-    (LAST - 1, "half", signal.SIGKILL, [CHECKPOINT, "model.size.json", "record.json"]),
-    (LAST, "half", signal.SIGKILL, [CHECKPOINT, "config.json", "model.size.json", "record.json"]),
-    (LAST, "whole", signal.SIGKILL, [CHECKPOINT, "config.json", MODEL, "model.size.json", "record.json"]),
-    (3, "whole", signal.SIGINT, [CHECKPOINT]),
-    (5, "whole", signal.SIGTERM, [CHECKPOINT]),
-]  # fmt: skip
-STATUS = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}
+    (1, "half", "SIGKILL", []),
+    (1, "whole", "SIGKILL", [CHECKPOINT]),
+    (7, "half", "SIGKILL", [CHECKPOINT]),
+    (7, "whole", "SIGKILL", [CHECKPOINT]),
+    (LAST - 3, "half", "SIGKILL", [CHECKPOINT]),
+    (LAST - 1, "half", "SIGKILL", [CHECKPOINT, "model.size.json", "record.json"]),
+    (LAST, "half", "SIGKILL", [CHECKPOINT, "config.json", "model.size.json", "record.json"]),
+    (LAST, "whole", "SIGKILL", ALL),
+    (3, "whole", "SIGINT", [CHECKPOINT]),
+    (5, "whole", "SIGTERM", [CHECKPOINT]),
+]
+STATUS = {"SIGKILL": -signal.SIGKILL, "SIGINT": 130, "SIGTERM": 143}
 
 
-@pytest.mark.parametrize("write, moment, number, left", MOMENTS)
+@pytest.mark.parametrize("write, moment, name, left", MOMENTS)
 def test_killed_or_stopped_a_training_goes_on_in_another_process_to_the_same_weights(
-    write, moment, number, left, forked, root, straight, tmp_path
+    write, moment, name, left, forked, root, straight, tmp_path
 ):
     out = tmp_path / "killed"
-    process = forked(*train_words(root, out), target=_train_until, more=(moment, write, number))
+    process = forked(*train_words(root, out), target=_train_until, more=(moment, write, name))
     process.join(1200)
-    assert process.exitcode == STATUS[number]
+    assert process.exitcode == STATUS[name]
     assert [name for name in files_in(out) if not name.startswith(".")] == left
     assert (moment == "half") == any(name.endswith(".part") for name in files_in(out))
     assert killed_and_resumed(forked, root, out, 0, None) == digest(straight)
