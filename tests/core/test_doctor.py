@@ -244,6 +244,9 @@ def test_an_unreadable_table_of_patients_is_an_error(table, root):
     assert {file for file, _ in errors} == {"patients.csv"} and len({*errors}) == len(errors)
     with pytest.raises(BadInput, match="patients"):
         datasets.load(root, "train")
+    alone = shutil.copytree(root / "train" / "image", root / "alone")  # no split of a data root
+    with pytest.raises(BadInput, match="patients"):
+        datasets.known_patients(folders.list_pngs(alone))
 
 
 def test_patients_may_have_a_byte_order_mark_and_numbers_too_long_to_count_with(root):
