@@ -278,7 +278,7 @@ def test_a_folder_may_be_called_as_it_likes(model, root, command, tmp_path):
         assert done.status == 0 and len(files_in(out)) == 2
 
 
-# --- mistakes: too small, too much at once -------------------------------------------------------
+# --- mistakes: too much at once -------------------------------------------------------------------
 
 
 def test_a_submission_is_decoded_mask_by_mask(tmp_path, command):

@@ -128,18 +128,6 @@ def test_a_folder_that_holds_something_else_is_refused(harm, problem, kind, root
     assert len(line.splitlines()) == 1
 
 
-def test_every_command_that_reads_masks_says_so_in_one_line(root, mistake, tmp_path):
-    folder, out = root / "train" / "mask", tmp_path / "out"
-    healthy = shutil.copytree(folder, tmp_path / "healthy")
-    torn = next(folder.glob(f"{LAST}*"))
-    torn.write_bytes(SLICE[:50])
-    mistake("train", "--data", root, "--out", out, naming=torn)
-    mistake("evaluate", "--pred", folder, "--truth", healthy, naming=torn)
-    mistake("evaluate", "--pred", healthy, "--truth", folder, naming=torn)
-    mistake("submit", "--masks", folder, "--out", out / "s.csv", naming=torn)
-    assert not out.exists()
-
-
 def test_doctor_says_to_people_and_programs_what_training_says_first(
     root, command, mistake, tmp_path
 ):

@@ -1,4 +1,4 @@
-"""Checkpoints, and faults from outside: a killed process, a full disk, signals, company.
+"""Checkpoints, and faults from outside: a killed process, a full disk, signals.
 
 Nothing is lost, nothing is torn, and the next run carries on.
 """
@@ -318,7 +318,7 @@ def test_killed_at_random_moments_a_training_ends_with_the_same_weights(
         assert files_in(out) == files_in(straight)
 
 
-# --- full and read-only disks --------------------------------------------------------------------
+# --- full disks -----------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("tiny_presets")

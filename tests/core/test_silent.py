@@ -297,7 +297,7 @@ def test_a_run_that_the_machine_could_not_do_is_tried_again(root, tiny, tmp_path
 @pytest.mark.parametrize(
     "name", [CHECKPOINT, MODEL, "config.json", "record.json", "net.onnx", "net.safetensors"]
 )
-def test_a_file_that_may_not_be_read_is_not_called_damaged(
+def test_a_network_or_record_that_may_not_be_read_is_not_called_damaged(
     name, root, model, mistake, deny, tmp_path
 ):
     run = shutil.copytree(model, tmp_path / "run")
