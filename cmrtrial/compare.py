@@ -4,6 +4,7 @@ Two settings are compared in pairs: patient by patient where the quantity belong
 (Dice), fold by fold where it belongs to a run (time, loss, epochs).
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -244,17 +245,15 @@ def compare(
     other = by_patient(b, what) if isinstance(b, pd.DataFrame) else b
     d = (by_patient(a, what) - other).dropna()
     sources = [seed_variance(table, protocol, what, store) for table in tables]
-    run_parts = []
-    for source in dict.fromkeys(sources):
-        shares = sum(1 / len(t) for t, same in zip(tables, sources) if same == source)
-        run_parts.append((source[1] * shares, source[2]))
-    difference = paired_difference(d.to_numpy(), 0.0, run_parts)
-    loadings = {f"patient {p}": v / len(d) for p, v in (d - d.mean()).items()}
-    for table, (_, variance, _), sign in zip(tables, sources, (1, -1)):
+    shares = defaultdict(float)
+    loadings = defaultdict(float)
+    loadings |= {f"patient {p}": v / len(d) for p, v in (d - d.mean()).items()}
+    for table, source, sign in zip(tables, sources, (1, -1)):
+        shares[source] += 1 / len(table)
         for key in table["key"]:
-            size = sign * variance**0.5 / len(table)
-            loadings[f"run {key}"] = loadings.get(f"run {key}", 0) + size
-    return Comparison(difference, loadings)
+            loadings[f"run {key}"] += sign * source[1] ** 0.5 / len(table)
+    run_parts = [(variance * share, df) for (_, variance, df), share in shares.items()]
+    return Comparison(paired_difference(d.to_numpy(), 0.0, run_parts), loadings)
 
 
 def between_folds(a: pd.DataFrame, b: pd.DataFrame | float, what: str = "dice") -> Comparison:

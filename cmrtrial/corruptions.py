@@ -5,6 +5,7 @@ Each function takes slices and returns changed ones, image and mask together. Th
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from scipy import ndimage
@@ -39,22 +40,15 @@ def bias_field(slices: Slices, amount: float) -> Slices:
 
 def rotation(slices: Slices, degrees: float) -> Slices:
     """Turn about the middle, anticlockwise as one looks at it."""
-
-    def rotated(stack, **options):
-        return ndimage.rotate(stack, degrees, (1, 2), reshape=False, **options)
-
-    return _resampled(slices, rotated)
+    return _resampled(slices, partial(ndimage.rotate, angle=degrees, axes=(1, 2), reshape=False))
 
 
 def zoom(slices: Slices, factor: float) -> Slices:
     """Enlarge (above 1) or reduce (below 1) about the middle, at the same size of picture."""
-    middle = (np.array(slices.images.shape[1:]) - 1) / 2
-    matrix, offset = np.full(2, 1 / factor), middle * (1 - 1 / factor)
-
-    def enlarged(stack, **options):
-        return np.stack([ndimage.affine_transform(x, matrix, offset, **options) for x in stack])
-
-    return _resampled(slices, enlarged)
+    middle = (np.array(slices.images.shape) - 1) / 2
+    scale = np.array([1, 1 / factor, 1 / factor])  # the first axis is that of the slices
+    zoomed = partial(ndimage.affine_transform, matrix=scale, offset=middle * (1 - scale))
+    return _resampled(slices, zoomed)
 
 
 def _resampled(slices: Slices, move) -> Slices:
