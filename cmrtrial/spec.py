@@ -68,13 +68,10 @@ def runs(
     splits: Iterable[str],
     seeds: Iterable[int] = (0,),
     settings: dict[str, dict] | None = None,
-    score_train: bool = False,
 ) -> list[RunSpec]:
     """Every setting (name -> changed fields) on every split with every seed."""
     return [
-        RunSpec(
-            name, replace(PRESETS[protocol], **changes, seed=seed), split, protocol, score_train
-        )
+        RunSpec(name, replace(PRESETS[protocol], **changes, seed=seed), split, protocol)
         for name, changes in (settings or {"baseline": {}}).items()
         for split in splits
         for seed in seeds

@@ -21,9 +21,9 @@ CLOCK_BASELINE, ROUNDS = ("kernel-size", "3"), range(10)
 
 # As long as forty minutes of two cores allow: seven times the recipe's epochs.
 EXPERIMENTS["early-stopping"] = [
-    spec
+    replace(spec, score_train=True)
     for protocol, epochs in (("replica", 700), ("modern", 240))
-    for spec in runs(protocol, FOLDS, settings={"long": {"epochs": epochs}}, score_train=True)
+    for spec in runs(protocol, FOLDS, settings={"long": {"epochs": epochs}})
 ]
 
 
