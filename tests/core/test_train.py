@@ -321,7 +321,7 @@ def test_a_loss_that_is_no_number_names_the_epoch_the_slices_and_the_checkpoint(
         ones = (labels == 1).flatten(1).any(1)
         counts.append(int(ones.sum()))
         known = sum(counts) > 2 * (1 + mirrored) and ones.any()
-        return logits.mean() * (math.nan if known else 1)
+        return logits.mean() + (math.nan if known else 0)  # whose gradient is sound
 
     monkeypatch.setitem(LOSSES, tiny.loss, loss)
     config = replace(tiny, batch=1, epochs=3, mirrored_set=mirrored)
