@@ -18,7 +18,8 @@ Reading needs nibabel: ``pip install 'cmrseg[nifti]'``.
 
 import gzip
 from collections.abc import Callable, Iterator
-from itertools import product
+from functools import partial
+from itertools import islice, product
 from pathlib import Path
 
 import nibabel
@@ -30,6 +31,7 @@ from scipy.ndimage import binary_dilation, zoom
 from cmrseg.data import CLASSES, FOLDS, BadInput, Slices, not_allowed
 from cmrseg.datasets.layouts import Cohort, Volume
 
+LARGEST = 1024  # megabytes of a file, unpacked: ten times a long series of large slices
 CURE = "Compare its header with what it holds, or export it again"
 # Of a header that does not say: ACDC's axes, so far away that it fits no header that does. Floats:
 # whole numbers would cut off the fractions of the millimetres that go into a copy of it.
@@ -122,22 +124,26 @@ def _slices(
 
 def _load(path: Path, notes: list[BadInput]) -> tuple[np.ndarray, np.ndarray]:
     """Values (X, Y, Z, T) of a file as stored, and its affine (4, 4): to millimetres R, A, S."""
+    logger = nibabel.imageglobals.logger
+    was_disabled, logger.disabled = logger.disabled, True  # it prints what we raise
     try:
-        with nibabel.imageglobals.LoggingOutputSuppressor(), np.errstate(all="ignore"):
-            content = path.read_bytes()  # nibabel itself would ask the name what is in a file
-            if content.startswith(b"\x1f\x8b"):
-                content = gzip.decompress(content)
-            second = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
+        content = _content(path)
+        second = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
+        with np.errstate(all="ignore"):
             file = (nibabel.Nifti2Image if second else nibabel.Nifti1Image).from_bytes(content)
             header = file.header
             raw = type(header)(content[: header.sizeof_hdr], check=False)
             values = np.asarray(file.dataobj)
             forms = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
-    except (PermissionError, MemoryError) as error:
-        raise not_allowed(path) if isinstance(error, PermissionError) else error from None
+    except (BadInput, MemoryError):
+        raise
+    except PermissionError:
+        raise not_allowed(path) from None
     except Exception as error:  # nibabel and what unpacks for it raise a dozen kinds
         problem = f"is not a readable NIfTI file ({type(error).__name__}: {error})"
         raise BadInput(path, problem, "Copy or download it again") from None
+    finally:
+        logger.disabled = was_disabled
     if file.dataobj.offset < header.single_vox_offset:
         raise BadInput(path, "has its voxels inside its header, by its vox_offset", CURE)
     while values.ndim > 3 and values.shape[-1] == 1:
@@ -151,6 +157,22 @@ def _load(path: Path, notes: list[BadInput]) -> tuple[np.ndarray, np.ndarray]:
         notes.append(BadInput(path, problem, "Taken to lie as ACDC's do: look at its slices"))
     affine = _affine(path, coded or [UNTOLD], np.abs(pixdim), notes)
     return values if values.ndim == 4 else values[..., None], affine
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, unpacked; nibabel itself would ask the name whether they are packed.
+
+    Raises:
+        BadInput: far more than a volume has; a small file may unpack to any size.
+    """
+    with path.open("rb") as file:
+        packed = file.peek(2).startswith(b"\x1f\x8b")
+        stream = gzip.GzipFile(fileobj=file) if packed else file
+        megabytes = iter(partial(stream.read, 2**20), b"")
+        content = b"".join(islice(megabytes, LARGEST + 1))
+    if len(content) > LARGEST << 20:
+        raise BadInput(path, f"is over {LARGEST} MB unpacked", "Split it, or crop it to the heart")
+    return content
 
 
 def _unfit(values: np.ndarray, pixdim: np.ndarray) -> tuple[str, str] | None:

@@ -1,5 +1,6 @@
 """NIfTI volumes with a known heart, brought into slices: millimetres, axes, labels, odd headers."""
 
+import gzip
 import re
 import struct
 
@@ -272,13 +273,30 @@ def test_what_cannot_be_right_is_refused(kind, change, problem, tmp_path):
     assert isinstance(said, str) and re.search(problem, said) and len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("content", [b"not a volume", None], ids=["text", "torn"])
-def test_a_file_that_cannot_be_read_is_named(content, tmp_path):
+def of_no_type(content):
+    """A header of a data type that nobody knows, which nibabel would print itself."""
+    content = gzip.decompress(content)
+    return content[:70] + struct.pack("<h", 999) + content[72:]
+
+
+@pytest.mark.parametrize(
+    ("harm", "problem"),
+    [
+        (lambda _: b"not a volume", "is not a readable NIfTI"),
+        (lambda content: content[:-300], "is not a readable NIfTI"),
+        (of_no_type, "is not a readable NIfTI.*data code 999"),
+        (lambda content: content + gzip.compress(bytes(2**21)), "is over 1 MB unpacked"),
+    ],
+    ids=["text", "torn", "no type", "bomb"],
+)
+def test_a_file_that_cannot_be_read_is_named(harm, problem, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(nifti, "LARGEST", 1)
     pair(tmp_path / "p_frame01")
     path = tmp_path / "p_frame01.nii.gz"
-    path.write_bytes(content or path.read_bytes()[:-300])
-    with pytest.raises(BadInput, match=r"p_frame01.*: is not a readable NIfTI"):
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(BadInput, match=rf"p_frame01.*: {problem}"):
         nifti.read(layouts.find(tmp_path))
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("offset", [0, 351])
