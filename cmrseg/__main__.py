@@ -1,3 +1,5 @@
+"""``python -m cmrseg``."""
+
 from cmrseg.cli import main
 
 main()

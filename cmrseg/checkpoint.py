@@ -34,7 +34,7 @@ MODEL, CONFIG, CHECKPOINT = "model.safetensors", "config.json", "checkpoint.pt"
 
 
 class TrainingState(NamedTuple):
-    """Everything that the next epoch depends on.
+    """The state of a training between two epochs: everything that the next one depends on.
 
     Attributes:
         result: what the training has led to so far; its ``model`` is the average of the weights if
@@ -132,7 +132,7 @@ def _restore(checkpoint: dict, state: TrainingState) -> None:
 
 
 def _machine() -> dict:
-    """What changes the rounding, and with it the weights, though no choice of the configuration."""
+    """Threads and PyTorch's version: not in the configuration, but they change the rounding."""
     return {"threads": torch.get_num_threads(), "torch": str(torch.__version__)}
 
 

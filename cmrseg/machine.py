@@ -1,4 +1,4 @@
-"""What the machine lends: cores, and locks; and how it sounds when it can't."""
+"""Cores and locks of this machine, and the meaning of its errors when resources run out."""
 
 import errno
 import math

@@ -73,7 +73,7 @@ def fit(
             losses, batches = train_epoch(state, images, labels, epoch)
             loss = losses.mean().item()
             if not (math.isfinite(loss) and is_finite(result.model)):
-                raise FloatingPointError(_diverged(losses, batches, train.names, epoch, out))
+                raise FloatingPointError(_divergence(losses, batches, train.names, epoch, out))
             _score(state, epoch, loss, train, held_out, score_train, score_every, milestones)
             result.seconds += time.perf_counter() - started[0]
             result.cpu_seconds += time.process_time() - started[1]
@@ -268,8 +268,8 @@ def _batches_of_one_refused():
         raise BadInput("training slices", f"{reason}, in a batch of one", cure) from None
 
 
-def _diverged(losses: Tensor, batches: list[Tensor], names, epoch: int, out: Path | None) -> str:
-    """What became no number in an epoch, the slices of that batch, and the checkpoint left."""
+def _divergence(losses: Tensor, batches: list[Tensor], names, epoch: int, out: Path | None) -> str:
+    """The message that loss or weights are not finite: in which batch, which checkpoint is left."""
     what, batch = "a weight is no number", batches[-1]
     if bad := (~torch.isfinite(losses)).nonzero().tolist():
         first = bad[0][0]

@@ -129,25 +129,25 @@ def train(
         doctor.check(Path(source))
     recipe = PRESETS[preset.value]
     config = replace(recipe, seed=seed, epochs=epochs or recipe.epochs)
-    finished = runs.claim(out, resume)
+    finished = runs.is_finished(out, resume)
     train_slices, held_out = datasets.split(source, "val")
     fingerprint = (train_slices + held_out).fingerprint
     if finished:
-        runs.confirm(out, config, fingerprint, precision.value)
+        runs.check_finished_run(out, config, fingerprint, precision.value)
         print(f"{out} holds this run already, finished")
         return
     runs.warn_of_shared(train_slices, held_out)
-    runs.choose(device.value, threads)
+    runs.select_device(device.value, threads)
     out.mkdir(parents=True, exist_ok=True)
     with (
-        console.hint(lambda: runs.stopped(out)),
-        runs.alone(out),
+        console.hint(lambda: runs.stop_message(out)),
+        runs.run_lock(out),
         runs.progress(preset.value, config) as show,
     ):
         options = {"precision": precision.value, "device": device.value, "callback": show}
         result = fit(config, train_slices, held_out, out=out, resume=resume, **options)
         record = make_record(result, train_slices, held_out, "val", fingerprint, preset.value)
-        runs.keep(out, result, record, train_slices.images.shape[1:])
+        runs.save_run(out, result, record, train_slices.images.shape[1:])
     dice = "undefined" if record["dice_last"] is None else f"{record['dice_last']:.4f}"
     spent = f"{config.epochs} epochs, {result.seconds:.0f} s in {result.precision}"
     print(f"validation Dice {dice} after {spent}; the network is in {out}")
@@ -178,7 +178,7 @@ def predict(
     from cmrseg.deploy import sizes, weights
 
     if device is Device.cuda:
-        runs.choose("cuda", None)
+        runs.select_device("cuda", None)
     network = weights.find(model, device.value)
     if resize:
         network = sizes.resized(network, model)

@@ -1,4 +1,4 @@
-"""The folder that ``train --out`` names: claimed, locked, tidied; and how far the training is."""
+"""A run in the folder of ``train --out``: its checks, lock, progress bar and files."""
 
 import json
 import sys
@@ -11,8 +11,8 @@ from cmrseg.data import BadInput, write_text
 from cmrseg.machine import cores, locked
 
 
-def claim(out: Path, resume: bool) -> bool:
-    """Whether a finished run lies there.
+def is_finished(out: Path, resume: bool) -> bool:
+    """Whether a folder to train into holds a finished run; without ``resume`` it may hold none.
 
     Raises:
         BadInput: training would overwrite a run, or ``out`` is a file.
@@ -29,8 +29,8 @@ def claim(out: Path, resume: bool) -> bool:
     return finished
 
 
-def confirm(out: Path, config, fingerprint: str, precision: str) -> None:
-    """See that a finished run is the one that is asked for, and tidy up behind it.
+def check_finished_run(out: Path, config, fingerprint: str, precision: str) -> None:
+    """Check that a finished run is the one that is asked for, and remove its leftovers.
 
     Raises:
         BadInput: it has another configuration, or was made with other slices.
@@ -49,8 +49,8 @@ def confirm(out: Path, config, fingerprint: str, precision: str) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def choose(device: str, threads: int | None) -> None:
-    """See that the device is there, and take as many threads as were asked for or are allowed.
+def select_device(device: str, threads: int | None) -> None:
+    """Check that the device exists, and set the number of threads: as asked for, or as allowed.
 
     Raises:
         BadInput: no GPU that PyTorch can use.
@@ -80,8 +80,8 @@ def warn_of_shared(train, held_out) -> None:
             break
 
 
-def keep(out: Path, result, record: dict, pixels: tuple[int, int]) -> None:
-    """Write what a training on slices (H, W) has led to; its checkpoint goes."""
+def save_run(out: Path, result, record: dict, pixels: tuple[int, int]) -> None:
+    """Write the network, record and slice size of a finished training; remove its checkpoint."""
     from cmrseg import checkpoint
     from cmrseg.deploy.sizes import write_size
     from cmrseg.record import RECORD, sealed
@@ -93,8 +93,8 @@ def keep(out: Path, result, record: dict, pixels: tuple[int, int]) -> None:
 
 
 @contextmanager
-def alone(out: Path):
-    """Keep other processes out of a folder that is trained into, and what killed ones left.
+def run_lock(out: Path):
+    """Lock a folder that is trained into, and remove the partial files that killed processes left.
 
     Raises:
         BadInput: another process is training into it.
@@ -132,8 +132,8 @@ def progress(preset: str, config):
         yield show
 
 
-def stopped(out: Path) -> str:
-    """What Ctrl-C leaves of a training; an empty folder goes."""
+def stop_message(out: Path) -> str:
+    """The message about what Ctrl-C leaves of a training; an empty folder is removed."""
     if any(out.iterdir()):
         return f"stopped; the finished epochs are in {out}: continue with --resume"
     out.rmdir()

@@ -33,7 +33,7 @@ def number(path: Path) -> int | None:
 
 @cache
 def _number(path: Path, _changed: int) -> int | None:
-    """Once for each state of a file: every split of a folder asks for those of all splits."""
+    """A number, cached for each state of a file: every split asks for those of all splits."""
     return _numbers().get(_sha256(path))
 
 

@@ -1,4 +1,4 @@
-"""Whose volumes lie in a folder of NIfTI files: the layouts of ACDC and M&Ms, known by their names.
+"""Layouts of folders of NIfTI files: the volumes of ACDC and M&Ms, known by their names.
 
 - ACDC (Bernard et al. 2018): ``patient001_frame01.nii.gz``, a volume for each moment; labels 1 RV,
   2 myocardium, 3 LV. Cines ``patient001_4d.nii.gz`` are left out.
