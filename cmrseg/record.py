@@ -159,7 +159,9 @@ def read_record(path: Path) -> dict:
             key is not that of its configuration, split, seed and slices, its Dice not that of its
             table, or its digest not that of all it says.
     """
-    again = "Restore it, or move it away; the sweep will make it again"
+    trained = path.name == RECORD  # by itself such a record can't be made again
+    other = "train into another --out" if trained else "move it away and compute it again"
+    again = f"Restore it, or {other}"
     try:
         record = json.loads(data.read_text(path))
         if type(record["version"]) is not int or record["version"] < 1:
@@ -178,7 +180,7 @@ def read_record(path: Path) -> dict:
         raise data.not_allowed(path) from None
     except (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError):
         raise BadInput(path, "is not a record", again) from None
-    if not fits or path.stem not in (record["key"], Path(RECORD).stem):
+    if not fits or not (trained or path.stem == record["key"]):
         raise BadInput(
             path, "was edited or renamed: its key does not fit what it says it is", again
         )

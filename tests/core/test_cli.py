@@ -315,7 +315,7 @@ def test_a_run_is_not_overwritten(root, command, mistake, tmp_path):
     no_end = (os.mkfifo, lambda path: path.symlink_to("/dev/zero"))  # that one could wait for
     for harm in (put(b'{"seed": '), *map(instead, no_end)):
         harm(run / "record.json")
-        mistake(*words, root, "--resume", naming="record.json")
+        assert "another --out" in mistake(*words, root, "--resume", naming="record.json")
 
 
 def test_masks_go_neither_among_others_nor_among_images(root, model, mistake, command, tmp_path):
