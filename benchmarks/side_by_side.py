@@ -24,8 +24,8 @@ def one(seed: int, options: argparse.Namespace, precision: str) -> tuple[float, 
     import torch
 
     from cmrseg import datasets
-    from cmrseg.record import mean_dice
     from cmrseg.config import PRESETS
+    from cmrseg.record import mean_dice
     from cmrseg.train import fit, score
 
     if options.device == "cpu":

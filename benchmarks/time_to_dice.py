@@ -74,8 +74,8 @@ def ours(asked: dict, source: str) -> Clock:
     """A preset of this package, for the asked number of epochs or to its end; scored after every
     epoch, where ``fit`` alone would skip some of a long training."""
     from cmrseg import datasets
-    from cmrseg.record import mean_dice
     from cmrseg.config import PRESETS
+    from cmrseg.record import mean_dice
     from cmrseg.train import fit
 
     clock = Clock()

@@ -19,10 +19,10 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import served
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
 
-import served
 from cmrseg import data, datasets
 
 ROOT = Path(__file__).resolve().parents[1]

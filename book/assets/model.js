@@ -39,7 +39,7 @@ async function load() {
 }
 
 // The most probable class of each pixel, and its probability; the first of equals, as numpy has it.
-function decide(probability, pixels) {
+function toLabels(probability, pixels) {
   const [labels, sure] = [new Uint8Array(pixels), new Float32Array(pixels)];
   for (let i = 0; i < pixels; i++)
     for (let c = 0; c < 4; c++)
@@ -75,7 +75,7 @@ function pieces(inside, width, height, corners) {
 }
 
 // As cmrseg.postprocess.keep_largest_components: the largest piece of each class, and no hole in the ring.
-export function clean(labels, width, height) {
+export function keepLargestComponents(labels, width, height) {
   const cleaned = new Uint8Array(labels.length);
   for (const c of [1, 2, 3]) {
     const found = pieces((i) => labels[i] === c, width, height, true);
@@ -209,11 +209,11 @@ export async function model(place, make) {
   says.setAttribute("aria-live", "polite");
   const thumbs = Array.from({ length: about.samples }, (_, n) => {
     const button = make("button", { type: "button" }, make("img", { src: here(`samples/${n + 1}.png`), alt: `sample ${n + 1}`, width: 48, height: 48 }));
-    button.addEventListener("click", () => look(() => show(n)));
+    button.addEventListener("click", () => segment(() => show(n)));
     return button;
   });
   const file = make("input", { type: "file", accept: "image/png" });
-  file.addEventListener("change", () => file.files[0] && look(() => show(file.files[0])));
+  file.addEventListener("change", () => file.files[0] && segment(() => show(file.files[0])));
   const [opacityLabel, opacity] = slider("opacity of the colours", 0, 1, 0.55, 0.05);
 
   // Painting
@@ -343,19 +343,19 @@ export async function model(place, make) {
     if (!loaded) says.replaceChildren("The network is on its way (some 15 MB, once) …");
     const run = await begin();
     const { probability, milliseconds } = await run(image);
-    const decided = decide(probability, image.grey.length);
-    labels = about.clean ? clean(decided.labels, image.width, image.height) : decided.labels;
+    const drawn = toLabels(probability, image.grey.length);
+    labels = about.clean ? keepLargestComponents(drawn.labels, image.width, image.height) : drawn.labels;
     let [total, heart] = [0, 0];
     labels.forEach((c, i) => {
       heart += c > 0;
-      total += c ? decided.sure[i] : 0;
+      total += c ? drawn.sure[i] : 0;
     });
     report(heart ? total / heart : null, milliseconds);
     draw();
   };
   const fail = (error) => says.replaceChildren(make("p", { className: "explorer-error" }, error.message));
   const queue = (step) => (looking = looking.then(step).catch(fail));
-  const look = (first) => {
+  const segment = (first) => {
     const turn = ++shown;
     return queue(async () => {
       if (turn !== shown) return; // the reader has gone on to another
@@ -385,7 +385,7 @@ export async function model(place, make) {
   window.addEventListener("drop", (event) => {
     event.preventDefault();
     const dropped = event.dataTransfer.files[0];
-    if (dropped) look(() => show(dropped));
+    if (dropped) segment(() => show(dropped));
   });
   const samples = make("div", { className: "model-samples" }, ...thumbs);
   samples.setAttribute("role", "group");

@@ -16,7 +16,6 @@ from cmrseg.data import FOLDS, SPLITS, BadInput, Slices
 from cmrseg.datasets import acdc
 from cmrseg.datasets.folders import patients_of, read_split, write_slices
 
-
 PATIENTS = 100  # of the real slices; those of number 2k - 1 and 2k are of patient k
 
 

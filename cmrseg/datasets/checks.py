@@ -338,7 +338,7 @@ def _around(mask: np.ndarray, c: int) -> np.ndarray:
     return np.bincount(mask[ring], minlength=4) / max(ring.sum(), 1)
 
 
-def odd_sizes(folder: Folder) -> Iterator[BadInput]:
+def odd_areas(folder: Folder) -> Iterator[BadInput]:
     """Classes far smaller or larger than in the other masks."""
     for c in (1, 2, 3):
         areas = np.array([(mask == c).sum() for _, mask, _ in folder.masks])
@@ -363,6 +363,6 @@ CHECKS: tuple[Callable[[Folder], Iterator[BadInput]], ...] = (
     islands,
     holes,
     same_masks,
-    odd_sizes,
+    odd_areas,
     near_duplicates,
 )

@@ -20,6 +20,8 @@ import cv2
 import numpy as np
 import pytest
 from browsing import explorer, listen, requested, says
+
+# isort: split
 from browsing import make_address, make_browser, make_page, make_serve, make_visit  # noqa: F401
 from conftest import REPOSITORY, heart
 from PIL import Image, ImageCms
@@ -315,14 +317,14 @@ def test_the_page_sees_the_pixels_that_predict_sees_and_refuses_what_it_refuses(
             assert isinstance(said, str) and words in said
 
 
-def test_clean_is_that_of_the_package(looking):
+def test_the_largest_components_are_those_of_the_package(looking):
     masks = (np.random.default_rng(0).random((4, 30, 24)) ** 0.7 * 4).astype(np.uint8)
     masks[0, 5:20, 5:20], masks[0, 8:12, 8:12], masks[0, 9, 9] = 2, 0, 1
     masks[1] = 0
-    clean = """async ([mask, height, width]) =>
-        [...(await import('/_static/model.js')).clean(Uint8Array.from(mask), width, height)]"""
+    keep = """async ([mask, height, width]) =>
+        [...(await import('/_static/model.js')).keepLargestComponents(Uint8Array.from(mask), width, height)]"""
     for mask in masks:
-        cleaned = looking.evaluate(clean, [mask.ravel().tolist(), *mask.shape])
+        cleaned = looking.evaluate(keep, [mask.ravel().tolist(), *mask.shape])
         expected = keep_largest_components(mask)
         np.testing.assert_array_equal(np.reshape(cleaned, mask.shape), expected)
 

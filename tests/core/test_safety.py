@@ -4,7 +4,6 @@ import ast
 import re
 from pathlib import Path
 
-
 import cmrseg
 
 ROOT = Path(cmrseg.__file__).parents[1]
