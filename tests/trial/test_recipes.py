@@ -1,6 +1,7 @@
 """The three recipes of the page *Contributing*, executed in a copy of the repository: each touches one place."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -22,19 +23,21 @@ def run(tmp_path_factory):
     places = [path.rpartition("/")[0] for path, *_ in RECIPES]
     assert places == ["cmrseg/models", "cmrtrial/plans", "cmrseg"]
     copy = tmp_path_factory.mktemp("copy")
-    for name in ("cmrseg", "cmrtrial"):
+    for name in ("cmrseg", "cmrtrial", "tests", "tools"):
         shutil.copytree(REPOSITORY / name, copy / name)
-    (copy / "results").symlink_to(REPOSITORY / "results")
+    for name in ("results", "weights", "book", "notebooks", "pyproject.toml", "README.md"):
+        (copy / name).symlink_to(REPOSITORY / name)
     for path, at_end, code in RECIPES:
-        assert (copy / path).exists() == bool(at_end)
-        with (copy / path).open("a", encoding="utf-8") as file:
+        with (copy / path).open("a" if at_end else "w", encoding="utf-8") as file:
             file.write(code)
+    for words in (["init", "--quiet"], ["add", "."]):
+        subprocess.run(["git", *words], cwd=copy, check=True)
 
     def run(*words):
         options = {"text": True, "capture_output": True, "cwd": copy}
-        options["env"] = {"PYTHONPATH": str(copy), "PATH": ""}
+        options["env"] = {"PYTHONPATH": str(copy), "PATH": os.environ["PATH"]}
         done = subprocess.run([sys.executable, *map(str, words)], **options)
-        assert not done.returncode, done.stderr
+        assert not done.returncode, done.stdout + done.stderr
         return done.stdout
 
     return run
@@ -65,3 +68,11 @@ from cmrseg import datasets, record
 slices = datasets.load("phantom", "val")[:2]
 print("jaccard" in record.image_table(slices.masks, slices))"""
     assert run("-c", code) == "True\n"
+
+
+def test_no_list_in_a_test_asks_for_a_second_place(run):
+    readme = "test_the_readme_names_each_file_of_packages_and_tools_and_all_at_the_top"
+    layers = "tests/core/test_models.py::test_every_layer_reaches_the_output[one-layer]"
+    second = "tests/trial/test_second_trial.py::test_results_tells_of_the_second_trial_in_a_line_of_its_own"
+    names = f"tests/book/test_book.py::{readme}"
+    assert "4 passed" in run("-m", "pytest", layers, names, second, "tests/trial/test_golden.py")
