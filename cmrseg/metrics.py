@@ -36,9 +36,9 @@ def dice(pred: np.ndarray, truth: np.ndarray, classes=FOREGROUND, empty=np.nan) 
     return np.stack(scores, 1)
 
 
-def areas(masks: np.ndarray, classes=FOREGROUND) -> np.ndarray:
-    """Pixels of each class in each label map, int64 (N, len(classes))."""
-    return np.stack([(masks == c).sum((1, 2)) for c in classes], 1)
+def areas(masks: np.ndarray) -> np.ndarray:
+    """Pixels of RV, Myo and LV in each label map, int64 (N, 3)."""
+    return np.stack([(masks == c).sum((1, 2)) for c in FOREGROUND], 1)
 
 
 def downsample_labels(masks: np.ndarray, square: int) -> np.ndarray:

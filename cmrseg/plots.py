@@ -85,13 +85,11 @@ def overlay(
     return ax
 
 
-def contours(ax: Axes, mask: np.ndarray, linestyle: str = "-", width: float = 1.6) -> Axes:
+def contours(ax: Axes, mask: np.ndarray, width: float = 1.6) -> Axes:
     """Draw the outline of each class of a label map (H, W) in its colour."""
     for c, colour in enumerate(CLASS_COLOURS.values(), start=1):
         if (mask == c).any():
-            ax.contour(
-                mask == c, levels=[0.5], colors=[colour], linewidths=width, linestyles=linestyle
-            )
+            ax.contour(mask == c, levels=[0.5], colors=[colour], linewidths=width)
     return ax
 
 
@@ -125,14 +123,15 @@ def intervals(ax: Axes, rows: dict[str, tuple[float, float, float]], colour: str
     return ax
 
 
-def differences(ax: Axes, rows: dict, margin: float = 0.02, colour: str = ACCENT) -> Axes:
+def differences(ax: Axes, rows: dict) -> Axes:
     """Draw (difference, low, high) of each row, with zero and the margin that does not matter.
 
-    The default is the book's margin of Dice, ``cmrtrial.statistics.MARGIN``.
+    It is the book's margin of Dice, ``cmrtrial.statistics.MARGIN``.
     """
+    margin = 0.02
     ax.axvspan(-margin, margin, color=GREY, alpha=0.15, linewidth=0)
     ax.axvline(0, color=GREY, linewidth=1)
-    return intervals(ax, rows, colour)
+    return intervals(ax, rows)
 
 
 def settings(

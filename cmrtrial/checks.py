@@ -26,9 +26,7 @@ def seed_effect(table: pd.DataFrame) -> tuple[float, float]:
     return float(f), float(stats.f.sf(f, seeds - 1, df))
 
 
-def aa_test(
-    protocol: str = "replica", draws: int = 1000, seed: int = 0, store: Path = STORE
-) -> pd.DataFrame:
+def aa_test(protocol: str = "replica", draws: int = 1000, store: Path = STORE) -> pd.DataFrame:
     """The A/A test: two halves of one setting, compared as if they were two settings.
 
     For each draw and fold, two of the baseline's seeds are taken at random, one for each side, and
@@ -39,7 +37,7 @@ def aa_test(
         A row for each draw: difference, low, high, and low_alone, high_alone: the interval that
         only looks at the spread over patients.
     """
-    table, rng = runs("baseline", protocol, store), np.random.default_rng(seed)
+    table, rng = runs("baseline", protocol, store), np.random.default_rng(0)
     folds = [group.index.to_numpy() for _, group in table.groupby("split")]
     rows = []
     for _ in range(draws):

@@ -29,9 +29,9 @@ def claims(store: Path = STORE) -> list[dict]:
     return tomllib.loads((store / "claims.toml").read_text(encoding="utf-8"))["claim"]
 
 
-def not_asked(store: Path = STORE) -> list[dict]:
+def not_asked() -> list[dict]:
     """Statements of the report that are not tested: text, why not, and the page nearest to them."""
-    return tomllib.loads((store / "claims.toml").read_text(encoding="utf-8"))["not-asked"]
+    return tomllib.loads((STORE / "claims.toml").read_text(encoding="utf-8"))["not-asked"]
 
 
 def judge(store: Path = STORE, level: float = 0.95) -> pd.DataFrame:
@@ -79,12 +79,12 @@ def _row(claim: dict, answer: Comparison | str, levels: dict[bool, float], level
     return row
 
 
-def family_level(contrasts: list[Comparison], level: float = 0.95, seed: int = 0) -> float:
+def family_level(contrasts: list[Comparison], level: float = 0.95) -> float:
     """The level of each interval at which all hold at once with probability ``level``."""
     # what each patient, run or fold (a row) adds to the error of each contrast (a column)
     loadings = pd.DataFrame(dict(enumerate(contrast.loadings for contrast in contrasts)))
     factors = np.ascontiguousarray(loadings.sort_index().fillna(0))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     size = np.sqrt((factors**2).sum(0))
     draws = rng.standard_normal((FAMILY_DRAWS, len(factors)))
     errors = draws @ (factors / np.where(size > 0, size, 1))

@@ -83,6 +83,6 @@ def areas_by_phase(runs: pd.DataFrame, chamber: str) -> pd.DataFrame:
     return areas
 
 
-def reported_numbers(store: Path = STORE) -> dict:
+def reported_numbers() -> dict:
     """The numbers of the 2020 report, from ``report-2020.toml``: section -> entries."""
-    return tomllib.loads((store / "report-2020.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((STORE / "report-2020.toml").read_text(encoding="utf-8"))
