@@ -20,7 +20,7 @@ TROUBLES = {  # as PyTorch, onnxruntime, OpenCV and Python say it: what it means
     "Say --device cpu, or install a PyTorch for this GPU",
     "MemoryError|(an't|annot|ailed to|ried to) allocate|bad.alloc": "out of memory. "
     "Give fewer or smaller slices at once, or take a larger machine",
-    "can't start new thread|pthread_create": "no thread is to be had. "
+    "can't start new thread|pthread_create": "no more threads can be started. "
     "End other programs, or take fewer --threads",
 }
 

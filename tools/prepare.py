@@ -116,7 +116,7 @@ def main() -> None:
             try:
                 vendor(folder, package, wanted)
             except (OSError, subprocess.SubprocessError, StopIteration, tarfile.TarError):
-                print(f"{folder} is not to be had (no npm, or no network): pages go without it")
+                print(f"{folder} could not be fetched (no npm, or no network): pages go without it")
     note, made, now = ROOT / "_build" / ".depends-on", ROOT / "_build" / "made", fingerprint()
     changed = not note.exists() or note.read_text(encoding="utf-8") != now
     if changed:

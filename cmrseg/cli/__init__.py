@@ -48,7 +48,7 @@ def data(
     ],
     out: Annotated[Optional[Path], Option(help="Folder to fill. [default: data/SOURCE]")] = None,
 ) -> None:
-    """Put a data set into a folder {train,val,test}/{image,mask}; files that are there stay."""
+    """Put a data set into a folder {train,val,test}/{image,mask}; existing files are kept."""
     from cmrseg import datasets
 
     out = out or datasets.home() / source.value

@@ -249,7 +249,7 @@ LACKS = {  # what libraries say of the machine -> words of the one line
                  "CUDA kernel errors might be asynchronously reported"): "no kernel image is available",
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"): "CUDNN_STATUS_EXECUTION_FAILED",
     AssertionError("Torch not compiled with CUDA enabled"): "--device cpu",
-    RuntimeError("can't start new thread"): "no thread",
+    RuntimeError("can't start new thread"): "no more threads",
 }  # fmt: skip
 lacks = pytest.mark.parametrize(("problem", "words"), LACKS.items(), ids=lambda v: str(v)[:40])
 
