@@ -30,7 +30,7 @@ Store = Annotated[Optional[Path], Option(help="Folder of the records. [default: 
 
 @app.command(epilog="Example: python -m cmrtrial sweep kernel-size --data acdc96 --workers 2")
 def sweep(
-    name: Annotated[str, typer.Argument(help="An experiment, or all; results lists them.")],
+    name: Annotated[str, typer.Argument(help="An experiment, or all; results NAME shows it.")],
     protocol: Annotated[Optional[Preset], Option(help="Only the runs of this recipe.")] = None,
     data: Annotated[
         Optional[str],
@@ -112,7 +112,9 @@ def _progress(name: str, bar: tqdm):
 
 @app.command(epilog="Example: python -m cmrtrial results kernel-size")
 def results(
-    name: Annotated[str, typer.Argument(help="An experiment, or all.")] = "all",
+    name: Annotated[
+        str, typer.Argument(help="An experiment, in every recipe that it has, or all.")
+    ] = "all",
     protocol: Annotated[
         Optional[Preset], Option(help="Only this recipe. [default for all: replica and modern]")
     ] = None,
