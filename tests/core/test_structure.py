@@ -36,14 +36,20 @@ def storey(module):
     return package if package == "cmrtrial" else rest.partition(".")[0]
 
 
+def imported(node):
+    """The dotted names that a node imports, by a statement or by ``import_module("a.name")``."""
+    if isinstance(node, ast.ImportFrom):
+        assert not node.level, f"line {node.lineno}: a relative import says less than a name"
+        return [f"{node.module}.{a.name}" for a in node.names]
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        return [a.value for a in node.args if isinstance(a, ast.Constant)]
+    return [a.name for a in node.names] if isinstance(node, ast.Import) else []
+
+
 def imports(path):
     """Modules of ours that a file imports, also inside functions: (line, dotted name)."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{a.name}" for a in node.names]
-        else:
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        ours = [name for name in names if name.split(".")[0] in ("cmrseg", "cmrtrial")]
+        ours = [name for name in imported(node) if name.split(".")[0] in ("cmrseg", "cmrtrial")]
         yield from ((node.lineno, name) for name in ours)
 
 
@@ -56,6 +62,24 @@ def test_imports_go_one_way_only():
             if here and there in LEVEL and here != there and LEVEL[there] >= LEVEL[here]:
                 wrong.append(f"{path.relative_to(REPOSITORY)}:{line} imports {name}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_no_way_to_import_is_overlooked():
+    for code in ("import cmrseg.cli", "from cmrseg import cli", "import_module('cmrseg.cli')"):
+        names = [name for node in ast.walk(ast.parse(code)) for name in imported(node)]
+        assert names == ["cmrseg.cli"], code
+    for code in ("from ..train import fit", "from .. import cli"):
+        with pytest.raises(AssertionError, match="relative"):
+            imported(ast.parse(code).body[0])
+
+
+def test_the_first_trial_stands_without_the_second():
+    # What both share lies in the second's statistics, since there it was registered.
+    allowed = {"cmrtrial.cli": {"cmrtrial.second.plan"}}  # results say how far it is
+    for module, path in MODULES.items():
+        names = {name for _, name in imports(path) if name.startswith("cmrtrial.second")}
+        names = {name for name in names if not name.startswith("cmrtrial.second.statistics")}
+        assert module.startswith("cmrtrial.second") or names <= allowed.get(module, set()), module
 
 
 def test_the_machine_needs_nothing_of_the_trials():
