@@ -36,7 +36,7 @@ book: .venv/ready
 	$(BIN)/python $(BIN)/jupyter-book build . -W --all --keep-going
 
 test: .venv/ready
-	CMRSEG_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests --nbmake notebooks
+	CMRSEG_BUDGET=smoke OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests --nbmake notebooks
 
 # style only: what a machine can say about code without running it
 check: .venv/ready
