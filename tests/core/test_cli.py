@@ -254,6 +254,28 @@ def test_a_wrong_network_gets_one_line_and_no_masks(file, harm, model, root, mis
     assert os.listdir(tmp_path) == ["run"] and len(files_in(run)) <= 3
 
 
+@pytest.mark.usefixtures("tiny_presets")
+@pytest.mark.parametrize(
+    "name", [CHECKPOINT, MODEL, "config.json", "record.json", "net.onnx", "net.safetensors"]
+)
+def test_a_network_or_record_that_may_not_be_read_is_not_called_damaged(
+    name, root, model, mistake, deny, tmp_path
+):
+    run = shutil.copytree(model, tmp_path / "run")
+    file, images = run / name, root / "test" / "image"
+    file.touch()
+    words = ("predict", "--images", images, "--out", tmp_path / "masks", "--model")
+    words += (file if name.startswith("net") else run,)
+    if name in (CHECKPOINT, "record.json"):
+        words = ("train", "--data", root, "--epochs", 8, "--out", run, "--resume")
+    if name == CHECKPOINT:
+        (run / MODEL).unlink()
+    deny("read_bytes", file)
+    deny("open", file)
+    line = mistake(*words, naming=file)
+    assert "ermission" in line and "damaged" not in line and "emove" not in line
+
+
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "model"])
 def test_a_pickle_is_refused_unopened(name, root, mistake, tmp_path):
     pickled(tmp_path / name)
@@ -316,6 +338,14 @@ def test_a_run_is_not_overwritten(root, command, mistake, tmp_path):
     for harm in (put(b'{"seed": '), *map(instead, no_end)):
         harm(run / "record.json")
         assert "another --out" in mistake(*words, root, "--resume", naming="record.json")
+
+
+@pytest.mark.usefixtures("tiny_presets")
+def test_a_finished_run_in_another_precision_is_said_to_be(root, command, tmp_path):
+    words = ("train", "--data", root, "--out", tmp_path / "run")
+    assert command(*words, "--precision", "bf16").status == 0
+    assert "bf16" in command(*words, "--resume").err
+    assert "warning" not in command(*words, "--resume", "--precision", "bf16").err
 
 
 def test_masks_go_neither_among_others_nor_among_images(root, model, mistake, command, tmp_path):

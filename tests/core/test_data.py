@@ -379,6 +379,19 @@ def test_a_bad_file_is_named_and_nothing_of_it_kept(how, word, offered, mistake,
     assert files_in(tmp_path) == sorted(offered.files)
 
 
+def test_what_lies_in_the_place_of_a_fetched_slice_stays_unless_it_is_torn(tmp_path):
+    path, whole = tmp_path / "cmr1.png", data.encode_png(heart(1)[0])
+    for content, stays in {
+        whole: True,
+        whole[:-20]: False,
+        b"\xff\xd8\xff a photograph": True,
+        data.encode_png(np.zeros((9000, 1), np.uint8)): True,
+    }.items():
+        path.write_bytes(content)
+        assert acdc._is_another_slice(path, "0" * 64) is stays
+    assert not acdc._is_another_slice(tmp_path / "none.png", "0" * 64)
+
+
 @pytest.mark.parametrize(
     ("address", "word"),
     [

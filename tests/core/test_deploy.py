@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import REPOSITORY, files_in, fill, heart
+from conftest import REPOSITORY, files_in, fill, heart, raising
 from onnx import TensorProto, helper
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -287,6 +287,23 @@ def test_a_delivered_network_is_run_by_onnxruntime_where_its_file_lies(small, mo
         weights.find(str(small / "small.onnx"))
     with pytest.raises(BadInput, match=r"final\.safetensors: no such file"):
         weights.find("final")
+
+
+@pytest.mark.parametrize("problem", [
+    RuntimeError("[ONNXRuntimeError] : 1 : FAIL : Unsupported model IR version: 99, max 9"),
+    RuntimeError("pthread_create failed: Resource temporarily unavailable"),
+    ImportError("DLL load failed while importing onnxruntime_pybind11_state"),
+    MemoryError(),
+])  # fmt: skip
+def test_pytorch_does_what_onnxruntime_cannot(problem, command, mistake, tmp_path, monkeypatch):
+    """Case O1: a runtime older than the format of the file."""
+    monkeypatch.setattr("onnxruntime.InferenceSession", raising(problem))
+    images = fill(tmp_path, {"test": range(1, 3)}, 96) / "test" / "image"
+    words = ("predict", "--images", images, "--out", tmp_path / "out", "--model")
+    done = command(*words, "small")
+    assert done.status == 0 and "warning" in done.err and "damaged" not in done.err
+    own = shutil.copy(weights.WEIGHTS / "small.onnx", tmp_path / "net.onnx")
+    assert "damaged" not in mistake(*words, own, naming=str(problem)[:40])
 
 
 def one_node(path, *nodes):

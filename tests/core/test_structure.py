@@ -82,11 +82,14 @@ def test_the_first_trial_stands_without_the_second():
         assert module.startswith("cmrtrial.second") or names <= allowed.get(module, set()), module
 
 
-def test_the_machine_needs_nothing_of_the_trials():
+def test_the_machine_and_its_tests_need_nothing_of_the_trials():
     wrong = r"^\s*(import|from) (pandas|ray)\b"
     texts = {path: path.read_text(encoding="utf-8") for path in FILES}
     ours = {path for path, text in texts.items() if re.search(wrong, text, re.M)}
     assert ours and all("cmrtrial" in path.relative_to(REPOSITORY).parts for path in ours)
+    tests = (REPOSITORY / "tests" / "core").glob("*.py")
+    names = {name.partition(".")[0] for path in tests for _, name in imports(path)}
+    assert names == {"cmrseg"}
 
 
 def test_imports_make_no_circle():

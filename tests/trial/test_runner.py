@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY, files_in
+from conftest import REPOSITORY, files_in, raising
 from filelock import FileLock
 from made_up import only  # noqa: F401
 
@@ -271,6 +271,14 @@ def test_a_worker_that_cannot_write_says_so_and_leaves_no_note(plan, root, tmp_p
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process stays stoppable
     runner._work(plan, str(root), tmp_path, None, troubles)
     assert troubles.get().errno == 28 and not [*tmp_path.glob("modern/*")]
+
+
+def test_a_run_that_the_machine_could_not_do_is_tried_again(root, tmp_path, monkeypatch):
+    trouble = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    monkeypatch.setattr(runner, "train_and_evaluate", raising(trouble))
+    with pytest.raises(data.BadInput, match="out of memory"):
+        runner.run_one(*small(1), str(root), tmp_path)
+    assert not [*tmp_path.glob("modern/*")]  # no note that it failed
 
 
 # --- the command line ----------------------------------------------------------------------------
