@@ -1,9 +1,12 @@
 """The wheel: every file of both packages is in it, and it works where no checkout lies around."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from importlib.metadata import distribution
@@ -47,3 +50,20 @@ def test_a_wheel_holds_every_file_and_trains_in_an_environment_of_its_own(tmp_pa
     options = ("--data", "phantom", "--preset", "sprint", "--epochs", "2", "--out", "run")
     run(python, "-m", "cmrseg", "train", *options, **how)
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_what_is_imported_is_a_dependency_and_what_is_none_is_not():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = sum(project["optional-dependencies"].values(), project["dependencies"])
+    modules = {re.match(r"[\w-]+", line)[0] for line in listed}
+    modules = modules - {"opencv-python"} | {"cv2"}  # the only one of another name
+    imported = set()
+    for path in (path for name in PACKAGES for path in (REPOSITORY / name).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.partition(".")[0])
+    foreign = imported - sys.stdlib_module_names - {*PACKAGES}
+    assert foreign - modules == {"matplotlib_inline"}  # in a notebook, whose kernel brings it
+    assert modules - foreign == {"onnxscript"}  # PyTorch imports it when it exports
