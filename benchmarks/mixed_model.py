@@ -64,29 +64,29 @@ def mixed_error(a: Scores, b: Scores, crossed: bool) -> float:
 def rates(name: str, pairs: int) -> dict[str, float]:
     """How often each error leads to a false verdict on one claim, in per cent of the pairs."""
     world, rng = WORLDS[name], np.random.default_rng(list(WORLDS).index(name))
-    said, unfit = np.zeros(2), 0
+    false, unfit = np.zeros(2), 0
     for n in range(pairs):
         patients = rng.normal(0, PATIENT, (FOLDS, PATIENTS))
         weights = [rng.normal(0, world.patients or 0.0, (FOLDS, PATIENTS)) for _ in range(2)]
         b, of_b = draw(world, rng, 1, patients, weights[0], 0.0, baseline=True)
         a, of_a = draw(world, rng, n % 4, patients, weights[1], 0.0)
-        found = compare(a, b)
+        difference = compare(a, b)
         error = mixed_error(a, b, world.crossed)
         unfit += not np.isfinite(error)
         for k, one in enumerate(
-            (found, replace(found, se=error if np.isfinite(error) else found.se))
+            (difference, replace(difference, se=error if np.isfinite(error) else difference.se))
         ):
             truth = of_a - of_b
-            said[k] += 2 * min(one.above(truth), one.below(truth)) <= ALPHA
-    closed, mixed = (100 * said / pairs).round(2).tolist()
+            false[k] += 2 * min(one.above(truth), one.below(truth)) <= ALPHA
+    closed, mixed = (100 * false / pairs).round(2).tolist()
     return {"closed form": closed, "mixed model": mixed, "not fitted": 100 * unfit / pairs}
 
 
 def main() -> None:
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 400
-    found = {name: rates(name, pairs) for name in NAMES}
+    table = {name: rates(name, pairs) for name in NAMES}
     text = json.dumps(
-        {"pairs": pairs, "replicates": REPLICATES, "false verdicts on one claim, per cent": found},
+        {"pairs": pairs, "replicates": REPLICATES, "false verdicts on one claim, per cent": table},
         indent=1,
     )
     write_text(STORE / "second-mixed-model.json", text + "\n")

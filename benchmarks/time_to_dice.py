@@ -315,8 +315,8 @@ def train(asked: dict, options: argparse.Namespace) -> dict:
     done = subprocess.run(words, env=environment, text=True, capture_output=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    found = json.loads(done.stdout.splitlines()[-1])
-    return asked | {"imports": round(found.pop("begun") - born, 3)} | found
+    result = json.loads(done.stdout.splitlines()[-1])
+    return asked | {"imports": round(result.pop("begun") - born, 3)} | result
 
 
 def asked_of(run: dict) -> dict:
@@ -442,8 +442,8 @@ def main() -> None:
     }
     runs, part, planned = [], out.with_suffix(".part"), plan(options.full)
     if options.full and part.is_file():
-        found = json.loads(part.read_text(encoding="utf-8"))
-        runs = found.pop("runs") if about == {key: found[key] for key in about} else []
+        saved = json.loads(part.read_text(encoding="utf-8"))
+        runs = saved.pop("runs") if about == {key: saved[key] for key in about} else []
     runs = [run for run in runs if asked_of(run) in planned]
     left = [asked for asked in planned if asked not in map(asked_of, runs)]
     for asked in tqdm(left, initial=len(runs), total=len(planned), unit="training"):
@@ -456,11 +456,11 @@ def main() -> None:
     print(in_columns(rows))
 
 
-def save(path: Path, found: dict) -> None:
+def save(path: Path, results: dict) -> None:
     """Write a file whole or not at all."""
     from cmrseg.data import write_bytes
 
-    write_bytes(path, (json.dumps(found, indent=1) + "\n").encode())
+    write_bytes(path, (json.dumps(results, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ def make(out: Path, weights: Path = WEIGHTS / "small.safetensors") -> None:
     _write(out / "experiments.json", summary())
 
 
-def _write(path: Path, found: dict) -> None:
-    write_text(path, json.dumps(found, separators=(",", ":"), allow_nan=False) + "\n")
+def _write(path: Path, content: dict) -> None:
+    write_text(path, json.dumps(content, separators=(",", ":"), allow_nan=False) + "\n")
 
 
 def model(weights: Path, out: Path) -> dict:
@@ -122,7 +122,7 @@ def _digits(mask: np.ndarray) -> str:
 
 def verdicts() -> dict:
     """The cards of the vote with the claims behind each, and every claim with what came of it."""
-    found, pages = claims.judge(), pages_of_claims()
+    judged, pages = claims.judge(), pages_of_claims()
     rows = [
         {
             "id": row["id"],
@@ -135,7 +135,7 @@ def verdicts() -> dict:
             "page": pages.get(row["id"]),
             "about": row["source"].replace("_", " ").capitalize(),
         }
-        for row in found.to_dict("records")
+        for row in judged.to_dict("records")
     ]
     return {"cards": cards(), "claims": rows}
 
@@ -143,25 +143,25 @@ def verdicts() -> dict:
 def cards() -> list[dict]:
     """The cards of the page that asks for votes: title and ids of claims, from its own lines."""
     page = (ROOT / "book" / "report-2020.md").read_text(encoding="utf-8")
-    found = re.findall(r"\{grid-item-card\} (\d+\. .+)\n:class-card: (.+)\n", page)
-    return [{"title": title, "claims": ids.split()} for title, ids in found]
+    matches = re.findall(r"\{grid-item-card\} (\d+\. .+)\n:class-card: (.+)\n", page)
+    return [{"title": title, "claims": ids.split()} for title, ids in matches]
 
 
 def pages_of_claims() -> dict[str, dict]:
     """Claim -> title and address of the page that gives its verdict."""
-    found, asked = {}, claims.claims()
+    pages, asked = {}, claims.claims()
     for path in sorted((ROOT / "notebooks").rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         for words in re.findall(r"claims\.verdicts\((.+?)\)", text, re.DOTALL):
             name, *ids = re.findall(r'"(.+?)"', words)
             title = re.search(r"^# # (.+)$", text, re.M)[1]
             page = {"title": title, "path": str(path.relative_to(ROOT).with_suffix(".html"))}
-            found |= {
+            pages |= {
                 c["id"]: page
                 for c in asked
                 if c["id"] in ids or (not ids and c.get("experiment", c["source"]) == name)
             }
-    return found
+    return pages
 
 
 def summary() -> dict:

@@ -196,14 +196,14 @@ def test_the_network_says_what_predict_says_and_is_fetched_when_it_is_wanted(
     for turn, image in enumerate(slices, 1):
         begun = time.perf_counter()
         bring(looking, image)
-        labels, milliseconds, said = answer(looking, turn)
+        labels, milliseconds, text = answer(looking, turn)
         # about 1 on a quiet machine, but this one is shared
         assert time.perf_counter() - begun < 20
         (expected,) = draw(image[None])
         assert labels.shape == image.shape
         assert (labels == expected).mean() >= 0.999 and len(np.unique(expected)) > 1
         for name, c in NAMES.items():
-            assert f"{name} {(labels == c).sum()} pixels" in said
+            assert f"{name} {(labels == c).sum()} pixels" in text
         times.append(milliseconds)
     print(f"in the page: first {times[0]:.0f} ms, further ones {np.median(times[1:]):.0f} ms")
     assert np.median(times[1:]) < 1000  # about 30 on a quiet machine, but this one is shared
@@ -222,8 +222,8 @@ def test_large_pictures_are_shrunk_as_predict_resize_shrinks_them(looking, tmp_p
         np.testing.assert_allclose(small, expected, atol=1)  # rounding
         assert (small == expected).mean() > 0.9
     bring(looking, picture)
-    labels, _, said = answer(looking, 2)
-    assert labels.shape == (96, 96) and "shrunk from 130 x 130 to 96 x 96" in said
+    labels, _, text = answer(looking, 2)
+    assert labels.shape == (96, 96) and "shrunk from 130 x 130 to 96 x 96" in text
     bring(looking, np.zeros((90, 4), np.uint8))
     looking.get_by_text("too few").wait_for()
     # dropped beside the box, which would open it in the place of the page
@@ -274,13 +274,13 @@ def read_both(opened, content, folder, shrinks=False):
             return [height, width, ...grey];
         } catch (error) { return error.message; }
     }"""
-    said = opened.evaluate(here, [base64.b64encode(content).decode(), shrinks])
-    if not isinstance(said, str):
-        said = np.reshape(said[2:], said[:2])
+    in_page = opened.evaluate(here, [base64.b64encode(content).decode(), shrinks])
+    if not isinstance(in_page, str):
+        in_page = np.reshape(in_page[2:], in_page[:2])
     try:
-        return said, read_slice(folder / "cmr1.png")
+        return in_page, read_slice(folder / "cmr1.png")
     except BadInput as problem:
-        return said, problem.problem
+        return in_page, problem.problem
 
 
 def png(mode, **how):
@@ -313,8 +313,8 @@ def test_the_page_sees_the_pixels_that_predict_sees_and_refuses_what_it_refuses(
         for seen in read_both(opened, with_chunk(encode_png(grey), *more), tmp_path):
             np.testing.assert_array_equal(seen, grey, err_msg=shown)
     for content, words in refused():
-        for said in read_both(opened, content, tmp_path):
-            assert isinstance(said, str) and words in said
+        for message in read_both(opened, content, tmp_path):
+            assert isinstance(message, str) and words in message
 
 
 def test_the_largest_components_are_those_of_the_package(looking):
@@ -359,8 +359,8 @@ def test_the_page_opens_with_a_coloured_heart_and_scores_the_reader_by_the_refer
     """Without a click, and before the network is there: from what was computed when the book was built."""
     looking.locator('.model-samples button[aria-pressed="true"]').wait_for()
     known = json.loads((static / "samples" / "1.json").read_text(encoding="utf-8"))
-    said = (np.array(list(known[key]), np.uint8) for key in ("truth", "network"))
-    truth, drawn = (mask.reshape(96, 96) for mask in said)
+    masks = (np.array(list(known[key]), np.uint8) for key in ("truth", "network"))
+    truth, drawn = (mask.reshape(96, 96) for mask in masks)
     for name, c in NAMES.items():
         counts = f"{name} {(drawn == c).sum()} pixels (reference {(truth == c).sum()}, Dice "
         assert counts in says(looking)
@@ -399,9 +399,9 @@ def test_a_reader_may_paint_before_the_network_has_looked(looking, static):
     looking.locator("canvas").focus()
     press(looking, "Space")
     routes[0].continue_()
-    labels, _, said = answer(looking)
+    labels, _, text = answer(looking)
     expected = dice(2 * disc(47, 48, 7.5), labels, 2)
-    assert said.endswith(f"{expected:.3f}") and expected > 0
+    assert text.endswith(f"{expected:.3f}") and expected > 0
 
 
 def test_a_network_that_does_not_come_is_asked_for_again(looking):
@@ -504,10 +504,10 @@ def test_the_explorer_of_experiments(visit):
         assert names() == order
     opened.get_by_label("A: 5").check()
     opened.get_by_label("B: 3").check()
-    said = says(opened).replace("\u2212", "-")
+    text = says(opened).replace("\u2212", "-")
     for value in table.loc["5", ["difference", "low", "high"]].astype(float):
-        assert f"{value:+.3f}" in said
-    assert "60 patients" in said
+        assert f"{value:+.3f}" in text
+    assert "60 patients" in text
     opened.get_by_label("B: 5").check()
     assert "Choose two settings" in says(opened)
     opened.get_by_label("only settings with").fill("5")

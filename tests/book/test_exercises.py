@@ -30,15 +30,15 @@ KNOWN["CLASSES"] = ("background", "RV", "Myo", "LV")
 
 def exercises(page):
     """A page's names when its checks are defined, and check -> its starter and its solution: name and source."""
-    names, found = dict(KNOWN), {}
+    names, checks = dict(KNOWN), {}
     for cell in jupytext.read(NOTEBOOKS / f"{page}.py").cells:
         if cell.cell_type != "code":
             continue
         if {"pieces", "piece"} & {*cell.metadata.get("tags", [])} or "def check_" in cell.source:
             exec(cell.source, names)
         if call := re.search(r"^.*\b(check_\w+)\((my_\w+)\).*$", cell.source, re.M):
-            found.setdefault(call[1], []).append((call[2], cell.source[: call.start()]))
-    return names, found
+            checks.setdefault(call[1], []).append((call[2], cell.source[: call.start()]))
+    return names, checks
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -49,9 +49,9 @@ def test_the_starter_is_not_yet_right_the_solution_is_and_a_check_survives_any_a
     for check, functions in checks.items():
         for mine in (*answers, lambda *_: np.zeros(1), lambda: 3) if "build" in page else ():
             assert str(names[check](mine)) != "right"
-        for (function, source), said in zip(functions, ("it returns nothing yet", "right")):
+        for (function, source), feedback in zip(functions, ("it returns nothing yet", "right")):
             exec(source, names)
-            assert str(names[check](names[function])) == said, (check, said)
+            assert str(names[check](names[function])) == feedback, (check, feedback)
     assert checks
 
 
@@ -251,5 +251,5 @@ def test_a_check_says_what_is_wrong(place):
     page, check = place.split()
     names, _ = exercises(page)
     for mine, expected in ANSWERS[place]:
-        said = str(names[check](mine))
-        assert said == expected if expected == "right" else expected in said
+        feedback = str(names[check](mine))
+        assert feedback == expected if expected == "right" else expected in feedback

@@ -25,8 +25,8 @@ WHOLE = BUILD / "whole.py"
 
 def cells(path, tag):
     """The code of the cells of a page that have this tag."""
-    found = jupytext.read(path).cells
-    return [cell.source for cell in found if tag in cell.metadata.get("tags", [])]
+    code_cells = jupytext.read(path).cells
+    return [cell.source for cell in code_cells if tag in cell.metadata.get("tags", [])]
 
 
 def run_pieces(change=str):
@@ -89,8 +89,8 @@ def test_as_a_script_it_writes_files_that_the_package_takes_and_does_without_the
     assert "epoch   1" in done.stdout and "my_" not in done.stdout
     out = here / "runs" / "whole"
     assert files_in(out) == WRITTEN and len(files_in(here)) == len(WRITTEN)
-    found = command("evaluate", "--pred", out / "val", "--truth", root / "val" / "mask", "--json")
-    assert found.status == 0 and json.loads(found.out)["images"] == 2
+    done = command("evaluate", "--pred", out / "val", "--truth", root / "val" / "mask", "--json")
+    assert done.status == 0 and json.loads(done.out)["images"] == 2
     masks = folders.read_masks(out / "val")
     sent = rle.read_submission(out / "submission.csv", (32, 32))
     assert masks.keys() == sent.keys() and all((masks[name] == sent[name]).all() for name in masks)

@@ -82,16 +82,16 @@ def test_evaluate_as_json_has_plain_numbers_in_the_agreed_shape(tmp_path, comman
             path = tmp_path / folder / f"cmr{number}_mask.png"
             write_png(path, np.array([row], np.uint8))
     words = ("evaluate", "--pred", tmp_path / "pred", "--truth", tmp_path / "truth")
-    said = json.loads(command(*words, "--json").out, parse_constant=pytest.fail)
-    assert list(said) == ["images", "dice", "interval", "absent", "metrics"]
+    summary = json.loads(command(*words, "--json").out, parse_constant=pytest.fail)
+    assert list(summary) == ["images", "dice", "interval", "absent", "metrics"]
     assert "compared with itself" in command(*words[:3], "--truth", tmp_path / "pred").err
     means = {"RV": pytest.approx(1 / 3), "Myo": 1, "LV": None}
-    assert said["images"] == 2 and said["dice"] == means | {"mean": pytest.approx(2 / 3)}
-    assert said["absent"] == {"RV": 0, "Myo": 1, "LV": 2} and said["interval"]["LV"] is None
+    assert summary["images"] == 2 and summary["dice"] == means | {"mean": pytest.approx(2 / 3)}
+    assert summary["absent"] == {"RV": 0, "Myo": 1, "LV": 2} and summary["interval"]["LV"] is None
     for name in ("RV", "Myo", "mean"):
-        low, high = said["interval"][name]
-        assert 0 <= low <= said["dice"][name] <= high <= 1
-    assert list(said["metrics"]) == [*METRICS] and said["metrics"]["dice"] == means
+        low, high = summary["interval"][name]
+        assert 0 <= low <= summary["dice"][name] <= high <= 1
+    assert list(summary["metrics"]) == [*METRICS] and summary["metrics"]["dice"] == means
     lines = command(*words).out.splitlines()
     assert lines[0] == "2 slices of 2 patients" and "0.3333  [" in lines[1]
     assert "1 left out" in lines[2] and "in no mask" in lines[3] and "2 left out" in lines[3]
@@ -443,7 +443,7 @@ def test_a_training_without_one_epoch_leaves_nothing(root, command, mistake, tmp
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cmrseg.train.fit", stop)
-    for kept, said in (([], "nothing is kept"), ([CHECKPOINT], "continue with --resume")):
+    for kept, message in (([], "nothing is kept"), ([CHECKPOINT], "continue with --resume")):
         done = command(*words)
-        assert done.status == 130 and said in done.err
+        assert done.status == 130 and message in done.err
         assert run.exists() == bool(kept) and files_in(run) == kept

@@ -107,8 +107,8 @@ def test_a_file_without_checksum_is_still_refused_when_it_is_damaged(two, harm):
             notes = json.loads(file.metadata()["notes"])
         HARMS[harm](tensors, notes)
         save_file(tensors, path, {"notes": json.dumps(notes)})
-    said = {"no numbers": "no numbers", "cut": "damaged"}
-    with pytest.raises(BadInput, match=said.get(harm, "not an ensemble")):
+    problems = {"no numbers": "no numbers", "cut": "damaged"}
+    with pytest.raises(BadInput, match=problems.get(harm, "not an ensemble")):
         weights.load_ensemble(path)
 
 

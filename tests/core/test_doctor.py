@@ -455,8 +455,8 @@ def test_a_far_too_dark_slice_and_a_far_too_small_chamber_are_named(tmp_path):
     mask[mask == 3] = 2
     mask[y : y + 2, x] = 3
     data.write_png(root / M12, mask)
-    found = {(w.file.removeprefix(f"{root}/"), w.problem[:10]) for w in doctor.examine(root)[1]}
-    assert found == {("val/image/cmr27.png", "has a mean"), (M12, "has LV of ")}
+    warnings = {(w.file.removeprefix(f"{root}/"), w.problem[:10]) for w in doctor.examine(root)[1]}
+    assert warnings == {("val/image/cmr27.png", "has a mean"), (M12, "has LV of ")}
 
 
 def test_hundreds_of_slices_are_looked_at_in_seconds(tmp_path):

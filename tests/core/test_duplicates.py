@@ -63,8 +63,8 @@ def duplicates(strangers, *more):
 @pytest.mark.parametrize("alter", ALTERED.values(), ids=ALTERED)
 def test_an_altered_copy_is_found_and_nothing_else(alter, strangers):
     copy = alter(strangers[7])
-    (found,) = duplicates(strangers, ("val/99", copy, 99))
-    assert Path(found.file) == Path("val/99") and "looks the same as train/7" in found.problem
+    (warning,) = duplicates(strangers, ("val/99", copy, 99))
+    assert Path(warning.file) == Path("val/99") and "looks the same as train/7" in warning.problem
     assert similarity([strangers[7], copy])[0, 1] > 0.98
 
 

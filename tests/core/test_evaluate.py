@@ -33,9 +33,9 @@ def test_millimetres_are_pixels_times_their_size(judged, command, mistake, tmp_p
     words, pred, truth = judged
     plain = json.loads(command(*words, "--json").out)
     assert not {"hd95_mm", "surface_dice_2mm"} & plain["metrics"].keys()
-    said = json.loads(command(*words, "--json", "--spacing", 2).out)
-    old, new = plain["metrics"], said["metrics"]
-    assert {k: v for k, v in said.items() if k != "metrics"} == {
+    summary = json.loads(command(*words, "--json", "--spacing", 2).out)
+    old, new = plain["metrics"], summary["metrics"]
+    assert {k: v for k, v in summary.items() if k != "metrics"} == {
         k: v for k, v in plain.items() if k != "metrics"
     }
     assert new["surface_dice_2mm"] == old["surface_dice_1px"]  # pixels of 2 mm
@@ -45,7 +45,8 @@ def test_millimetres_are_pixels_times_their_size(judged, command, mistake, tmp_p
     by_table = json.loads(command(*words, "--json").out)["metrics"]
     expected = (metrics.hd95(pred, truth) * np.arange(1, 6)[:, None]).mean(0)
     assert list(by_table["hd95_mm"].values()) == pytest.approx(expected)
-    assert json.loads(command(*words, "--json", "--spacing", 2).out) == said  # asked for: it wins
+    asked = json.loads(command(*words, "--json", "--spacing", 2).out)
+    assert asked == summary  # the option wins over the table
     assert "hd95_mm: RV" in command(*words).out
     for wrong in (["x"] * 5, [0] * 5, ["nan"] * 5, [1] * 4):
         table(tmp_path / "spacing.csv", "mm", wrong)
@@ -62,9 +63,9 @@ def test_the_dice_of_a_volume_is_that_of_its_slices_together(judged, command, mi
         ["f1_slice0", "f1_slice3", "f2_slice0", "f1_slice0", "f1_slice1"],
     )
     plain = json.loads(command(*words, "--json").out)
-    said = json.loads(command(*words, "--json", "--by", "volume").out)
-    volume = said.pop("by_volume")
-    assert said == plain and volume["volumes"] == 3  # f1 of A, f1 of B, f2 of A
+    summary = json.loads(command(*words, "--json", "--by", "volume").out)
+    volume = summary.pop("by_volume")
+    assert summary == plain and volume["volumes"] == 3  # f1 of A, f1 of B, f2 of A
     for c, name in enumerate(("RV", "Myo", "LV"), 1):
         each = []
         for rows in ([0, 1], [2], [3, 4]):

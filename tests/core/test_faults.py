@@ -130,15 +130,17 @@ TORN = [lambda c: b"", lambda c: c[:2000], lambda c: c[:-1], flip, lambda c: b"t
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "problem"),
     [(harm, "is damaged") for harm in TORN]
     + [(harm, "can't be continued") for harm in OF_ANOTHER_VERSION],
 )
-def test_a_checkpoint_that_is_torn_or_lacks_something_is_named(harm, said, tiny, slices, tmp_path):
+def test_a_checkpoint_that_is_torn_or_lacks_something_is_named(
+    harm, problem, tiny, slices, tmp_path
+):
     config, path = replace(tiny, ema=0.9), tmp_path / CHECKPOINT
     fit(config, *slices, out=tmp_path)
     path.write_bytes(harm(path.read_bytes()))
-    with pytest.raises(BadInput, match=rf"checkpoint\.pt: {said}"):
+    with pytest.raises(BadInput, match=rf"checkpoint\.pt: {problem}"):
         fit(config, *slices, out=tmp_path, resume=True)
 
 

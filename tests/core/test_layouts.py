@@ -166,12 +166,12 @@ def test_what_is_left_out_on_purpose_is_counted(folder):
     names = [f"A0S9V9_sa_time{t}_slice{z}" for t in (1, 3) for z in (0, 1)]
     assert [name for name in slices if name.startswith("A0")] == names
     assert len(slices) == 6 * 3 + 4 + len(splits["test"]) and len(splits["test"]) == 4 * 3
-    said = layouts.summary(cohort, splits)
-    assert said.startswith(
+    summary = layouts.summary(cohort, splits)
+    assert summary.startswith(
         "34 slices of 8 patients of 8 found (6 train, 1 val, 1 test); left out: "
     )
     for part in ("7 cine or long-axis files", "2 moments without", "2 slices without"):
-        assert part in said
+        assert part in summary
     assert cohort.notes == []
 
 
@@ -272,8 +272,8 @@ REFUSED = {
 @pytest.mark.parametrize(("change", "problem"), REFUSED.values(), ids=REFUSED)
 def test_what_fits_no_layout_is_refused_by_name(change, problem, folder, mistake):
     change(folder)
-    said = mistake("convert", folder, "--out", folder.parent / "out")
-    assert re.search(problem, said) and not re.search(r"\b(remove|delete)\b", said)
+    message = mistake("convert", folder, "--out", folder.parent / "out")
+    assert re.search(problem, message) and not re.search(r"\b(remove|delete)\b", message)
     assert not (folder.parent / "out").exists()
 
 

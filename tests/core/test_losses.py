@@ -61,9 +61,9 @@ def plain(name, logits, labels):
 @pytest.mark.parametrize("n", [1, 3])
 def test_every_loss_equals_its_definition_in_plain_numpy(name, n):
     logits, labels = batch(n, seed=n)
-    found = LOSSES[name](logits, labels)
-    assert found.shape == () and found.dtype == torch.float32
-    assert found.item() == pytest.approx(plain(name, logits, labels), rel=1e-5)
+    loss = LOSSES[name](logits, labels)
+    assert loss.shape == () and loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(plain(name, logits, labels), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -78,9 +78,9 @@ def test_gradients_agree_with_finite_differences(name):
             LOSSES[name](logits + h * d, labels) - LOSSES[name](logits - h * d, labels)
             for d in steps
         ]
-    found = torch.stack(differences) / (2 * h)
+    numeric = torch.stack(differences) / (2 * h)
     assert gradient.abs().max() > 1e-2
-    torch.testing.assert_close(gradient.flatten(), found, atol=5e-5, rtol=1e-3)
+    torch.testing.assert_close(gradient.flatten(), numeric, atol=5e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -112,6 +112,6 @@ def test_soft_dice_of_slices_without_a_heart_is_finite_and_perfect_when_nothing_
 def test_half_precision_logits_give_a_full_precision_loss(name):
     logits, labels = batch(2)
     half = logits.bfloat16()
-    found = LOSSES[name](half, labels)
-    assert found.dtype == torch.float32
-    assert found.item() == pytest.approx(LOSSES[name](half.float(), labels).item(), rel=1e-6)
+    loss = LOSSES[name](half, labels)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(LOSSES[name](half.float(), labels).item(), rel=1e-6)

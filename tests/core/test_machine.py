@@ -19,11 +19,11 @@ from cmrseg.deploy import weights
 
 @linux
 @pytest.mark.usefixtures("tiny_presets")
-@pytest.mark.parametrize("said", [None, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_two_trainings_do_not_share_a_folder(said, root, command, mistake, tmp_path, monkeypatch):
+@pytest.mark.parametrize("error", [None, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_two_trainings_do_not_share_a_folder(error, root, command, mistake, tmp_path, monkeypatch):
     """Also where a file system has no locks: on a network share, for instance."""
-    if said:
-        monkeypatch.setattr("fcntl.flock", raising(OSError(said, os.strerror(said))))
+    if error:
+        monkeypatch.setattr("fcntl.flock", raising(OSError(error, os.strerror(error))))
     words, seen = ("train", "--data", root, "--out", tmp_path / "run"), []
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / f".{CHECKPOINT}.123.part").write_bytes(b"a killed process left this")
@@ -159,8 +159,8 @@ def test_threads_are_no_more_than_this_process_may_use(root, command, tmp_path, 
         return session(content, options, **how)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", started)
-    for said, expected in {"": 3, "2": 2}.items():
-        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    for limit, expected in {"": 3, "2": 2}.items():
+        monkeypatch.setenv("OMP_NUM_THREADS", limit)
         weights.find(small)
         assert chosen.pop() == expected
 

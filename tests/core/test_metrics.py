@@ -115,16 +115,16 @@ def test_the_interval_of_a_mean_is_that_of_scipy(values, level):
     if np.ptp(values) < 1e-6:
         return
     expected = stats.ttest_1samp(values, 0).confidence_interval(level)
-    found = metrics.mean_interval(values, level)
-    np.testing.assert_allclose(found, (expected.low, expected.high), rtol=1e-9, atol=1e-12)
+    interval = metrics.mean_interval(values, level)
+    np.testing.assert_allclose(interval, (expected.low, expected.high), rtol=1e-9, atol=1e-12)
     with_gaps = np.concatenate([[NAN], values, [NAN]])
-    assert metrics.mean_interval(with_gaps, level) == found
+    assert metrics.mean_interval(with_gaps, level) == interval
 
 
 def test_the_interval_by_hand():
     """Mean 2, standard error 1 / sqrt 3 = 0.57735, t(0.975, 2) = 4.30265: 2 -+ 2.48414."""
-    found = metrics.mean_interval(np.array([1.0, 2, 3]))
-    assert found == pytest.approx((-0.48414, 4.48414), abs=1e-5)
+    interval = metrics.mean_interval(np.array([1.0, 2, 3]))
+    assert interval == pytest.approx((-0.48414, 4.48414), abs=1e-5)
 
 
 def test_of_fewer_than_two_values_nothing_is_known():
@@ -134,8 +134,8 @@ def test_of_fewer_than_two_values_nothing_is_known():
 
 def test_patients_are_averaged_before_anything_else():
     scores = np.array([[0.2, NAN], [0.4, 0.5], [0.9, NAN], [0.6, 0.7]])
-    found = metrics.patient_means(scores, np.array([7, 7, 2, 9]))
-    np.testing.assert_allclose(found, [[0.9, NAN], [0.3, 0.5], [0.6, 0.7]])  # patients 2, 7, 9
+    means = metrics.patient_means(scores, np.array([7, 7, 2, 9]))
+    np.testing.assert_allclose(means, [[0.9, NAN], [0.3, 0.5], [0.6, 0.7]])  # patients 2, 7, 9
 
 
 @pytest.mark.filterwarnings("error")

@@ -265,12 +265,14 @@ UNFIT = [
 @pytest.mark.parametrize(("kind", "change", "problem"), UNFIT)
 def test_what_cannot_be_right_is_refused(kind, change, problem, tmp_path):
     of_labels = kind == "labels"
-    said, _ = convert(
+    message, _ = convert(
         tmp_path,
         None if of_labels else change(LEVELS[heart()]),
         change(heart()) if of_labels else None,
     )
-    assert isinstance(said, str) and re.search(problem, said) and len(said.splitlines()) == 1
+    assert (
+        isinstance(message, str) and re.search(problem, message) and len(message.splitlines()) == 1
+    )
 
 
 def of_no_type(content):

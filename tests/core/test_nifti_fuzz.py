@@ -158,13 +158,13 @@ def check(scene, folder, command):
     words = ("--out", folder / "out", "--size", SIZE, "--spacing", scene.spacing)
     done = command("convert", folder / "in", *words)
     assert done.status in (0, 2), done
-    said = done.err.splitlines()
+    lines = done.err.splitlines()
     if done.status:
-        assert len(said) == 1 and said[0].startswith("error: ")
+        assert len(lines) == 1 and lines[0].startswith("error: ")
         assert not (folder / "out").exists()
-        assert scene.masks is None or not ordinary(next(iter(scene.files))), said
+        assert scene.masks is None or not ordinary(next(iter(scene.files))), lines
         return
-    assert not scene.apart and all(line.startswith("warning: ") for line in said)
+    assert not scene.apart and all(line.startswith("warning: ") for line in lines)
     masks = pictures(folder.glob("out/*/mask/*.png"))
     images = pictures(folder.glob("out/*/image/*.png"))
     if scene.masks is not None:

@@ -26,8 +26,8 @@ SEEN = [  # shape and millimetres of slices, whether they are resized, and what 
 
 @pytest.mark.parametrize(("shape", "mm", "resize", "word"), SEEN)
 def test_slices_of_another_size_or_of_other_millimetres_are_named(shape, mm, resize, word):
-    said = sizes.warning("small", shape, mm, resize)
-    assert said is None if word is None else word in said
+    warning = sizes.warning("small", shape, mm, resize)
+    assert warning is None if word is None else word in warning
     assert "no .size.json" in sizes.warning("copied.onnx", shape, mm, resize)
 
 

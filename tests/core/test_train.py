@@ -277,8 +277,8 @@ def test_a_training_may_begin_with_a_trained_network(tiny, slices):
     assert result.model is not first.model
     for p, q in zip(first.model.parameters(), result.model.parameters()):
         assert torch.equal(p, q)
-    for config, start, said in ((begun, None, "no"), (tiny, build(tiny), "a")):
-        with pytest.raises(ValueError, match=f"{said} network to begin with"):
+    for config, start, article in ((begun, None, "no"), (tiny, build(tiny), "a")):
+        with pytest.raises(ValueError, match=f"{article} network to begin with"):
             fit(config, slices[0], start=start)
 
 
@@ -327,10 +327,10 @@ def test_a_loss_that_is_no_number_names_the_epoch_the_slices_and_the_checkpoint(
     config = replace(tiny, batch=1, epochs=3, mirrored_set=mirrored)
     with pytest.raises(FloatingPointError) as caught:
         fit(config, *slices, out=tmp_path)
-    said, path = str(caught.value), tmp_path / CHECKPOINT
-    assert said.startswith("the loss is nan in epoch 2, batch of cmr")
-    assert "batch of cmr7." in said or "batch of cmr10." in said
-    assert f"{path} is of epoch 1" in said and "smaller learning rate" in said
+    message, path = str(caught.value), tmp_path / CHECKPOINT
+    assert message.startswith("the loss is nan in epoch 2, batch of cmr")
+    assert "batch of cmr7." in message or "batch of cmr10." in message
+    assert f"{path} is of epoch 1" in message and "smaller learning rate" in message
     kept = torch.load(path, weights_only=True)["model"]
     assert all(t.isfinite().all() for t in kept.values())
 

@@ -25,11 +25,11 @@ def settings(store, *names):
 
 def assert_compared(a, b, store, *run_parts):
     """The difference has both parts of the error, and its loadings add up to it."""
-    found = compare.compare(a, b, store=store)
+    compared = compare.compare(a, b, store=store)
     expected = paired_difference((by_patient(a) - by_patient(b)).to_numpy(), 0.0, run_parts)
     for name in ("mean", "se", "df"):
-        assert getattr(found.difference, name) == pytest.approx(getattr(expected, name))
-    size = sum(v**2 for v in found.loadings.values()) ** 0.5
+        assert getattr(compared.difference, name) == pytest.approx(getattr(expected, name))
+    size = sum(v**2 for v in compared.loadings.values()) ** 0.5
     assert size == pytest.approx(expected.se, rel=0.02)
 
 
@@ -108,8 +108,8 @@ def test_endpoints_of_a_run(trial):
     expected = {"epoch>0.2": 40, "epoch>0.95": 100, "dice@40": 0.3, "loss": 0.1}
     expected |= {"static": 0, "collapsed": 0, "falls": 0}  # rises are not added up
     expected |= {"gain@40": record["dice_last"] - 0.3, "train-gap": 0.95 - record["dice_last"]}
-    found = {name: compare.endpoint(record, name) for name in expected}
-    assert found == pytest.approx(expected)
+    endpoints = {name: compare.endpoint(record, name) for name in expected}
+    assert endpoints == pytest.approx(expected)
     scores = [0.2, 0.5, 0.4, None, float("nan"), 0.3]  # not scored; nothing drawn: it counts as 0
     history = {"epoch": list(range(6)), "loss": [0.1] * 6, "dice": [x and [x] * 3 for x in scores]}
     assert compare.endpoint(record | {"history": history}, "falls") == pytest.approx(0.1 + 0.4)

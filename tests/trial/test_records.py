@@ -139,15 +139,15 @@ EDITS = {  # what is said of it, and whether it is sealed again, so that its dig
 }
 
 
-@pytest.mark.parametrize("edit, said, sealing", EDITS.values(), ids=EDITS)
-def test_an_edited_record_is_refused(edit, said, sealing, filed):
+@pytest.mark.parametrize("edit, problem, sealing", EDITS.values(), ids=EDITS)
+def test_an_edited_record_is_refused(edit, problem, sealing, filed):
     path, record = filed
     # its layout does not matter
     path.write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
     assert read_record(path) == record
     edit(record)
     path.write_text(json.dumps(sealed(record) if sealing else record), encoding="utf-8")
-    with pytest.raises(BadInput, match=said) as caught:
+    with pytest.raises(BadInput, match=problem) as caught:
         read_record(path)
     assert caught.value.file == str(path)
 
