@@ -318,7 +318,7 @@ def test_a_conversion_that_was_stopped_is_not_taken_for_whole(command, tmp_path,
 
 
 def test_a_patient_who_may_not_be_read_is_named(folder, deny):
-    deny("read_bytes", folder / VOLUME)
+    deny("open", folder / VOLUME)
     with pytest.raises(BadInput, match=r"patient002_frame01.*permission"):
         read(folder)
 
