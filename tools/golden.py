@@ -143,6 +143,11 @@ OPTIONS = {
     "drop last": {"drop_last": True, "batch": 3},
     "ema": {"ema": 0.99},
     "seed": {"seed": 7},
+    "windows": {"model": "report-unet", "skips": "after", "windows": 2},
+    "poolings": {"model": "report-unet", "skips": "after", "windows": 2, "poolings": 2},
+    "skips before": {"model": "report-unet", "windows": 2, "poolings": 2},
+    "start": {"start": "unet"},
+    "bf16": {"precision": "bf16"},
 }
 
 
@@ -155,8 +160,11 @@ def weights() -> dict[str, str]:
     for name, changes in OPTIONS.items():
         changes = {**changes}
         base = PRESETS[changes.pop("preset", "modern")]
+        options = {"precision": changes.pop("precision", "fp32")}
         config = replace(base, **{"channels": (4, 8, 8), "epochs": 2, **changes})
-        trained = fit(config, train, held_out)
+        if config.start:
+            options["start"] = fit(replace(config, start=""), train).model
+        trained = fit(config, train, held_out, **options)
         tensors = [t.numpy().tobytes() for t in trained.model.state_dict().values()]
         hashes[name] = digest(*tensors, trained.history["dice"], *trained.model.state_dict())
     return hashes
