@@ -44,12 +44,27 @@ class Slices:
         masks: uint8 (N, H, W) label maps 0 background, 1 RV, 2 Myo, 3 LV; or None (test split).
         names: N names without ending, such as ``"cmr7"``.
         patients: int64 (N,), the patient each slice belongs to: the unit of every statistic.
+
+    Raises:
+        ValueError: arrays that do not fit together, or masks that are no whole numbers.
     """
 
     images: np.ndarray
     masks: np.ndarray | None
     names: tuple[str, ...]
     patients: np.ndarray
+
+    def __post_init__(self):
+        if self.images.ndim != 3:
+            raise ValueError(f"images {self.images.shape}: expected (N, H, W)")
+        if self.masks is not None and self.masks.shape != self.images.shape:
+            shapes = f"images {self.images.shape} and masks {self.masks.shape}"
+            raise ValueError(f"{shapes} differ in shape")
+        if self.masks is not None and self.masks.dtype.kind not in "iu":
+            raise ValueError(f"masks of {self.masks.dtype}: expected whole numbers, the labels")
+        if not len(self.images) == len(self.names) == len(self.patients):
+            counts = f"{len(self.names)} names, {len(self.patients)} patients"
+            raise ValueError(f"{len(self.images)} images, {counts}: expected one of each")
 
     def __len__(self) -> int:
         return len(self.images)

@@ -64,8 +64,16 @@ def choose_device(name: str) -> str:
 
 
 def autocast(precision: str, device: str = "cpu"):
-    """The context in which a network runs in this precision, ``"fp32"`` or ``"bf16"``."""
-    return nullcontext() if precision == "fp32" else torch.autocast(device, dtype=torch.bfloat16)
+    """The context in which a network runs in this precision, ``"fp32"`` or ``"bf16"``.
+
+    Raises:
+        ValueError: another precision.
+    """
+    if precision == "fp32":
+        return nullcontext()
+    if precision == "bf16":
+        return torch.autocast(device, dtype=torch.bfloat16)
+    raise ValueError(f"precision={precision!r}: expected fp32 or bf16")
 
 
 # --- several networks, several views -------------------------------------------------------------

@@ -228,6 +228,10 @@ def _check(config: TrainConfig, train: Slices, held_out, out, start, milestones)
         )
     if not len(train):
         raise ValueError("no slices to learn from")
+    if held_out is not None and not len(held_out):
+        raise ValueError("no slices are held out: pass None to score none")
+    if train.masks is None or (held_out is not None and held_out.masks is None):
+        raise ValueError("slices without masks can be neither learned from nor scored")
     if milestones and (out is not None or held_out is None):
         raise ValueError("milestones need held-out slices, and are not kept in checkpoints")
 
@@ -249,7 +253,7 @@ def _begin(config: TrainConfig, train: Slices, held_out, start, precision, devic
         result, model, make_optimiser(config, model.parameters()), rng, fingerprints
     )
     images = normalise(train.images, config.scale).to(device)
-    labels = torch.from_numpy(train.masks).to(device)[:, None].float()
+    labels = torch.from_numpy(np.ascontiguousarray(train.masks)).to(device)[:, None].float()
     if config.mirrored_set:
         images, labels = torch.cat([images, images.flip(-1)]), torch.cat([labels, labels.flip(-1)])
     return state, pad(images, model.multiple), pad(labels, model.multiple)[:, 0].long()

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import threading
 import time
@@ -142,6 +143,23 @@ def test_a_part_of_slices_keeps_everything_together(index):
         np.testing.assert_array_equal(getattr(part, field), getattr(whole, field)[positions])
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"images": np.zeros((3, 4, 4, 3), np.uint8)}, "expected (N, H, W)"),
+        ({"masks": np.zeros((3, 2, 4), np.uint8)}, "differ in shape"),
+        ({"masks": np.zeros((3, 4, 4))}, "masks of float64"),
+        ({"names": ("a", "b")}, "3 images, 2 names, 3 patients"),
+        ({"patients": np.arange(4)}, "3 images, 3 names, 4 patients"),
+    ],
+)
+def test_slices_whose_parts_do_not_fit_together_are_refused(change, message):
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    whole = Slices(pixels, pixels, ("a", "b", "c"), np.arange(3))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        replace(whole, **change)
+
+
 def test_adding_parts_gives_the_whole_and_masks_may_be_missing():
     whole, bare = some(), replace(some(), masks=None)
     assert (whole[:5] + whole[5:]).fingerprint == whole.fingerprint
@@ -156,7 +174,8 @@ def test_the_fingerprint_sees_every_change_and_nothing_else():
         prints.add(other.fingerprint)
     prints.add(replace(one, names=("cmr99", *one.names[1:])).fingerprint)
     prints.add(replace(one, masks=None).fingerprint)
-    prints.add(replace(one, images=one.images.reshape(12, 4, -1)).fingerprint)
+    images, masks = (pixels.reshape(12, 4, -1) for pixels in (one.images, one.masks))
+    prints.add(replace(one, images=images, masks=masks).fingerprint)
     assert len(prints) == 7 and one.fingerprint not in prints
     fortran = replace(one, images=np.asfortranarray(one.images), patients=np.int32(one.patients))
     assert fortran.fingerprint == one.fingerprint == some().fingerprint

@@ -216,9 +216,24 @@ def test_slices_of_any_size_can_be_trained_on(size, skips, tiny):
     assert math.isfinite(result.history["loss"][0])
 
 
+def test_a_mirrored_view_of_arrays_is_trained_on_as_its_copy_is(tiny, slices):
+    few, once = slices[0][:4], replace(tiny, epochs=1)
+    view = replace(few, images=few.images[:, :, ::-1], masks=few.masks[:, :, ::-1])
+    copied = replace(few, images=view.images.copy(), masks=view.masks.copy())
+    assert same(weights(fit(once, view)), weights(fit(once, copied)))
+
+
 def test_what_cannot_be_trained_on_is_refused(tiny, slices):
     with pytest.raises(ValueError, match="no slices to learn from"):
         fit(tiny, slices[0][:0])
+    with pytest.raises(ValueError, match="no slices are held out"):
+        fit(tiny, slices[0], slices[1][:0])
+    unlabelled = replace(slices[1], masks=None)
+    for pair in ((unlabelled, None), (slices[0], unlabelled)):
+        with pytest.raises(ValueError, match="without masks"):
+            fit(tiny, *pair)
+    with pytest.raises(ValueError, match="'fp16': expected fp32 or bf16"):
+        fit(tiny, *slices, precision="fp16")
     small = Slices(*np.zeros((2, 5, 4, 4), np.uint8), tuple("abcde"), np.arange(5))
     with pytest.raises(
         BadInput, match="larger slices"
