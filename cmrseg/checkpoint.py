@@ -253,4 +253,4 @@ def require_same(path: Path, config: TrainConfig, asked: TrainConfig) -> None:
     ]
     if different:
         cure = "Resume with the same options, or train into another --out"
-        raise BadInput(path, f"was made with another {', '.join(different)}", cure)
+        raise BadInput(path, f"was made with different {', '.join(different)}", cure)
