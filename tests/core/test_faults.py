@@ -67,7 +67,7 @@ def test_a_checkpoint_of_another_configuration_or_of_other_slices_is_refused(
 ):
     fit(tiny, *slices, out=tmp_path)
     for change in ({"lr": 0.5}, {"seed": 1}, {"channels": (4, 16)}, {"epochs": 9}):
-        with pytest.raises(BadInput, match=f"another {next(iter(change))}"):
+        with pytest.raises(BadInput, match=f"different {next(iter(change))}"):
             fit(replace(tiny, **change), *slices, out=tmp_path, resume=True)
     learn, held_out = slices
     turned = replace(held_out, masks=held_out.masks[:, ::-1])
